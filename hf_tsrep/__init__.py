@@ -1,0 +1,82 @@
+"""hf_tsrep: pretrained time-series encoders on the Hugging Face stack.
+
+Importing it registers every method with transformers' Auto classes; classes are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .registry import METHODS, Method, Paper, get_method, list_methods, list_models, register_methods
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .auto import AutoModelForTimeSeriesClassification
+    from .data import load_corpus
+    from .evaluation import evaluate
+    from .hub import build_model_card, convert_checkpoint, push_to_hub
+    from .modeling.configuration_ts2vec import TS2VecConfig
+    from .modeling.modeling_ts2vec import (
+        TS2VecForPreTraining,
+        TS2VecForTimeSeriesClassification,
+        TS2VecForTimeSeriesPrediction,
+        TS2VecModel,
+    )
+    from .tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
+    from .training import pretrain
+
+_LAZY = {
+    "AutoModelForTimeSeriesClassification": "auto",
+    "TS2VecConfig": "modeling.configuration_ts2vec",
+    "TS2VecForPreTraining": "modeling.modeling_ts2vec",
+    "TS2VecForTimeSeriesClassification": "modeling.modeling_ts2vec",
+    "TS2VecForTimeSeriesPrediction": "modeling.modeling_ts2vec",
+    "TS2VecModel": "modeling.modeling_ts2vec",
+    "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
+    "build_model_card": "hub",
+    "convert_checkpoint": "hub",
+    "evaluate": "evaluation",
+    "load_corpus": "data",
+    "pretrain": "training",
+    "push_to_hub": "hub",
+}
+
+__all__ = [
+    "METHODS",
+    "AutoModelForTimeSeriesClassification",
+    "Method",
+    "Paper",
+    "TS2VecConfig",
+    "TS2VecForPreTraining",
+    "TS2VecForTimeSeriesClassification",
+    "TS2VecForTimeSeriesPrediction",
+    "TS2VecModel",
+    "TimeSeriesFeatureExtractor",
+    "__version__",
+    "build_model_card",
+    "convert_checkpoint",
+    "evaluate",
+    "get_method",
+    "list_methods",
+    "list_models",
+    "load_corpus",
+    "pretrain",
+    "push_to_hub",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'hf_tsrep' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_methods()

@@ -1,0 +1,60 @@
+"""What the methods need when several processes train one model."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def process_share() -> tuple[int, int]:
+    """Return (rank, number of processes); (0, 1) outside of a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def agree_on_seed(generator: torch.Generator | None, device: torch.device) -> int:
+    """Draw a seed on every process and return the first process's, so that all draw the same random numbers from it.
+
+    Args:
+        generator: Source of randomness on the CPU; None for torch's global one, which the Trainer saves and restores.
+        device: Where the process group communicates.
+
+    Returns:
+        The seed.
+    """
+    seed = torch.randint(2**62, (1,), generator=generator)
+    if process_share()[1] > 1:
+        seed = seed.to(device)
+        dist.broadcast(seed, src=0)
+    return int(seed.item())
+
+
+class _GatherRows(torch.autograd.Function):
+    """All processes' rows, in the order of ranks; the gradient of a row is summed over the processes that used it."""
+
+    @staticmethod
+    def forward(ctx, rows):  # noqa: ANN001, ANN205, D102
+        rank, world_size = process_share()
+        ctx.rank, ctx.num_rows = rank, rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world_size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):  # noqa: ANN001, ANN205, D102
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[ctx.rank * ctx.num_rows : (ctx.rank + 1) * ctx.num_rows]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Gather the first axis over all processes, with the gradient.
+
+    Args:
+        rows: (batch_size, ...), of the same shape on every process.
+
+    Returns:
+        (number of processes * batch_size, ...).
+    """
+    return rows if process_share()[1] == 1 else _GatherRows.apply(rows)

@@ -1,0 +1,320 @@
+"""`encode`: from whatever holds series to embeddings, for every method.
+
+Series of one length share a batch and nothing is ever padded, so that the order of the series and the batch size cannot change a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import logging
+from transformers.utils.logging import tqdm
+
+from .pooling_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
+
+logger = logging.get_logger(__name__)
+
+LEVELS = ("instance", "timestamp", "window")
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What `encode` was asked for; see TimeSeriesPreTrainedModel.encode.
+
+    Raises:
+        ValueError: A setting is out of its range or does not fit another one.
+    """
+
+    level: str
+    window_length: int | None
+    stride: int | None
+    causal: bool
+    pooling: str | int | None
+    batch_size: int
+    normalize: bool
+    show_progress_bar: bool | None
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level={self.level!r} is unknown; choose one of {', '.join(map(repr, LEVELS))}.")
+        for name in ("window_length", "stride", "batch_size"):
+            value = getattr(self, name)
+            if value is None and name != "batch_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+        if self.window_length is None:
+            for name, given in (("stride", self.stride is not None), ("causal", self.causal)):
+                if given:
+                    raise ValueError(f"{name}={getattr(self, name)!r} needs window_length, the number of steps to look at.")
+            if self.level == "window":
+                raise ValueError("level='window' needs window_length, the number of steps of a window.")
+        elif self.level != "window":
+            self._check_sliding()
+        if self.level != "timestamp" and self.pooling not in (None, *INSTANCE_POOLINGS):
+            raise ValueError(f"pooling={self.pooling!r} does not fit level={self.level!r}; choose 'max', 'mean' or 'last'.")
+        if self.level == "window" and self.causal:
+            raise ValueError("causal=True has no meaning for level='window': a window is encoded as a series of its own.")
+
+    def _check_sliding(self) -> None:
+        stride = self.stride or 1
+        if stride > self.window_length:
+            raise ValueError(
+                f"stride={stride} is longer than window_length={self.window_length}: timestamps would be left out. "
+                "Choose a stride of at most the window length."
+            )
+        if not self.causal and (self.window_length - stride) % 2:
+            raise ValueError(
+                f"window_length={self.window_length} cannot lie evenly around stride={stride} steps; "
+                f"use window_length={self.window_length + 1}, another stride, or causal=True."
+            )
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Number of steps that a sliding window sees before and after the `stride` steps that it encodes."""
+        around = self.window_length - (self.stride or 1)
+        return (around, 0) if self.causal else (around // 2, around // 2)
+
+
+def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bool]:
+    """Turn any holder of series into a list of arrays, checked.
+
+    Args:
+        series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column of arrays (time,
+            channel) of any lengths; (time,) will do for one channel.
+        num_channels: Number of channels that the model expects.
+
+    Returns:
+        The arrays (time, channel) in float32, and whether it was one series.
+
+    Raises:
+        TypeError: It holds no series.
+        ValueError: A series is empty, has another number of channels, or holds text or infinite values.
+    """
+    if isinstance(series, dict) or hasattr(series, "column_names"):
+        raise TypeError(f"encode takes arrays, not a {type(series).__name__}; pass its column, such as dataset['series'].")
+    if hasattr(series, "columns") and hasattr(series, "to_numpy"):
+        return [_frame_values(series, num_channels)], True
+    if not isinstance(series, (np.ndarray, torch.Tensor)) and not _is_numbers(series):
+        if not isinstance(series, Sequence) and not hasattr(series, "__iter__"):
+            raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
+        return [_one_series(item, num_channels, f"series {index}") for index, item in enumerate(series)], False
+    values = _as_array(series, "the series")
+    if values.ndim == 3:
+        return [_one_series(item, num_channels, f"series {index}") for index, item in enumerate(values)], False
+    return [_one_series(values, num_channels, "the series")], True
+
+
+def _is_numbers(series: Any) -> bool:
+    return isinstance(series, (list, tuple)) and len(series) > 0 and isinstance(series[0], (int, float))
+
+
+def _as_array(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().float().numpy()
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not hold numbers in equal rows ({error}); give float arrays (time, channel).") from None
+
+
+def _frame_values(frame: Any, num_channels: int) -> np.ndarray:
+    for name in frame.columns:
+        dtype = frame[name].dtype
+        numeric = dtype.is_numeric() if hasattr(dtype, "is_numeric") else getattr(dtype, "kind", "O") in "fiub"
+        if not numeric:
+            raise ValueError(f"Column {name!r} of the frame holds {dtype}, not numbers; drop it or make it the index.")
+    return _one_series(frame.to_numpy(), num_channels, "the frame")
+
+
+def _one_series(values: Any, num_channels: int, name: str) -> np.ndarray:
+    values = _as_array(values, name)
+    if values.ndim == 1 and num_channels == 1:
+        values = values[:, None]
+    if values.ndim != 2 or values.shape[1] != num_channels:
+        hint = " Transpose it." if values.ndim == 2 and values.shape[0] == num_channels else ""
+        raise ValueError(
+            f"{name} has shape {values.shape}, but the model takes (time, {num_channels}): {num_channels} channel(s) last.{hint}"
+        )
+    if values.shape[0] == 0:
+        raise ValueError(f"{name} has no timestamps; drop it before encoding.")
+    infinite = np.isinf(values)
+    if infinite.any():
+        step, channel = np.argwhere(infinite)[0]
+        raise ValueError(
+            f"{name} is infinite at timestamp {step}, channel {channel}; replace infinite values, with NaN where they mean missing."
+        )
+    return values
+
+
+def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield index arrays of at most `batch_size` series of one length, in order of length."""
+    lengths = np.asarray(lengths)
+    order = np.argsort(lengths, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def encode_series(
+    model: Any, series: list[np.ndarray], settings: EncodeSettings, method_arguments: dict[str, Any]
+) -> list[np.ndarray] | np.ndarray:
+    """Encode a checked list of series.
+
+    Args:
+        model: The encoder.
+        series: Arrays (time, channel) in float32.
+        settings: What was asked for.
+        method_arguments: Further arguments of the method's `embed_timestamps`.
+
+    Returns:
+        "instance": (num_series, embedding_size). "timestamp": a list of (time, embedding_size). "window": a list of (num_windows,
+        embedding_size).
+    """
+    _warn_of_missing(series)
+    if settings.level == "window":
+        return _encode_windows(model, series, settings, method_arguments)
+    with _progress(len(series), settings.show_progress_bar) as bar:
+        if settings.window_length is not None:
+            results = [_slide_one(model, values, settings, method_arguments, bar) for values in series]
+        else:
+            results = _encode_whole(model, series, settings, method_arguments, bar)
+    return np.stack(results) if settings.level == "instance" and isinstance(results, list) else results
+
+
+def _warn_of_missing(series: list[np.ndarray]) -> None:
+    empty = [index for index, values in enumerate(series) if np.isnan(values).any(axis=1).all()]
+    if empty:
+        logger.warning(
+            f"{len(empty)} series have no timestamp with all channels observed (the first is series {empty[0]}); "
+            "their embeddings say nothing about them."
+        )
+
+
+def _progress(total: int, show: bool | None) -> Any:
+    shown = logger.getEffectiveLevel() <= logging.INFO if show is None else show
+    return tqdm(total=total, desc="Encoding", unit="series", disable=not shown)
+
+
+def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
+    embeddings = embeddings.float()
+    if normalize:
+        embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+    return embeddings.cpu()
+
+
+def _encode_whole(model, series, settings, method_arguments, bar) -> list[np.ndarray] | np.ndarray:  # noqa: ANN001
+    lengths = [len(values) for values in series]
+    results: Any = [None] * len(series)
+    alike = len(set(lengths)) == 1
+    for indices in equal_length_batches(lengths, settings.batch_size):
+        batch = torch.from_numpy(np.stack([series[index] for index in indices])).to(model.device)
+        embeddings, pooled = model.embed_timestamps(batch, **method_arguments)
+        if settings.level == "instance":
+            embeddings = pool_instance(embeddings, pooled, settings.pooling or model.config.pooling)
+        else:
+            embeddings = pool_timestamps(embeddings, settings.pooling, pooled)
+        embeddings = _finish(embeddings, settings.normalize)
+        if isinstance(results, list) and (alike or settings.level == "instance"):
+            results = np.empty((len(series), *embeddings.shape[1:]), dtype=np.float32)
+        if isinstance(results, np.ndarray):
+            torch.from_numpy(results[indices[0] : indices[-1] + 1]).copy_(embeddings) if alike else results.__setitem__(
+                indices, embeddings.numpy()
+            )
+        else:
+            for index, embedding in zip(indices, embeddings, strict=True):
+                results[index] = embedding.numpy().copy()
+        bar.update(len(indices))
+    return results
+
+
+def _slide_one(model, values, settings, method_arguments, bar) -> np.ndarray:  # noqa: ANN001
+    stride = settings.stride or 1
+    tensor = torch.from_numpy(values).to(model.device)
+    embeddings = model.slide(
+        tensor,
+        context=settings.context,
+        stride=stride,
+        batch_size=settings.batch_size,
+        pooling=settings.pooling if settings.level == "timestamp" else None,
+        **method_arguments,
+    )[: len(values)]
+    if settings.level == "instance":
+        pooled = model.pooled_timestamps(~tensor.isnan().any(-1).unsqueeze(0))
+        embeddings = pool_instance(embeddings.unsqueeze(0), pooled, settings.pooling or model.config.pooling)[0]
+    bar.update(1)
+    return _finish(embeddings, settings.normalize).numpy()
+
+
+def _encode_windows(model, series, settings, method_arguments) -> list[np.ndarray]:  # noqa: ANN001
+    length, stride = settings.window_length, settings.stride or settings.window_length
+    windows, counts = [], []
+    for values in series:
+        starts = list(range(0, max(len(values) - length, 0) + 1, stride))
+        if starts[-1] + length < len(values) and starts[-1] + stride < len(values):
+            starts.append(starts[-1] + stride)
+        windows += [values[start : start + length] for start in starts]
+        counts.append(len(starts))
+    with _progress(len(windows), settings.show_progress_bar) as bar:
+        instance = EncodeSettings("instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None)
+        embeddings = _encode_whole(model, windows, instance, method_arguments, bar)
+    return np.split(embeddings, np.cumsum(counts)[:-1])
+
+
+def slide_by_windows(
+    model: Any,
+    values: torch.Tensor,
+    context: tuple[int, int],
+    stride: int,
+    batch_size: int,
+    pooling: int | str | None,
+    **method_arguments: Any,
+) -> torch.Tensor:
+    """Encode every window by itself: the direct computation, for any method and any pooling.
+
+    Args:
+        model: The encoder.
+        values: (time, num_channels), NaN = missing.
+        context: Number of steps that a window sees before and after the `stride` steps that it encodes; steps beyond the ends are
+            missing.
+        stride: Number of steps that a window encodes.
+        batch_size: Number of windows in one forward pass.
+        pooling: As for pool_timestamps, inside a window.
+        method_arguments: Further arguments of the method's `embed_timestamps`.
+
+    Returns:
+        (time rounded up to a multiple of stride, embedding_size).
+    """
+    before, after = context
+    num_windows = -(-len(values) // stride)
+    beyond = num_windows * stride - len(values) + after
+    padded = torch.nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
+    inside = observed_span(~padded.isnan().any(-1).unsqueeze(0))[0]
+    length = before + stride + after
+    windows = padded.unfold(0, length, stride).transpose(1, 2)
+    spans = inside.unfold(0, length, stride)
+    results = []
+    for start in range(0, num_windows, batch_size):
+        chunk = slice(start, start + batch_size)
+        embeddings, pooled = model.embed_timestamps(windows[chunk], inside=spans[chunk], **method_arguments)
+        kept = pool_timestamps(embeddings, pooling, pooled)[:, before : before + stride]
+        results.append(kept.reshape(-1, kept.shape[-1]))
+    return torch.cat(results)
+
+
+def observed_span(observed: torch.Tensor) -> torch.Tensor:
+    """Mark the timestamps from the first to the last observed one.
+
+    Args:
+        observed: (batch_size, sequence_length) bool.
+
+    Returns:
+        (batch_size, sequence_length) bool, all False for a series without an observed timestamp.
+    """
+    started = observed.cumsum(1) > 0
+    going_on = observed.flip(1).cumsum(1).flip(1) > 0
+    return started & going_on
