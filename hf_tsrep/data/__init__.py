@@ -1,0 +1,91 @@
+"""Corpora: readers, known names, splits, scalers, windows and collators."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
+    from .errors import CorpusError
+    from .known_corpora import list_known_corpora
+    from .loading import load_corpus
+    from .metadata import CorpusMetadata, corpus_fingerprint, corpus_metadata
+    from .preparation import (
+        centre_observed_span,
+        pad_with_missing,
+        pad_with_missing_steps,
+        split_with_missing,
+        take_per_row,
+    )
+    from .pretraining_data import PretrainingCollator, PretrainingDataset
+    from .publishing import prepare_corpus
+    from .scaling import ChannelScaler
+    from .splits import split_boundaries
+    from .timestamps import time_features
+    from .windows import SeriesBank, WindowDataset, sliding_window_index
+
+_MODULE_OF_NAME = {
+    "ChannelScaler": "scaling",
+    "CorpusError": "errors",
+    "CorpusMetadata": "metadata",
+    "PretrainingCollator": "pretraining_data",
+    "PretrainingDataset": "pretraining_data",
+    "SeriesBank": "windows",
+    "WindowDataset": "windows",
+    "centre_observed_span": "preparation",
+    "corpus_fingerprint": "metadata",
+    "corpus_metadata": "metadata",
+    "get_anomaly_labels": "access",
+    "get_labels": "access",
+    "get_series": "access",
+    "get_timestamps": "access",
+    "list_known_corpora": "known_corpora",
+    "load_corpus": "loading",
+    "pad_with_missing": "preparation",
+    "pad_with_missing_steps": "preparation",
+    "prepare_corpus": "publishing",
+    "sliding_window_index": "windows",
+    "split_boundaries": "splits",
+    "split_with_missing": "preparation",
+    "take_per_row": "preparation",
+    "time_features": "timestamps",
+}
+
+__all__ = [
+    "ChannelScaler",
+    "CorpusError",
+    "CorpusMetadata",
+    "PretrainingCollator",
+    "PretrainingDataset",
+    "SeriesBank",
+    "WindowDataset",
+    "centre_observed_span",
+    "corpus_fingerprint",
+    "corpus_metadata",
+    "get_anomaly_labels",
+    "get_labels",
+    "get_series",
+    "get_timestamps",
+    "list_known_corpora",
+    "load_corpus",
+    "pad_with_missing",
+    "pad_with_missing_steps",
+    "prepare_corpus",
+    "sliding_window_index",
+    "split_boundaries",
+    "split_with_missing",
+    "take_per_row",
+    "time_features",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that `import hf_tsrep.data` is light."""
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,186 @@
+"""Readers of `.npz` archives and of the UCR anomaly archive's text files."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from .errors import CorpusError
+from .records import RawCorpus, SeriesRecord, default_channel_names, label_order, ordered_splits
+
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+def read_npz(path: Path) -> RawCorpus:
+    """Reads series from a NumPy archive.
+
+    Three layouts: `x_train`, `y_train`, `x_val`, `x_test`, ... with arrays (series, time, channel) or (series, time);
+    `train`, `test`, `test_label` with one series (time, channel) each and a 0/1 label a step; or one single array,
+    (series, time, channel), (time, channel) or (time,).
+
+    Args:
+        path: the file; pickled objects are refused.
+
+    Returns:
+        The splits of the file; a single array becomes `train`.
+
+    Raises:
+        CorpusError: unreadable, pickled, no array or arrays of other names.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CorpusError(
+            f"{path}: cannot be read as an .npz archive of plain arrays ({error}). Write it with numpy.savez, without "
+            "objects of Python."
+        ) from error
+    if not arrays:
+        raise CorpusError(f"{path}: the archive is empty.")
+    instances = _named_by_split(arrays, "x")
+    if instances:
+        return _instances_by_split(instances, _named_by_split(arrays, "y"), path)
+    stretches = {SPLIT_ALIASES[name]: array for name, array in arrays.items() if name in SPLIT_ALIASES}
+    if stretches and all(array.ndim <= 2 for array in stretches.values()):
+        return _one_series_a_split(stretches, arrays, path)
+    if stretches:
+        return _instances_by_split(stretches, {}, path)
+    if len(arrays) == 1:
+        array = next(iter(arrays.values()))
+        if array.ndim <= 2:
+            return _one_series_a_split({"train": array}, {}, path)
+        return _instances_by_split({"train": array}, {}, path)
+    raise CorpusError(
+        f"{path}: arrays {sorted(arrays)} are not understood. Name them x_train, y_train, x_val, x_test, ... or store "
+        "one array only."
+    )
+
+
+def _named_by_split(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Returns split name -> array for names such as `x_train`, `X_val` or `train_x`."""
+    found = {}
+    for name, array in arrays.items():
+        words = name.lower().split("_")
+        if len(words) == 2 and prefix in words:
+            word = words[1 - words.index(prefix)]
+            if word in SPLIT_ALIASES:
+                found[SPLIT_ALIASES[word]] = array
+    return found
+
+
+def _instances_by_split(values: dict[str, np.ndarray], labels: dict[str, np.ndarray], path: Path) -> RawCorpus:
+    num_channels = 1
+    splits: dict[str, list[SeriesRecord]] = {}
+    for split in ordered_splits(list(values)):
+        array = _numbers(values[split], f"{path}, split {split!r}")
+        array = array[:, :, None] if array.ndim == 2 else array
+        if array.ndim != 3:
+            raise CorpusError(f"{path}, split {split!r}: shape {array.shape}; expected (series, time, channel).")
+        num_channels = array.shape[2]
+        names: list[str | None] = [None] * len(array)
+        if labels:
+            names = _label_names(labels.get(split), len(array), f"{path}, split {split!r}")
+        splits[split] = [
+            SeriesRecord(one, f"{split}/{row}", name, origin=f"{path}, split {split!r}, row {row}")
+            for row, (one, name) in enumerate(zip(array, names, strict=True))
+        ]
+    if not labels:
+        return RawCorpus(splits, default_channel_names(num_channels))
+    every_label = {record.label for records in splits.values() for record in records if record.label is not None}
+    label_names = tuple(sorted(every_label, key=label_order))
+    return RawCorpus(splits, default_channel_names(num_channels), label_names, "classification")
+
+
+def _label_names(labels: np.ndarray | None, num_series: int, place: str) -> list[str | None]:
+    if labels is None:
+        raise CorpusError(f"{place}: labels are missing, but another split has them. Add y_{{split}}.")
+    if labels.ndim != 1 or len(labels) != num_series:
+        raise CorpusError(
+            f"{place}: {num_series} series but labels of shape {labels.shape}; one label a series is needed."
+        )
+    if labels.dtype.kind == "f":
+        if not np.array_equal(labels, np.floor(labels)):
+            row = int(np.flatnonzero(labels != np.floor(labels))[0])
+            raise CorpusError(
+                f"{place}, row {row}: label {labels[row]} is no class; store classes as integers or names."
+            )
+        labels = labels.astype(np.int64)
+    return [str(label) for label in labels.tolist()]
+
+
+def _one_series_a_split(stretches: dict[str, np.ndarray], arrays: dict[str, np.ndarray], path: Path) -> RawCorpus:
+    splits: dict[str, list[SeriesRecord]] = {}
+    num_channels = 1
+    for split in ordered_splits(list(stretches)):
+        array = _numbers(stretches[split], f"{path}, split {split!r}")
+        array = array[:, None] if array.ndim == 1 else array
+        num_channels = array.shape[1]
+        labels = arrays.get(f"{split}_label")
+        if labels is not None and labels.shape != array.shape[:1]:
+            raise CorpusError(f"{path}: {split}_label has shape {labels.shape}, but {split} has {len(array)} steps.")
+        splits[split] = [
+            SeriesRecord(
+                array,
+                path.stem,
+                anomaly_label=None if labels is None else labels.astype(np.int8),
+                origin=f"{path}, {split}",
+            )
+        ]
+    labelled = any(records[0].anomaly_label is not None for records in splits.values())
+    return RawCorpus(splits, default_channel_names(num_channels), None, "anomaly" if labelled else "unlabelled")
+
+
+def _numbers(array: np.ndarray, place: str) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise CorpusError(f"{place}: values of type {array.dtype} are not numbers.")
+    if array.size == 0:
+        raise CorpusError(f"{place}: no rows (shape {array.shape}).")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def read_ucr_anomaly(path: Path) -> RawCorpus:
+    """Reads a file of the UCR anomaly archive, `NUMBER_UCR_Anomaly_NAME_TRAINEND_BEGIN_END.txt`.
+
+    The numbers in the name count from 1 and include both ends: steps 1..TRAINEND are for training, BEGIN..END is the
+    anomaly.
+
+    Raises:
+        CorpusError: another file name, or text in numbers.
+    """
+    match = re.fullmatch(r".*_(\d+)_(\d+)_(\d+)", path.stem)
+    if match is None:
+        raise CorpusError(f"{path}: the name must end in _TRAINEND_BEGIN_END.txt, as in the UCR anomaly archive.")
+    train_end, begin, end = (int(number) for number in match.groups())
+    tokens = path.read_text(encoding="utf-8").split()
+    if not tokens:
+        raise CorpusError(f"{path}: the file is empty.")
+    try:
+        values = np.array(list(map(float, tokens)))[:, None]
+    except ValueError as error:
+        row = next(index for index, token in enumerate(tokens) if not _is_number(token))
+        raise CorpusError(f"{path}, line {row + 1}: {tokens[row]!r} is not a number.") from error
+    if not 0 < train_end < begin <= end <= len(values):
+        raise CorpusError(f"{path}: the numbers in the name do not fit the {len(values)} steps in the file.")
+    labels = np.zeros(len(values), dtype=np.int8)
+    labels[begin - 1 : end] = 1
+    record = SeriesRecord(values, path.stem, anomaly_label=labels, origin=str(path))
+    splits = {"train": [record.stretch(0, train_end)], "test": [record.stretch(train_end, len(values))]}
+    return RawCorpus(splits, default_channel_names(1), None, "anomaly")
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""Datasets of the Hub and folders in its layout: Parquet files and a README.md with YAML in front."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
+from .errors import CorpusError
+from .metadata import METADATA_KEY, CorpusMetadata, corpus_metadata
+from .records import RawCorpus, SeriesRecord, default_channel_names, ordered_splits
+from .tables import TableOptions, corpus_from_frame, require_column
+
+logger = logging.getLogger(__name__)
+
+LIST_COLUMN_NAMES = ("target", "values", "past_values", "ts")
+
+
+def load_hub_layout(
+    name: str, *, streaming: bool = False, revision: str | None = None, token: str | bool | None = None
+) -> tuple[Any, CorpusMetadata | None]:
+    """Loads a dataset by its Hub id (`owner/name` or `owner/name:config`) or from a local folder.
+
+    Args:
+        name: id, or path of a folder in Hub layout or written by `save_to_disk`.
+        streaming: True reads nothing before iteration.
+        revision: branch, tag or commit of a Hub id.
+        token: access token of a Hub id.
+
+    Returns:
+        The DatasetDict or IterableDatasetDict, and the metadata in its README.md where there are any.
+
+    Raises:
+        CorpusError: it cannot be loaded; the reason is chained.
+    """
+    from datasets import load_dataset
+
+    folder = Path(name)
+    local = folder.is_dir()
+    if local and ((folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()):
+        return _load_saved(folder, streaming), None
+    if local and not any(folder.rglob("*.parquet")):
+        raise CorpusError(
+            f"{folder}: the folder holds no corpus. Expected Parquet files (Hub layout), a dataset saved with "
+            "save_to_disk, or NAME_TRAIN.ts and NAME_TEST.ts."
+        )
+    path, _, config = (name, "", "") if local else name.partition(":")
+    try:
+        loaded = load_dataset(path, config or None, streaming=streaming, revision=revision, token=token)
+    except Exception as error:
+        raise CorpusError(f"{name}: cannot be loaded as a dataset: {type(error).__name__}: {error}") from error
+    return loaded, _readme_metadata(path, local, revision, token)
+
+
+def load_parquet(path: Path, *, streaming: bool = False) -> Any:
+    """Loads one Parquet file as the split `train`.
+
+    Raises:
+        CorpusError: not a Parquet file, or no rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+    from datasets import load_dataset
+
+    try:
+        num_rows = parquet.read_metadata(path).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorpusError(f"{path}: cannot be read as a Parquet file ({error}). Write it again.") from error
+    if num_rows == 0:
+        raise CorpusError(f"{path}: no rows.")
+    return load_dataset("parquet", data_files={"train": str(path)}, streaming=streaming)
+
+
+def _load_saved(folder: Path, streaming: bool) -> Any:
+    from datasets import Dataset, DatasetDict, IterableDatasetDict, load_from_disk
+
+    saved = load_from_disk(folder)
+    splits = DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+    if streaming:
+        return IterableDatasetDict({split: rows.to_iterable_dataset() for split, rows in splits.items()})
+    return splits
+
+
+def _readme_metadata(path: str, local: bool, revision: str | None, token: str | bool | None) -> CorpusMetadata | None:
+    from huggingface_hub import DatasetCard, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        readme = (
+            Path(path) / "README.md"
+            if local
+            else Path(hf_hub_download(path, "README.md", repo_type="dataset", revision=revision, token=token))
+        )
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
+    if not readme.is_file():
+        return None
+    stored = (
+        DatasetCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get(METADATA_KEY)
+    )
+    return CorpusMetadata.from_dict(stored) if isinstance(stored, Mapping) else None
+
+
+def has_series_column(corpus: Any) -> bool:
+    """Returns whether every split has the column `series` of the corpus format."""
+    return all("series" in (split.features or {}) for split in corpus.values())
+
+
+def records_of_datasets(corpus: Any, metadata: CorpusMetadata) -> RawCorpus:
+    """Returns the records of a DatasetDict in the corpus format.
+
+    Args:
+        corpus: splits with the column `series`; all other columns are optional.
+        metadata: names the channels.
+    """
+    splits = {name: _records_of_split(corpus[name], name) for name in ordered_splits(list(corpus))}
+    first = corpus[next(iter(splits))]
+    num_channels = next((record.values.shape[1] for records in splits.values() for record in records), 1)
+    names = metadata.channel_names
+    return RawCorpus(
+        splits,
+        names if len(names) == num_channels else default_channel_names(num_channels),
+        _class_names(first),
+        metadata.task,
+        first[0].get("domain") or "" if len(first) else "",
+    )
+
+
+def _class_names(split: Any) -> tuple[str, ...] | None:
+    label = split.features.get("label")
+    if label is None:
+        return None
+    if hasattr(label, "names"):
+        return tuple(label.names)
+    return tuple(str(name) for name in sorted(set(split["label"])))
+
+
+def _records_of_split(split: Any, name: str) -> list[SeriesRecord]:
+    columns = split.column_names
+    series = get_series(split)
+    names = _class_names(split)
+    labels: list[str | None] = [None] * len(series)
+    if names is not None:
+        integral = hasattr(split.features["label"], "names")
+        labels = (
+            [names[label] for label in get_labels(split)] if integral else [str(label) for label in split["label"]]
+        )
+    anomaly_labels = get_anomaly_labels(split) if "anomaly_label" in columns else [np.empty(0)] * len(series)
+    timestamps = get_timestamps(split) if "timestamp" in columns else [np.empty(0)] * len(series)
+    item_ids = split["item_id"] if "item_id" in columns else [f"{name}/{row}" for row in range(len(series))]
+    freqs = split["freq"] if "freq" in columns else [""] * len(series)
+    targets = split["target_value"] if "target_value" in columns else [None] * len(series)
+    return [
+        SeriesRecord(
+            values,
+            str(item_id),
+            label,
+            target_value,
+            marks if len(marks) else None,
+            times if len(times) else None,
+            freq or "",
+            f"split {name!r}, row {row}",
+        )
+        for row, (values, item_id, label, target_value, marks, times, freq) in enumerate(
+            zip(series, item_ids, labels, targets, anomaly_labels, timestamps, freqs, strict=True)
+        )
+    ]
+
+
+def records_of_foreign_datasets(corpus: Any, options: TableOptions, name: str) -> RawCorpus:
+    """Returns the records of a DatasetDict with other columns.
+
+    Rows that hold lists are series (`target` and the like, or `value_columns`); rows of single numbers are the steps
+    of a wide or long table, read as `corpus_from_frame` does.
+
+    Raises:
+        CorpusError: unknown columns, or see `corpus_from_frame`.
+    """
+    first = next(iter(corpus.values()))
+    list_columns = [column for column, feature in first.features.items() if _is_number_list(feature)]
+    if options.value_columns:
+        for column in options.value_columns:
+            require_column(column, first.column_names, name)
+        chosen = [column for column in options.value_columns if column in list_columns]
+    else:
+        chosen = [column for column in LIST_COLUMN_NAMES if column in list_columns][:1] or list_columns
+    if chosen:
+        splits = {
+            split: _records_of_lists(corpus[split], chosen, options, split) for split in ordered_splits(list(corpus))
+        }
+        widths = splits[next(iter(splits))][0].values.shape[1]
+        return RawCorpus(splits, tuple(chosen) if widths == len(chosen) else default_channel_names(widths))
+    tables = {
+        split: corpus_from_frame(corpus[split].to_pandas(), options, place=f"{name}, split {split!r}", item_id=split)
+        for split in ordered_splits(list(corpus))
+    }
+    table = next(iter(tables.values()))
+    labels = tuple(sorted({label for one in tables.values() for label in one.label_names or ()})) or None
+    return RawCorpus(
+        {split: one.splits["train"] for split, one in tables.items()}, table.channel_names, labels, table.task
+    )
+
+
+def _is_number_list(feature: Any) -> bool:
+    inner = getattr(feature, "feature", None)
+    if inner is None:
+        return hasattr(feature, "shape")
+    return getattr(inner, "dtype", "").startswith(("float", "int", "uint")) or _is_number_list(inner)
+
+
+def _records_of_lists(split: Any, columns: list[str], options: TableOptions, name: str) -> list[SeriesRecord]:
+    item_column = options.item_column or next((c for c in ("item_id", "id") if c in split.column_names), None)
+    item_ids = split[item_column] if item_column else [f"{name}/{row}" for row in range(len(split))]
+    time_column = options.timestamp_column or ("timestamp" if "timestamp" in split.column_names else None)
+    times = get_timestamps(split, time_column) if time_column else [None] * len(split)
+    channels = [get_series(split, column) for column in columns]
+    records = []
+    for row, (item_id, timestamps, *values) in enumerate(zip(item_ids, times, *channels, strict=True)):
+        place = f"split {name!r}, row {row}"
+        if len({len(channel) for channel in values}) != 1:
+            raise CorpusError(f"{place}: columns {columns} have lengths {[len(channel) for channel in values]}.")
+        stacked = np.concatenate(values, axis=1)
+        records.append(
+            SeriesRecord(stacked, str(item_id), timestamps=timestamps, freq=options.frequency or "", origin=place)
+        )
+    return records
+
+
+def metadata_or_default(corpus: Any, stored: CorpusMetadata | None, name: str) -> CorpusMetadata:
+    """Returns the metadata of the README, else those of the datasets themselves, else what their columns tell."""
+    from dataclasses import replace
+
+    if stored is not None:
+        return stored
+    found = corpus_metadata(corpus)
+    return found if METADATA_KEY in (next(iter(corpus.values())).info.description or "") else replace(found, name=name)

@@ -1,0 +1,219 @@
+"""`load_corpus`: one call for frames, files, folders, known names and the Hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .building import build_corpus
+from .errors import CorpusError, near_matches
+from .hub_layout import (
+    has_series_column,
+    load_hub_layout,
+    load_parquet,
+    metadata_or_default,
+    records_of_datasets,
+    records_of_foreign_datasets,
+)
+from .metadata import CorpusMetadata, attach_metadata
+from .records import RawCorpus, check_corpus
+from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_ts_folder
+from .splits import split_by_time
+from .tables import TableOptions, corpus_from_frame
+from .transforms import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict, IterableDatasetDict
+
+logger = logging.getLogger(__name__)
+
+
+def load_corpus(
+    name_or_path: Any,
+    *,
+    data_directory: str | Path | None = None,
+    split: str | None = None,
+    target: str | Sequence[str] | None = None,
+    scaler: str | None = None,
+    time_features: bool = False,
+    streaming: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    item_column: str | None = None,
+    timestamp_column: str | None = None,
+    label_column: str | None = None,
+    value_columns: Sequence[str] | None = None,
+    frequency: str | None = None,
+    one_series_per_column: bool = False,
+) -> DatasetDict | IterableDatasetDict:
+    """Loads a corpus: one row a series, with standard splits.
+
+    Names are looked up in this order: a pandas or polars data frame; a local folder (Hub layout, `save_to_disk`, or
+    `NAME_TRAIN.ts` and `NAME_TEST.ts`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a known name such as
+    `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in the data directory, then among the problems that the aeon
+    package carries; then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
+
+    Args:
+        name_or_path: see above.
+        data_directory: where known names are looked up; by default the environment variable `HF_TSREP_DATA`.
+        split: how to cut long series into contiguous stretches: `70/10/20`, `50/50`, `12/4/4 months` (of 30 days) or
+            `none`. By default the corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves
+            for KPI and NAB, the files' own splits elsewhere, one split `train` for other people's tables.
+        target: value columns to keep; `univariate` for that of the standard univariate protocol (`OT`, or the last).
+        scaler: None (raw values), `standard` (each channel its own mean and deviation), `global` (one for all values)
+            or `recommended` (what the literature does for this corpus). Fitted on the training part only.
+        time_features: True puts seven calendar features, standardised on the training part, in front of the channels.
+        streaming: True returns an IterableDatasetDict. Hub datasets are then read while iterating and cannot be cut,
+            scaled or extended.
+        revision: branch, tag or commit of a Hub id.
+        token: access token of a Hub id.
+        item_column: tables: the column that tells series apart (one row an item and step).
+        timestamp_column: tables: the column of dates; found by itself where None.
+        label_column: tables: one class an item, or 0/1 a step (anomalies).
+        value_columns: tables: the columns to read as channels; all others where None.
+        frequency: tables: pandas frequency string; inferred where None.
+        one_series_per_column: tables: every column becomes a series of one channel (Electricity in TS2Vec's protocol).
+
+    Returns:
+        Splits with the columns `series` Array2D((None, num_channels), float32), `item_id`, `label` (ClassLabel),
+        `target_value` or `anomaly_label` (one 0/1 a step, empty where unknown) where there are any, `timestamp` (list
+        of milliseconds, empty where unknown), `freq` and `domain`. NaN = missing. `corpus_metadata` tells the rest.
+
+    Raises:
+        CorpusError: unknown name (with what was tried and the near matches), missing or broken file, bad values.
+    """
+    if scaler is not None and scaler not in SCALERS:
+        raise CorpusError(
+            f"Unknown scaler {scaler!r}: None, {', '.join(map(repr, SCALERS))}.{near_matches(scaler, SCALERS)}"
+        )
+    options = TableOptions(
+        item_column=item_column,
+        timestamp_column=timestamp_column,
+        label_column=label_column,
+        value_columns=tuple(value_columns) if value_columns is not None else None,
+        frequency=frequency,
+        one_series_per_column=one_series_per_column,
+    )
+    changed = any((split is not None, target is not None, scaler is not None, time_features))
+    found = _find(name_or_path, data_directory, options, streaming, revision, token)
+    if not isinstance(found, Source):
+        datasets, metadata = found
+        if not changed and has_series_column(datasets):
+            return attach_metadata(datasets, metadata)
+        if streaming:
+            raise CorpusError(
+                f"{metadata.name}: a stream cannot be cut, scaled, extended or put into the corpus format, because "
+                "that needs all of it. Load it without streaming, or prepare it once with prepare_corpus."
+            )
+        found = _source_of_datasets(datasets, metadata, options)
+    corpus, metadata = _finish(found, split, target, scaler, time_features)
+    built = attach_metadata(build_corpus(corpus), metadata)
+    return _as_stream(built, metadata) if streaming else built
+
+
+def _find(
+    name_or_path: Any,
+    data_directory: str | Path | None,
+    options: TableOptions,
+    streaming: bool,
+    revision: str | None,
+    token: str | bool | None,
+) -> Source | tuple[Any, CorpusMetadata]:
+    """Returns records, or datasets that are already in Arrow files."""
+    if hasattr(name_or_path, "columns"):
+        corpus = corpus_from_frame(name_or_path, options, place="data frame", item_id="series")
+        return Source(corpus, CorpusMetadata("data frame", task=corpus.task))
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise CorpusError(f"A corpus is a name, a path or a data frame, not {type(name_or_path).__name__}.")
+    name = os.fspath(name_or_path)
+    path = Path(name)
+    if path.is_file():
+        if path.suffix.lower() == ".parquet":
+            loaded = load_parquet(path, streaming=streaming)
+            return loaded, metadata_or_default(loaded, None, path.stem)
+        return read_file(path, options)
+    if path.is_dir():
+        source = read_ts_folder(path)
+        if source is not None:
+            return source
+        loaded, stored = load_hub_layout(name, streaming=streaming)
+        return loaded, metadata_or_default(loaded, stored, path.name)
+    if path.suffix.lower() in FILE_SUFFIXES or name.startswith((".", "/", "~")):
+        raise CorpusError(f"{name}: there is no such file or folder.{_near_files(path)}")
+    directory = data_directory or os.environ.get("HF_TSREP_DATA") or None
+    known, tried = read_known(name, Path(directory) if directory else None, options)
+    if known is not None:
+        return known
+    return _find_on_hub(name, directory, tried, streaming, revision, token)
+
+
+def _near_files(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" The folder {str(path.parent)!r} does not exist either."
+    return near_matches(path.name, [file.name for file in path.parent.iterdir()])
+
+
+def _find_on_hub(
+    name: str,
+    directory: str | Path | None,
+    tried: list[str],
+    streaming: bool,
+    revision: str | None,
+    token: str | bool | None,
+) -> tuple[Any, CorpusMetadata]:
+    reason: CorpusError | None = None
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):
+        try:
+            loaded, stored = load_hub_layout(name, streaming=streaming, revision=revision, token=token)
+            logger.info("%s was loaded from the Hub.", name)
+            return loaded, metadata_or_default(loaded, stored, name)
+        except CorpusError as error:
+            reason = error
+            tried = [*tried, f"the Hub ({error})"]
+    near = near_matches(name, known_names(Path(directory) if directory else None))
+    raise CorpusError(f"Unknown corpus {name!r}.{near} Tried: {'; '.join(tried)}.") from reason
+
+
+def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: TableOptions) -> Source:
+    if not has_series_column(datasets):
+        corpus = records_of_foreign_datasets(datasets, options, metadata.name)
+        return Source(corpus, replace(metadata, task=corpus.task))
+    return Source(records_of_datasets(datasets, metadata), metadata)
+
+
+def _finish(
+    source: Source, split: str | None, target: str | Sequence[str] | None, scaler: str | None, time_features: bool
+) -> tuple[RawCorpus, CorpusMetadata]:
+    """Checks, cuts, chooses channels, scales and adds time features, in this order."""
+    corpus, metadata = source.corpus, source.metadata
+    if (scaler and metadata.scaler) or (time_features and metadata.num_time_features):
+        raise CorpusError(
+            f"{metadata.name}: the stored values are already scaled or carry time features; load them as is."
+        )
+    check_corpus(corpus, metadata.name)
+    corpus = split_by_time(corpus, split if split is not None else source.split)
+    if target is not None:
+        corpus = select_channels(corpus, target, metadata)
+    if scaler == "recommended":
+        undecided = source.recommended_scaler == "undecided"
+        scaler = recommended_scaler(corpus) if undecided else source.recommended_scaler
+    first = next(iter(corpus.splits.values()))[0]
+    if scaler is not None:
+        corpus, fitted = scale_channels(corpus, scaler)
+        metadata = replace(metadata, scaler=fitted.to_dict())
+    if time_features:
+        corpus, fitted = prepend_time_features(corpus)
+        metadata = replace(metadata, num_time_features=len(fitted.mean), time_feature_scaler=fitted.to_dict())
+    return corpus, replace(metadata, channel_names=corpus.channel_names, freq=first.freq)
+
+
+def _as_stream(corpus: DatasetDict, metadata: CorpusMetadata) -> IterableDatasetDict:
+    from datasets import IterableDatasetDict
+
+    streams = IterableDatasetDict({name: split.to_iterable_dataset() for name, split in corpus.items()})
+    return attach_metadata(streams, metadata)

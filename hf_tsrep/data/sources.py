@@ -1,0 +1,185 @@
+"""Which reader serves a file, a folder or a known name."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .array_files import read_npz, read_ucr_anomaly
+from .errors import CorpusError
+from .known_corpora import (
+    KnownCorpus,
+    bundled_directory,
+    find_known_corpus,
+    list_known_corpora,
+    locate,
+    locate_bundled,
+)
+from .metadata import CorpusMetadata
+from .records import RawCorpus
+from .tables import TableOptions, read_csv
+from .ts_format import read_ts_problem
+
+logger = logging.getLogger(__name__)
+
+FILE_SUFFIXES = (".csv", ".ts", ".npz", ".parquet", ".txt", ".tsv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records with everything needed to finish them.
+
+    Attributes:
+        corpus: the records as read.
+        metadata: what is known beside them.
+        split: how to cut them where the caller does not say; `none` leaves them.
+        recommended_scaler: what the literature does, or None for no scaling; `undecided` where nobody said.
+    """
+
+    corpus: RawCorpus
+    metadata: CorpusMetadata
+    split: str = "none"
+    recommended_scaler: str | None = "undecided"
+
+
+def read_file(path: Path, options: TableOptions) -> Source:
+    """Reads a local file that is not Parquet.
+
+    Raises:
+        CorpusError: an unknown ending, or what the reader of the format raises.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".ts":
+        corpus = read_ts_problem(path)
+        if path.stem.endswith("_TEST"):
+            corpus = replace(corpus, splits={"test": corpus.splits["train"]})
+    elif suffix == ".npz":
+        corpus = read_npz(path)
+    elif suffix == ".txt" and "_UCR_Anomaly_" in path.name:
+        corpus = read_ucr_anomaly(path)
+    elif suffix in (".csv", ".tsv", ".txt"):
+        corpus = read_csv(path, options)
+    else:
+        raise CorpusError(
+            f"{path}: files ending in {suffix!r} are not read. Known endings: {', '.join(FILE_SUFFIXES)}."
+        )
+    return Source(corpus, CorpusMetadata(name=path.stem, task=corpus.task, source=path.name))
+
+
+def read_ts_folder(folder: Path) -> Source | None:
+    """Reads `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or returns None where they are not there."""
+    training_files = sorted(folder.glob("*_TRAIN.ts"))
+    named_like_folder = [file for file in training_files if file.name == f"{folder.name}_TRAIN.ts"]
+    if not named_like_folder and len(training_files) != 1:
+        return None
+    train = (named_like_folder or training_files)[0]
+    test = train.with_name(train.name.replace("_TRAIN.ts", "_TEST.ts"))
+    corpus = read_ts_problem(train, test if test.is_file() else None)
+    name = train.name.removesuffix("_TRAIN.ts")
+    return Source(corpus, CorpusMetadata(name=name, task=corpus.task, source=name))
+
+
+def read_known(name: str, data_directory: Path | None, options: TableOptions) -> tuple[Source | None, list[str]]:
+    """Reads a known name from the data directory, then from aeon's bundled copies.
+
+    Args:
+        name: `family/NAME`.
+        data_directory: where the files are, or None.
+        options: the caller's options for tables; those of the known corpus fill the gaps.
+
+    Returns:
+        The source, or None where it is not on this machine; and what was tried, for messages.
+    """
+    known = find_known_corpus(name)
+    if known is None:
+        return None, ["it is no known name of the form family/NAME"]
+    tried = []
+    path = None
+    if data_directory is None:
+        tried.append("no data directory is set (data_directory, or the environment variable HF_TSREP_DATA)")
+    else:
+        path = locate(known, data_directory)
+        tried.append(f"{known.files[0]} in {data_directory}")
+    if path is None and known.reader == "ts":
+        path = locate_bundled(known)
+        tried.append(
+            "the copies inside the aeon package" + ("" if bundled_directory() else " (aeon is not installed)")
+        )
+    return (None if path is None else _read_known_file(known, path, options)), tried
+
+
+def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> Source:
+    options = replace(
+        options,
+        label_column=options.label_column or known.label_column,
+        missing_mark=known.missing_mark,
+        keep_duplicates=known.keep_duplicates,
+        one_series_per_column=options.one_series_per_column or known.one_series_per_column,
+    )
+    if known.reader == "ts":
+        source = read_ts_folder(path)
+        if source is None:
+            raise CorpusError(f"{path}: the folder has no {path.name}_TRAIN.ts.")
+    elif known.reader == "nab":
+        source = Source(_read_nab(path, options), CorpusMetadata(known.name))
+    else:
+        source = read_file(path, options)
+    corpus = replace(_restore_units(source.corpus), domain=known.domain)
+    task = source.corpus.task if known.reader == "ts" else known.task
+    metadata = CorpusMetadata(
+        name=known.name,
+        task=task,
+        target=known.target,
+        licence=known.licence,
+        source=known.source,
+        url=known.url,
+        citation=known.citation,
+        notes=_notes(known),
+    )
+    return Source(replace(corpus, task=task), metadata, known.split or "none", known.recommended_scaler)
+
+
+def _notes(known: KnownCorpus) -> tuple[str, ...]:
+    notes = []
+    if known.missing_mark is not None:
+        notes.append(f"Values of {known.missing_mark:g} mark missing observations and are read as NaN.")
+    if known.keep_duplicates:
+        notes.append(
+            "Rows are kept in file order also where a date appears twice or out of order; it is an index only."
+        )
+    return tuple(notes)
+
+
+def _restore_units(corpus: RawCorpus) -> RawCorpus:
+    """Gives the weather columns their units back: copies in circulation lost the characters of Latin-1."""
+    names = tuple(name.replace("\ufffdmol", "µmol").replace("/m\ufffd", "/m²") for name in corpus.channel_names)
+    return replace(corpus, channel_names=names)
+
+
+def _read_nab(path: Path, options: TableOptions) -> RawCorpus:
+    """Reads a series of the Numenta benchmark; the steps inside its labelled windows are anomalies."""
+    corpus = read_csv(path, options)
+    labels_file = path.parents[2] / "labels" / "combined_windows.json"
+    if not labels_file.is_file():
+        raise CorpusError(f"{labels_file}: the file of labelled windows is missing.")
+    key = f"{path.parent.name}/{path.name}"
+    windows = json.loads(labels_file.read_text(encoding="utf-8"))
+    if key not in windows:
+        raise CorpusError(f"{labels_file}: the label windows of {key!r} are missing.")
+    record = corpus.splits["train"][0]
+    if record.timestamps is None:
+        raise CorpusError(f"{path}: the labelled windows need timestamps, and the file has none.")
+    marks = np.zeros(len(record.values), dtype=np.int8)
+    for start, stop in windows[key]:
+        inside = (record.timestamps >= np.datetime64(start, "ms")) & (record.timestamps <= np.datetime64(stop, "ms"))
+        marks[inside] = 1
+    return replace(corpus, splits={"train": [replace(record, anomaly_label=marks)]}, task="anomaly")
+
+
+def known_names(data_directory: Path | None) -> list[str]:
+    """Returns the names to offer as near matches."""
+    return list_known_corpora(data_directory)
