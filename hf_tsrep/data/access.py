@@ -64,6 +64,10 @@ def get_labels(dataset: Dataset | IterableDataset, column: str = "label") -> np.
         labels = _arrow_column(dataset, column).to_pylist()
     if None in labels:
         raise CorpusError(f"Row {labels.index(None)}, column {column!r}: the label is missing.")
+    if labels and isinstance(labels[0], str):
+        raise CorpusError(
+            f"Column {column!r} holds class names; number them with dataset.class_encode_column({column!r})."
+        )
     return np.asarray(labels, dtype=np.int64)
 
 

@@ -14,6 +14,7 @@ from .errors import CorpusError
 from .metadata import METADATA_KEY, CorpusMetadata, corpus_metadata
 from .records import RawCorpus, SeriesRecord, default_channel_names, ordered_splits
 from .tables import TableOptions, corpus_from_frame, require_column
+from .timestamps import infer_frequency
 
 logger = logging.getLogger(__name__)
 
@@ -216,18 +217,33 @@ def _records_of_lists(split: Any, columns: list[str], options: TableOptions, nam
     item_column = options.item_column or next((c for c in ("item_id", "id") if c in split.column_names), None)
     item_ids = split[item_column] if item_column else [f"{name}/{row}" for row in range(len(split))]
     time_column = options.timestamp_column or ("timestamp" if "timestamp" in split.column_names else None)
-    times = get_timestamps(split, time_column) if time_column else [None] * len(split)
+    times = get_timestamps(split, time_column) if time_column else _regular_times(split, options.frequency)
     channels = [get_series(split, column) for column in columns]
     records = []
-    for row, (item_id, timestamps, *values) in enumerate(zip(item_ids, times, *channels, strict=True)):
+    for row, (item_id, times_or_start, *values) in enumerate(zip(item_ids, times, *channels, strict=True)):
         place = f"split {name!r}, row {row}"
         if len({len(channel) for channel in values}) != 1:
             raise CorpusError(f"{place}: columns {columns} have lengths {[len(channel) for channel in values]}.")
         stacked = np.concatenate(values, axis=1)
-        records.append(
-            SeriesRecord(stacked, str(item_id), timestamps=timestamps, freq=options.frequency or "", origin=place)
-        )
+        timestamps = times_or_start
+        if np.ndim(timestamps) == 0 and timestamps is not None:
+            timestamps = _count_from(timestamps, len(stacked), options.frequency)
+        elif timestamps is not None and len(timestamps) != len(stacked):
+            raise CorpusError(f"{place}: {len(timestamps)} timestamps for {len(stacked)} steps.")
+        freq = options.frequency or ("" if timestamps is None else infer_frequency(timestamps))
+        records.append(SeriesRecord(stacked, str(item_id), timestamps=timestamps, freq=freq, origin=place))
     return records
+
+
+def _regular_times(split: Any, frequency: str | None) -> list[Any]:
+    """Returns the `start` of every row (the GluonTS form) where a frequency is given, else nothing known."""
+    return list(split["start"]) if frequency and "start" in split.column_names else [None] * len(split)
+
+
+def _count_from(start: Any, num_steps: int, frequency: str | None) -> np.ndarray:
+    import pandas as pd
+
+    return pd.date_range(start, periods=num_steps, freq=frequency).to_numpy().astype("datetime64[ms]")
 
 
 def metadata_or_default(corpus: Any, stored: CorpusMetadata | None, name: str) -> CorpusMetadata:

@@ -72,15 +72,16 @@ def _forecasting(name: str) -> KnownCorpus:
     facts = {
         "exchange_rate": ("finance", "laiguokun/multivariate-time-series-data", "OT"),
         "weather": ("weather", "Max Planck Institute for Biogeochemistry, Jena", "OT"),
-        "electricity": ("energy", "UCI ElectricityLoadDiagrams20112014", None),
+        "electricity": ("energy", "UCI ElectricityLoadDiagrams20112014", "MT_001"),
         "traffic": ("traffic", "California Department of Transportation, PeMS", "OT"),
     }
+    other_names = {"electricity": ("forecasting/ECL.csv", "forecasting/LD2011_2014.txt")}
     domain, source, target = facts.get(name, ("", "", None))
     return KnownCorpus(
         name=f"forecasting/{name}",
         reader="csv",
         task="forecasting",
-        files=(f"forecasting/{name}.csv", f"forecasting/{name}.txt", f"{name}.csv"),
+        files=(f"forecasting/{name}.csv", f"{name}.csv", *other_names.get(name, ())),
         split=SHARE_70_10_20,
         recommended_scaler="standard",
         target=target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,10 @@ def load_corpus(
 ) -> DatasetDict | IterableDatasetDict:
     """Loads a corpus: one row a series, with standard splits.
 
-    Names are looked up in this order: a pandas or polars data frame; a local folder (Hub layout, `save_to_disk`, or
-    `NAME_TRAIN.ts` and `NAME_TEST.ts`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a known name such as
-    `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in the data directory, then among the problems that the aeon
-    package carries; then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
+    Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
+    `save_to_disk`, or `NAME_TRAIN.ts` and `NAME_TEST.ts`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a
+    known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in the data directory, then among the problems
+    that the aeon package carries; then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
 
     Args:
         name_or_path: see above.
@@ -128,8 +128,12 @@ def _find(
     if hasattr(name_or_path, "columns"):
         corpus = corpus_from_frame(name_or_path, options, place="data frame", item_id="series")
         return Source(corpus, CorpusMetadata("data frame", task=corpus.task))
+    if isinstance(name_or_path, Mapping):
+        return name_or_path, metadata_or_default(name_or_path, None, "datasets")
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise CorpusError(f"A corpus is a name, a path or a data frame, not {type(name_or_path).__name__}.")
+        raise CorpusError(
+            f"A corpus is a name, a path, a data frame or a DatasetDict, not {type(name_or_path).__name__}."
+        )
     name = os.fspath(name_or_path)
     path = Path(name)
     if path.is_file():

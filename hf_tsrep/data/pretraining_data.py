@@ -76,11 +76,13 @@ class PretrainingDataset(Dataset):
 
 def _pieces(series: Sequence[np.ndarray | Tensor], max_train_length: int | None) -> Tensor:
     """Returns the padded, cut, centred and non-empty pieces, (num_pieces, time, channel)."""
-    tensors = [torch.as_tensor(one, dtype=torch.float32) for one in series]
-    if not tensors:
+    if not len(series):
         raise ValueError("There is no series to train on.")
-    longest = max(len(tensor) for tensor in tensors)
-    pieces = torch.cat([pad_with_missing(tensor[None], longest) for tensor in tensors])
+    longest = max(len(one) for one in series)
+    padded = np.full((len(series), longest, series[0].shape[1]), np.nan, dtype=np.float32)
+    for row, one in zip(padded, series, strict=True):
+        row[: len(one)] = one
+    pieces = torch.from_numpy(padded)
     if max_train_length is not None and longest // max_train_length >= 2:
         pieces = split_with_missing(pieces, longest // max_train_length)
     missing_at_ends = missing_steps(pieces[:, [0, -1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -87,14 +88,17 @@ def _decode(path: Path) -> str:
 
 def _check_cells(text: str, separator: str, path: Path) -> None:
     """Refuses short and long rows, which a reader of tables would fill up silently."""
-    if '"' in text:
-        return
     lines = text.splitlines()
-    expected = lines[0].count(separator)
-    for number, line in enumerate(lines, start=1):
-        if line.count(separator) != expected and line.strip():
+    if '"' in text:
+        reader = csv.reader(lines, delimiter=separator)
+        counts = ((reader.line_num, len(cells)) for cells in reader if cells)
+    else:
+        counts = ((number, line.count(separator) + 1) for number, line in enumerate(lines, start=1) if line.strip())
+    _, expected = next(counts)
+    for number, count in counts:
+        if count != expected:
             raise CorpusError(
-                f"{path}, line {number}: {line.count(separator) + 1} cells where the header has {expected + 1}"
+                f"{path}, line {number}: {count} cells where the header has {expected}"
                 " columns. Leave a cell empty to mark a missing value."
             )
 
@@ -123,6 +127,10 @@ def corpus_from_frame(frame: Any, options: TableOptions, *, place: str, item_id:
     ):
         if column is not None:
             require_column(column, list(frame.columns), place)
+    if not frame.columns.is_unique:
+        raise CorpusError(
+            f"{place}: column {frame.columns[frame.columns.duplicated()][0]!r} appears twice; rename one."
+        )
     if len(frame) == 0:
         raise CorpusError(f"{place}: no rows below the column names.")
     time_column = options.timestamp_column or find_date_column(frame, options)
@@ -134,7 +142,10 @@ def corpus_from_frame(frame: Any, options: TableOptions, *, place: str, item_id:
     if options.missing_mark is not None:
         values[values == options.missing_mark] = np.nan
     items = _items(frame, options, place, item_id)
-    records = [SeriesRecord(values[rows], name, origin=_item_place(place, name, options)) for name, rows in items]
+    freq = options.frequency or ""
+    records = [
+        SeriesRecord(values[rows], name, freq=freq, origin=_item_place(place, name, options)) for name, rows in items
+    ]
     if time_column is not None:
         records = _with_time(records, frame[time_column], items, options, place)
     corpus = RawCorpus({"train": records}, channels)
@@ -215,7 +226,13 @@ def _numeric_column(column: Any, name: str, place: str) -> np.ndarray:
             " values empty; choose the numeric columns with value_columns, or name item_column, timestamp_column and"
             " label_column."
         )
-    return np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    values = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        raise CorpusError(
+            f"{place}, line {int(infinite[0]) + 2}, column {name!r}: infinite value. Leave missing values empty."
+        )
+    return values
 
 
 def _items(frame: Any, options: TableOptions, place: str, item_id: str) -> Items:
@@ -255,7 +272,7 @@ def _with_labels(corpus: RawCorpus, column: Any, items: Items, options: TableOpt
     if wrong.size:
         row = int(wrong[0])
         raise CorpusError(
-            f"{place}, line {row + 2}, column {options.label_column!r}: {labels[row]!r} is neither 0 nor 1. A label is"
+            f"{place}, line {row + 2}, column {options.label_column!r}: {labels[row]} is neither 0 nor 1. A label is"
             " either one class for all rows of an item (name item_column), or 0 and 1 at every step (anomalies)."
         )
     steps = labels.astype(np.int8)

@@ -31,7 +31,7 @@ def select_channels(corpus: RawCorpus, target: str | Sequence[str], metadata: Co
     """
     names = corpus.channel_names
     if target == "univariate":
-        target = metadata.target or names[-1]
+        target = metadata.target if metadata.target in names else names[-1]
     wanted = [target] if isinstance(target, str) else list(target)
     if not wanted:
         raise CorpusError(f"{metadata.name}: target is an empty list; name at least one of {list(names)}.")

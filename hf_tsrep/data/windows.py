@@ -25,14 +25,14 @@ class SeriesBank:
     """
 
     def __init__(self, series: Sequence[np.ndarray | Tensor]) -> None:
-        tensors = [torch.as_tensor(one, dtype=torch.float32) for one in series]
-        shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+        arrays = [np.asarray(one, dtype=np.float32) for one in series]
+        shapes = {array.shape[1:] for array in arrays}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             raise ValueError(
                 f"Series must be (time, channel) with one number of channels; found trailing axes {shapes}."
             )
-        self.values = torch.cat(tensors).contiguous()
-        self.offsets = torch.tensor([0, *(len(tensor) for tensor in tensors)], dtype=torch.int64).cumsum(0)
+        self.values = torch.from_numpy(np.concatenate(arrays))
+        self.offsets = torch.tensor([0, *(len(array) for array in arrays)], dtype=torch.int64).cumsum(0)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

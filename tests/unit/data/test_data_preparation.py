@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from hf_tsrep.data import (
+    PretrainingCollator,
+    PretrainingDataset,
+    centre_observed_span,
+    pad_with_missing,
+    pad_with_missing_steps,
+    split_with_missing,
+    take_per_row,
+)
+
+FIXTURE = Path(__file__).parents[2] / "parity" / "fixtures" / "preprocess.safetensors"
+
+
+@pytest.fixture
+def official():
+    tensors = load_file(FIXTURE)
+    with safe_open(FIXTURE, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    return tensors, config
+
+
+def test_every_function_gives_the_official_values_without_touching_its_input(official):
+    tensors, config = official
+    x = tensors["input.x"]
+    before = x.clone()
+    computed = {
+        "centerized": centre_observed_span(x),
+        "split": split_with_missing(x, config["sections"]),
+        "pad_right": pad_with_missing(x, config["T"] + 5),
+        "pad_both": pad_with_missing(x, config["T"] + 5, both_sides=True),
+        "torch_pad": pad_with_missing_steps(x, left=3, right=2),
+        "take_per_row": take_per_row(x, tensors["input.index"], config["num_elem"]),
+    }
+    for name, values in computed.items():
+        torch.testing.assert_close(values, tensors[f"output.{name}"], rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(x, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_edges():
+    missing = torch.full((1, 4, 2), torch.nan)
+    torch.testing.assert_close(centre_observed_span(missing), missing, equal_nan=True)
+    x = torch.arange(6.0).view(1, 6, 1)
+    assert pad_with_missing(x, 3).shape == (1, 6, 1)
+    with pytest.raises(ValueError, match="num_sections=7"):
+        split_with_missing(x, 7)
+    partly = torch.tensor([[[torch.nan, 1.0], [2.0, 2.0], [torch.nan, torch.nan]]])
+    torch.testing.assert_close(centre_observed_span(partly), partly, equal_nan=True)
+
+
+def test_long_series_become_two_pieces_of_4320_cropped_to_3000():
+    series = np.arange(8640, dtype=np.float32)[:, None]
+    dataset = PretrainingDataset([series])
+    assert dataset.pieces.shape == (2, 4320, 1)
+    assert dataset.sequence_length == 3000
+    items = dataset.__getitems__([1, 0])
+    offsets = [float(items[0]["past_values"][0]) - 4320, float(items[1]["past_values"][0])]
+    assert offsets[0] == offsets[1]
+    assert PretrainingCollator()(items)["past_values"].shape == (2, 3000, 1)
+
+
+def test_crops_depend_on_seed_epoch_and_batch_only():
+    series = np.arange(200, dtype=np.float32)[:, None]
+
+    def starts(seed, epoch):
+        dataset = PretrainingDataset([series[i : i + 150] for i in range(50)], max_train_length=100, seed=seed)
+        dataset.set_epoch(epoch)
+        torch.rand(3)
+        return [dataset.crop_start(index) for index in range(50)]
+
+    assert starts(0, 1) == starts(0, 1)
+    assert len({tuple(starts(0, 1)), tuple(starts(0, 2)), tuple(starts(1, 1))}) == 3
+    assert min(starts(0, 1)) >= 0
+    assert max(starts(0, 1)) <= 50
+    assert len(set(starts(0, 1))) > 10
+
+
+def test_sections_are_padded_at_the_end_and_empty_ones_dropped():
+    short, long = np.ones((3, 1), dtype=np.float32), np.arange(11, dtype=np.float32)[:, None]
+    dataset = PretrainingDataset([short, long], max_train_length=5)
+    # 11 // 5 = 2 sections of 6 and 5 steps; the second section of the short series is empty; spans are centred.
+    nan = float("nan")
+    expected = torch.tensor([[nan, 1, 1, 1, nan, nan], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, nan]])
+    torch.testing.assert_close(dataset.pieces[:, :, 0], expected, equal_nan=True)
+
+
+def test_series_missing_only_inside_are_not_moved_and_all_missing_ones_are_dropped():
+    values = np.array([[1.0], [np.nan], [3.0], [4.0]], dtype=np.float32)
+    dataset = PretrainingDataset([values], max_train_length=None)
+    np.testing.assert_array_equal(dataset[0]["past_values"].numpy(), values)
+    both = PretrainingDataset([values, np.full((4, 1), np.nan)], max_train_length=None)
+    assert len(both) == 1
+    with pytest.raises(ValueError, match="nothing to train on"):
+        PretrainingDataset([np.full((4, 1), np.nan)])
+    with pytest.raises(ValueError, match="no series"):
+        PretrainingDataset([])
+
+
+def test_collator_pads_ragged_items_and_crops_by_the_global_generator():
+    items = [{"past_values": torch.ones(2, 1)}, {"past_values": torch.arange(5.0)[:, None]}]
+    batch = PretrainingCollator(max_train_length=None, sequence_length=6)(items)["past_values"]
+    assert batch.shape == (2, 6, 1)
+    assert batch.isnan().sum(dim=1).flatten().tolist() == [4, 1]
+    torch.manual_seed(3)
+    first = PretrainingCollator(max_train_length=2)(items)["past_values"]
+    torch.manual_seed(3)
+    torch.testing.assert_close(PretrainingCollator(max_train_length=2)(items)["past_values"], first, equal_nan=True)
+    assert first.shape == (2, 2, 1)
+    assert PretrainingCollator()([items[0]])["past_values"].shape == (1, 2, 1)
+
+
+def test_ettm1_becomes_eleven_pieces_of_3142():
+    dataset = PretrainingDataset([np.zeros((34_560, 1), dtype=np.float32)])
+    assert dataset.pieces.shape == (11, 3142, 1)
+    # 34,560 = 9 x 3,142 + 2 x 3,141: the two short pieces end in one missing step
+    assert dataset.pieces.isnan().sum() == 2
+
+
+def test_a_data_loader_crops_every_batch_at_one_place_and_repeats_itself():
+    from torch.utils.data import DataLoader
+
+    series = [np.arange(30, dtype=np.float32)[:, None] for _ in range(12)]
+
+    def first_values(num_workers):
+        dataset = PretrainingDataset(series, max_train_length=20, seed=1)
+        dataset.set_epoch(3)
+        loader = DataLoader(dataset, batch_size=4, collate_fn=PretrainingCollator(20), num_workers=num_workers)
+        return [batch["past_values"][:, 0, 0].tolist() for batch in loader]
+
+    batches = first_values(0)
+    assert all(len(set(batch)) == 1 for batch in batches)
+    assert len({batch[0] for batch in batches}) > 1
+    assert first_values(1) == batches
