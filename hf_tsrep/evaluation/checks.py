@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,3 +44,14 @@ def require_splits(corpus: Any, names: Sequence[str], protocol: str) -> Any:
             f"The {protocol} protocol needs splits {', '.join(names)}; the corpus has {', '.join(map(str, corpus))}."
         )
     return corpus
+
+
+def require_names(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Raises ValueError with near matches for a name that is not known, or if there are no names."""
+    if len(names) == 0:
+        raise ValueError(f"No {what} was chosen; known: {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from .checks import check_finite, require_splits
 from .forecast_windows import ForecastSplit
-from .ridge import Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
+from .ridge import AlphaChoice, Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
 
 ALPHAS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 HOURLY_HORIZONS = (24, 48, 168, 336, 720)
@@ -70,8 +70,8 @@ def ridge_forecast(
 
     Each split is sliced from the series; a sample of horizon H is the representation at step t of the slice and the
     targets `t+1 .. t+H` of the same slice, flattened. For each horizon, alpha is chosen on validation samples by
-    RMSE + MAE over all samples and outputs, the model is fitted on training samples only, and the errors are means over
-    all test samples and outputs.
+    RMSE + MAE over all samples and outputs, the model is fitted on training samples only, and the errors are means
+    over all test samples and outputs.
 
     Args:
         representations: (time, embedding_size), or one such array a series. float32 input is predicted in float32 and
@@ -107,14 +107,8 @@ def ridge_forecast(
     for horizon, (train_moments, _), (moments, chunks) in zip(descending, training, validating, strict=True):
         path = RidgePath.fit(train_moments)
         choice = choose_alpha(path, alphas, moments, chunks)
-        squared, absolute = _test_errors(path, choice.alpha, splits["test"], horizon)
-        results[horizon] = HorizonResult(
-            horizon=horizon,
-            alpha=choice.alpha,
-            validation_score=choice.score,
-            num_test_samples=splits["test"].num_samples(horizon),
-            **_error_means(squared, absolute, splits["test"], horizon, target_scale),
-        )
+        errors = _test_errors(path, choice.alpha, splits["test"], horizon)
+        results[horizon] = _summarise(choice, errors, splits["test"], horizon, target_scale)
     return {horizon: results[horizon] for horizon in horizons}
 
 
@@ -230,9 +224,8 @@ def _cut_splits(
         if not 0 <= start < stop <= min(len(one) for one in targets):
             raise ValueError(f"Split {name} is steps {start} to {stop} of {min(len(one) for one in targets)}.")
     dtype = np.float32 if representations[0].dtype == np.float32 else np.float64
-    begin, end = (
-        function(edge) for function, edge in ((min, _column(split_bounds, 0)), (max, _column(split_bounds, 1)))
-    )
+    begin = min(start for start, _ in split_bounds.values())
+    end = max(stop for _, stop in split_bounds.values())
     check_finite(representations, "representation", begin, end)
     check_finite(targets, "target", begin, end)
     train = slice(*split_bounds["train"])
@@ -246,10 +239,6 @@ def _cut_splits(
         )
         for name, (start, stop) in split_bounds.items()
     }
-
-
-def _column(split_bounds: Mapping[str, tuple[int, int]], index: int) -> list[int]:
-    return [bounds[index] for bounds in split_bounds.values()]
 
 
 def _moments_of_horizons(
@@ -310,17 +299,32 @@ def _test_errors(path: RidgePath, alpha: float, test: ForecastSplit, horizon: in
     return squared.reshape(by_channel).sum(axis=1), absolute.reshape(by_channel).sum(axis=1)
 
 
-def _error_means(
-    squared: np.ndarray, absolute: np.ndarray, test: ForecastSplit, horizon: int, target_scale: np.ndarray | None
-) -> dict[str, float | None]:
-    count = test.num_samples(horizon) * horizon * test.num_channels
-    means: dict[str, float | None] = {"mse": float(squared.sum() / count), "mae": float(absolute.sum() / count)}
-    means.update(raw_mse=None, raw_mae=None)
+def _summarise(
+    choice: AlphaChoice,
+    errors: tuple[np.ndarray, np.ndarray],
+    test: ForecastSplit,
+    horizon: int,
+    target_scale: np.ndarray | None,
+) -> HorizonResult:
+    """Turns sums of squared and absolute errors, (num_series, num_channels) each, into means."""
+    squared, absolute = errors
+    num_samples = test.num_samples(horizon)
+    count = num_samples * horizon * test.num_channels
+    raw_mse = raw_mae = None
     if target_scale is not None:
         scale = np.broadcast_to(np.asarray(target_scale, dtype=np.float64), squared.shape)
-        means["raw_mse"] = float((squared * scale**2).sum() / count)
-        means["raw_mae"] = float((absolute * scale).sum() / count)
-    return means
+        raw_mse = float((squared * scale**2).sum() / count)
+        raw_mae = float((absolute * scale).sum() / count)
+    return HorizonResult(
+        horizon=horizon,
+        alpha=choice.alpha,
+        validation_score=choice.score,
+        mse=float(squared.sum() / count),
+        mae=float(absolute.sum() / count),
+        raw_mse=raw_mse,
+        raw_mae=raw_mae,
+        num_test_samples=num_samples,
+    )
 
 
 def _common_bounds(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, tuple[int, int]]:

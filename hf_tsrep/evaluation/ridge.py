@@ -19,8 +19,8 @@ Chunks = Iterable[tuple[np.ndarray, np.ndarray]]
 class RegressionMoments:
     """Sums over samples that determine every ridge solution and every squared error.
 
-    Rows arrive in chunks, in any order. The features are shifted by a constant before they are squared, so that a large
-    mean does not eat the precision of the centred matrix. All sums are float64.
+    Rows arrive in chunks, in any order. The features are shifted by a constant before they are squared, so that a
+    large mean does not eat the precision of the centred matrix. All sums are float64.
 
     Args:
         feature_shift: (num_features,) subtracted from every feature row; close to the mean.

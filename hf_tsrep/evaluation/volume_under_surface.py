@@ -6,6 +6,8 @@ Detection", VLDB 2022, as computed by the TSB-AD benchmark (its default variant)
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -21,8 +23,8 @@ def vus_pr(references: ArrayLike, scores: ArrayLike, *, max_buffer: int = 100, n
       the distance counted from the segment's border (1, 2, ...); weights add up and are cut at 1; inside it is 1.
     - Segments whose slopes touch or overlap are one range.
     - At a threshold, with `detected` the steps of at least that score: `hits` = sum of the weights of detected steps;
-      `positives` = anomalous steps + half of the weight of detected slope steps; recall = min(hits / positives, 1) times
-      the share of ranges that hold a detected step; precision = hits / number of detected steps.
+      `positives` = anomalous steps + half of the weight of detected slope steps; recall = min(hits / positives, 1)
+      times the share of ranges that hold a detected step; precision = hits / number of detected steps.
     - The area is the sum over thresholds, from the highest, of (recall - recall before) * precision; the recall before
       the first one is 0.
 
@@ -86,7 +88,7 @@ def _slope_weights(length: int, bounds: list[tuple[int, int]], width: int) -> np
 def _ranges(bounds: list[tuple[int, int]], slope: int, length: int) -> list[tuple[int, int]]:
     """Returns the segments widened by their slopes, joined where the last steps of two meet or overlap."""
     joined = [[max(bounds[0][0] - slope, 0), min(bounds[0][1] + slope, length)]]
-    for (_, previous_stop), (start, stop) in zip(bounds, bounds[1:], strict=False):
+    for (_, previous_stop), (start, stop) in pairwise(bounds):
         if previous_stop - 1 + slope < start - slope:
             joined.append([start - slope, stop + slope])
         joined[-1][1] = min(stop + slope, length)

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, and VUS-PR against a literal transcription of its definition."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,7 @@ def test_auprc_is_the_macro_average_of_one_against_the_rest():
     binary = generator.integers(0, 2, 60)
     expected = sklearn_metrics.average_precision_score(binary, scores[:, 0])
     assert metrics.auprc(binary, scores[:, 0]) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="Class ids must be 0 .. 4; found 0 .. 7"):
+    with pytest.raises(ValueError, match=r"Class ids must be 0 \.\. 4; found 0 \.\. 7"):
         metrics.auprc(np.where(references == 3, 7, references), scores)
 
 
@@ -108,7 +110,7 @@ def literal_vus_pr(truth, scores, max_buffer, num_thresholds):
                 weights[step] += np.sqrt(1 - (start - step) / width)
         weights = np.minimum(weights, 1)
         ranges, begin = [], max(bounds[0][0] - half, 0)
-        for (_, end), (start, _) in zip(bounds, bounds[1:], strict=False):
+        for (_, end), (start, _) in pairwise(bounds):
             if end + half < start - half:
                 ranges.append((begin, end + half))
                 begin = start - half

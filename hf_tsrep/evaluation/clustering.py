@@ -1,0 +1,99 @@
+"""Clustering of frozen representations: k-means with as many clusters as classes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .checks import check_finite, require_splits
+from .metrics import adjusted_rand_index, normalized_mutual_information
+
+
+def clustering_metrics(
+    features: np.ndarray, labels: np.ndarray, num_clusters: int | None = None, seed: int = 0, num_starts: int = 10
+) -> dict[str, float]:
+    """Compares k-means clusters of embeddings with classes.
+
+    Args:
+        features: (n, embedding_size).
+        labels: (n,) class ids.
+        num_clusters: default the number of classes in `labels`.
+        seed: of the starting centres.
+        num_starts: k-means runs, of which the one with the smallest inertia counts.
+
+    Returns:
+        `ari` (adjusted Rand index) and `nmi` (normalised mutual information).
+
+    Raises:
+        ValueError: missing or infinite features, fewer samples than clusters.
+    """
+    from sklearn.cluster import KMeans
+
+    features, labels = np.asarray(features), np.asarray(labels)
+    check_finite([features], "feature")
+    clusters = len(np.unique(labels)) if num_clusters is None else num_clusters
+    if not 1 <= clusters <= len(features):
+        raise ValueError(f"{clusters} clusters need at least as many series; there are {len(features)}.")
+    assigned = KMeans(n_clusters=clusters, n_init=num_starts, random_state=seed).fit_predict(features)
+    return {
+        "ari": adjusted_rand_index(labels, assigned),
+        "nmi": normalized_mutual_information(labels, assigned),
+    }
+
+
+def evaluate_clustering(
+    model: Any,
+    corpus: Any,
+    *,
+    splits: Sequence[str] = ("test",),
+    num_clusters: int | None = None,
+    pooling: Any = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: Any = None,
+    show_progress_bar: bool | None = None,
+) -> dict[str, Any]:
+    """Clusters one embedding a series by k-means and compares the clusters with the labels.
+
+    Args:
+        model: anything with `encode`.
+        corpus: DatasetDict with a `label` column.
+        splits: splits that are clustered together; `("train", "test")` uses both.
+        num_clusters: default the number of classes present.
+        pooling: passed to `encode`; None is the model's own.
+        batch_size: series encoded at once.
+        seed: of the starting centres.
+        device: where the model runs.
+        show_progress_bar: passed to `encode`.
+
+    Returns:
+        `metrics` (`ari`, `nmi`), `details`, `timings` in seconds, `settings`.
+    """
+    from ..data import get_labels, get_series
+
+    chosen = require_splits(corpus, splits, "clustering")
+    labels = np.concatenate([np.asarray(get_labels(chosen[name])) for name in splits])
+    series = [one for name in splits for one in get_series(chosen[name])]
+    begin = time.perf_counter()
+    features = model.encode(
+        series,
+        level="instance",
+        pooling=pooling,
+        batch_size=batch_size,
+        device=device,
+        show_progress_bar=show_progress_bar,
+    )
+    timings = {"encode": time.perf_counter() - begin}
+    begin = time.perf_counter()
+    metrics = clustering_metrics(features, labels, num_clusters, seed)
+    timings["k_means"] = time.perf_counter() - begin
+    clusters = len(np.unique(labels)) if num_clusters is None else num_clusters
+    return {
+        "metrics": metrics,
+        "details": {"num_clusters": clusters, "num_series": len(series)},
+        "timings": timings,
+        "settings": {"splits": list(splits), "num_clusters": num_clusters, "pooling": pooling},
+    }
