@@ -1,0 +1,216 @@
+"""From a model to anomaly scores and detections, as TS2Vec does it (Yue et al., AAAI 2022, section 4.3).
+
+Score of a step: L1 distance between the representations of the causal window that ends there, with and without the
+last step masked. It is compared with the mean of the 21 scores before, and a threshold is set from a part without tuning.
+All functions take one series and plain arrays.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .stationarity import difference_until_stationary
+
+MOVING_AVERAGE_STEPS = 21
+WARM_UP_STEPS = 22  # training scores dropped from the threshold
+THRESHOLD_DEVIATIONS = 4.0
+_SMALLEST_AVERAGE = 1e-12  # keeps a relative score finite where a model gives no difference at all
+
+
+@dataclass(frozen=True)
+class PreparedSeries:
+    """A series as the model sees it.
+
+    Attributes:
+        values: (time - order, channel) float32, differenced and standardised by its training part.
+        train_length: steps of the training part.
+        order: how often it was differenced.
+    """
+
+    values: np.ndarray
+    train_length: int
+    order: int
+
+
+def prepare_anomaly_series(values: np.ndarray, train_length: int, difference: bool = True) -> PreparedSeries:
+    """Differences a series until its training part is stationary, and standardises it by the training part.
+
+    Use the same preparation for the series that an anomaly model is trained on.
+
+    Args:
+        values: (time, channel).
+        train_length: steps of the training part, the first ones.
+        difference: whether to difference; only series of one channel without missing values can be.
+
+    Returns:
+        The prepared series.
+
+    Raises:
+        ValueError: differencing of several channels or missing values; a training part that is too short.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not 0 < train_length <= len(values):
+        raise ValueError(f"values {values.shape} with {train_length} training steps: expected (time, channel).")
+    order = 0
+    if difference:
+        if values.shape[1] != 1 or not np.isfinite(values).all():
+            raise ValueError(
+                f"Differencing needs one channel without missing values; the series has {values.shape[1]} channels "
+                f"and {int((~np.isfinite(values)).sum())} missing values. Set difference=False or fill them."
+            )
+        differenced, order = difference_until_stationary(values[:, 0], train_length)
+        values = differenced[:, None]
+    train = values[: train_length - order]
+    if len(train) <= WARM_UP_STEPS:
+        raise ValueError(
+            f"The training part has {len(train)} steps after differencing; it needs more than {WARM_UP_STEPS}."
+        )
+    deviation = np.nanstd(train, axis=0)
+    scaled = (values - np.nanmean(train, axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return PreparedSeries(scaled.astype(np.float32), train_length - order, order)
+
+
+def anomaly_scores(
+    model: Any,
+    series: np.ndarray,
+    *,
+    context_length: int = 201,
+    batch_size: int = 256,
+    device: Any = None,
+    show_progress_bar: bool | None = None,
+) -> np.ndarray:
+    """Returns the masked-difference score of every step; a step sees nothing after itself.
+
+    Args:
+        model: its `encode` takes `mask="mask_last"`, as TS2Vec's.
+        series: (time, channel).
+        context_length: steps of a window, the scored one included.
+        batch_size: windows encoded at once.
+        device: where the model runs.
+        show_progress_bar: passed to `encode`.
+
+    Returns:
+        (time,) float64, larger = more surprising.
+
+    Raises:
+        ValueError: a model whose `encode` has no argument `mask`.
+    """
+    parameters = inspect.signature(model.encode).parameters.values()
+    if not any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        raise ValueError(
+            f"{type(model).__name__}.encode has no argument 'mask': the anomaly protocol compares representations "
+            "with and without the last step masked, which needs a method such as TS2Vec."
+        )
+    settings = {
+        "level": "timestamp",
+        "window_length": context_length,
+        "stride": 1,
+        "causal": True,
+        "batch_size": batch_size,
+        "device": device,
+        "show_progress_bar": show_progress_bar,
+    }
+    series = np.asarray(series, dtype=np.float32)
+    difference = model.encode(series, **settings) - model.encode(series, mask="mask_last", **settings)
+    return np.abs(difference, out=difference).sum(axis=1, dtype=np.float64)
+
+
+def relative_scores(scores: np.ndarray) -> np.ndarray:
+    """Returns `(score - average) / average` with the mean of the 21 scores before each step.
+
+    Args:
+        scores: (time,) scores, not negative.
+
+    Returns:
+        (time,) float64; NaN for the first 21 steps.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    relative = np.full(len(scores), np.nan)
+    if len(scores) <= MOVING_AVERAGE_STEPS:
+        return relative
+    windows = np.lib.stride_tricks.sliding_window_view(scores[:-1], MOVING_AVERAGE_STEPS)
+    average = np.maximum(windows.mean(axis=1), _SMALLEST_AVERAGE)
+    relative[MOVING_AVERAGE_STEPS:] = (scores[MOVING_AVERAGE_STEPS:] - average) / average
+    return relative
+
+
+def train_threshold(relative: np.ndarray, train_length: int) -> float:
+    """Returns mean + 4 deviations of the training part of relative scores, its first 22 steps dropped."""
+    train = relative[WARM_UP_STEPS:train_length]
+    return float(train.mean() + THRESHOLD_DEVIATIONS * train.std())
+
+
+def expanding_thresholds(relative: np.ndarray, min_count: int) -> np.ndarray:
+    """Returns mean + 4 deviations of all relative scores up to and including each step (cold start).
+
+    Args:
+        relative: (time,) with NaN where unknown.
+        min_count: known scores needed; NaN before.
+
+    Returns:
+        (time,) float64.
+    """
+    known = ~np.isnan(relative)
+    centre = np.mean(relative[known]) if known.any() else 0.0
+    shifted = np.where(known, relative - centre, 0.0)
+    count = np.cumsum(known)
+    safe_count = np.maximum(count, 1)
+    mean = np.cumsum(shifted) / safe_count
+    variance = np.maximum(np.cumsum(shifted**2) / safe_count - mean**2, 0.0)
+    thresholds = centre + mean + THRESHOLD_DEVIATIONS * np.sqrt(variance)
+    return np.where(count >= max(min_count, 1), thresholds, np.nan)
+
+
+def suppress_repeats(detections: np.ndarray, delay: int) -> np.ndarray:
+    """Drops detections that follow a kept one within `delay` steps.
+
+    As in the official code, the first `delay` steps of the series are never dropped.
+
+    Args:
+        detections: (time,) bool.
+        delay: steps.
+
+    Returns:
+        (time,) bool.
+    """
+    kept = np.zeros(len(detections), dtype=bool)
+    last = -delay - 1
+    for step in np.flatnonzero(detections):
+        if step < delay or step - last > delay:
+            kept[step] = True
+            last = int(step)
+    return kept
+
+
+def on_regular_grid(timestamps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Puts a value a step on the regular grid of its timestamps; steps that are missing in between get 0.
+
+    The delay rule counts steps of time, so that a gap in the records is time that passes.
+
+    Args:
+        timestamps: (time,) `datetime64` or numbers, in any order, without duplicates.
+        values: (time,).
+
+    Returns:
+        (grid,) of the values' type; the grid step is the smallest difference of timestamps.
+
+    Raises:
+        ValueError: duplicate timestamps; the message names the first.
+    """
+    ticks = np.asarray(timestamps).astype(np.int64)
+    if len(ticks) < 2:
+        return np.asarray(values)
+    order = np.argsort(ticks, kind="stable")
+    ticks, ordered = ticks[order], np.asarray(values)[order]
+    step = int(np.diff(ticks).min())
+    if step == 0:
+        first = int(np.flatnonzero(np.diff(ticks) == 0)[0])
+        raise ValueError(f"Timestamp {np.asarray(timestamps)[order[first]]} occurs twice; keep one row of it.")
+    position = (ticks - ticks[0]) // step
+    grid = np.zeros(int(position[-1]) + 1, dtype=ordered.dtype)
+    grid[position] = ordered
+    return grid

@@ -1,0 +1,189 @@
+"""Stationarity against known values, and the anomaly protocol step by step."""
+
+import numpy as np
+import pytest
+from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
+
+from hf_tsrep.evaluation.anomaly import Detections, delay_adjusted_metrics, detect, evaluate_anomaly_detection
+from hf_tsrep.evaluation.anomaly_scoring import (
+    anomaly_scores,
+    expanding_thresholds,
+    on_regular_grid,
+    prepare_anomaly_series,
+    relative_scores,
+    suppress_repeats,
+    train_threshold,
+)
+from hf_tsrep.evaluation.stationarity import augmented_dickey_fuller, difference_until_stationary, mackinnon_p_value
+
+
+@pytest.mark.parametrize(
+    ("statistic", "p_value"), [(-3.43035, 0.01), (-2.86154, 0.05), (-2.56677, 0.10), (3.0, 1.0), (-19.0, 0.0)]
+)
+def test_p_values_at_the_known_critical_values(statistic, p_value):
+    # MacKinnon (2010), table 2, constant only: the asymptotic 1 %, 5 % and 10 % points.
+    assert mackinnon_p_value(statistic) == pytest.approx(p_value, abs=6e-4)
+
+
+def autoregression(seed):
+    generator = np.random.default_rng(seed)
+    num_steps, persistence = [30, 60, 200, 500][seed % 4], [0.5, 0.95, 1.0][seed % 3]
+    noise, values = generator.standard_normal(num_steps), np.zeros([30, 60, 200, 500][seed % 4])
+    for step in range(1, num_steps):
+        values[step] = persistence * values[step - 1] + noise[step] + (0.5 * noise[step - 1] if seed % 2 else 0)
+    return values
+
+
+# Statistic, p-value and lags that statsmodels 0.15 (adfuller, default settings) gives for these series.
+@pytest.mark.parametrize(
+    ("seed", "max_lag", "statistic", "p_value", "used_lag"),
+    [
+        (0, 1, -2.300343, 0.171857, 0),
+        (0, None, -4.146230, 0.000811, 8),
+        (1, None, -2.254116, 0.187194, 3),
+        (2, None, -3.344380, 0.013008, 0),
+        (4, 1, -1.058123, 0.731480, 1),
+        (7, 1, -3.866702, 0.002294, 1),
+        (7, None, -3.206057, 0.019637, 3),
+        (11, None, -1.102308, 0.714151, 10),
+    ],
+)
+def test_augmented_dickey_fuller_equals_statsmodels(seed, max_lag, statistic, p_value, used_lag):
+    result = augmented_dickey_fuller(autoregression(seed), max_lag)
+    assert (result.statistic, result.p_value) == pytest.approx((statistic, p_value), abs=1e-6)
+    assert result.used_lag == used_lag
+
+
+def test_differencing_stops_at_stationarity():
+    noise = np.random.default_rng(0).standard_normal(400)
+    assert difference_until_stationary(noise, 200)[1] == 0
+    walk, order = difference_until_stationary(np.cumsum(noise), 200)
+    assert order == 1
+    np.testing.assert_allclose(walk, noise[1:])
+    assert difference_until_stationary(np.arange(50.0), 25)[1] == 1  # a straight line has constant differences
+    assert difference_until_stationary(np.cumsum(np.cumsum(noise)), 200)[1] == 2
+
+
+def test_preparation_standardises_by_the_training_part():
+    values = np.cumsum(np.random.default_rng(1).standard_normal(300))[:, None] * 5 + 100
+    prepared = prepare_anomaly_series(values, 150)
+    assert (prepared.order, prepared.train_length, len(prepared.values)) == (1, 149, 299)
+    train = prepared.values[:149]
+    assert (train.mean(), train.std()) == pytest.approx((0, 1), abs=1e-5)
+    with pytest.raises(ValueError, match="one channel without missing values"):
+        prepare_anomaly_series(np.zeros((50, 2)), 25)
+    with pytest.raises(ValueError, match="more than 22"):
+        prepare_anomaly_series(np.random.default_rng(0).standard_normal((40, 1)), 20)
+
+
+def test_relative_scores_use_the_21_steps_before():
+    scores = np.random.default_rng(0).uniform(1, 2, 60)
+    relative = relative_scores(scores)
+    assert np.isnan(relative[:21]).all()
+    for step in (21, 40, 59):
+        average = scores[step - 21 : step].mean()
+        assert relative[step] == pytest.approx((scores[step] - average) / average)
+    assert np.isnan(relative_scores(np.ones(21))).all()
+    assert np.isfinite(relative_scores(np.zeros(30))[21:]).all()
+
+
+def test_thresholds():
+    relative = relative_scores(np.random.default_rng(0).uniform(1, 2, 200))
+    assert train_threshold(relative, 100) == pytest.approx(relative[22:100].mean() + 4 * relative[22:100].std())
+    thresholds = expanding_thresholds(relative, 20)
+    assert np.isnan(thresholds[:40]).all()
+    for step in (40, 41, 199):  # 20 known scores at step 40
+        known = relative[21 : step + 1]
+        assert thresholds[step] == pytest.approx(known.mean() + 4 * known.std())
+
+
+def test_repeats_are_suppressed_as_in_the_official_loop():
+    generator = np.random.default_rng(0)
+    for delay in (0, 1, 3, 7):
+        found = generator.random(200) < 0.3
+        expected = found.astype(int)
+        for step in range(len(expected)):
+            if step >= delay and expected[step - delay : step].sum() >= 1:
+                expected[step] = 0
+        np.testing.assert_array_equal(suppress_repeats(found, delay), expected)
+
+
+def test_gaps_in_time_count_for_the_delay_rule():
+    stamps = np.array([0, 60, 120, 480, 540, 600])
+    assert on_regular_grid(stamps, np.array([1, 2, 3, 4, 5, 6])).tolist() == [1, 2, 3, 0, 0, 0, 0, 0, 4, 5, 6]
+    labels, found = np.array([0, 1, 1, 1, 1, 0]), np.array([0, 0, 1, 0, 0, 0])
+    together = delay_adjusted_metrics([Detections(labels, found, found)], delay=1)
+    with_gap = delay_adjusted_metrics([Detections(labels, found, found, stamps)], delay=1)
+    assert together["recall"] == 1.0
+    assert with_gap["recall"] == 0.5
+    with pytest.raises(ValueError, match="120 occurs twice"):
+        on_regular_grid(np.array([0, 120, 120]), np.zeros(3))
+
+
+class SurpriseModel:
+    """Represents a window by its last value; masked, by the value before."""
+
+    def encode(self, series, *, level, window_length, stride, causal, mask=None, **settings):
+        assert (level, window_length, stride, causal) == ("timestamp", 31, 1, True)
+        last = np.concatenate([series[:1], series[:-1]]) if mask == "mask_last" else series
+        return np.concatenate([last, np.zeros_like(last)], axis=1)
+
+
+def anomaly_corpus(num_steps=600, num_series=2):
+    generator = np.random.default_rng(0)
+    rows = {"train": [], "test": []}
+    for index in range(num_series):
+        values, labels = generator.standard_normal((num_steps, 1)), np.zeros(num_steps, dtype=np.int8)
+        for position in (400, 500):
+            values[position : position + 3] += 40
+            labels[position : position + 3] = 1
+        half = num_steps // 2
+        for name, part in (("train", slice(0, half)), ("test", slice(half, None))):
+            series = values[part].astype(np.float32)
+            rows[name].append({"item_id": f"kpi_{index}", "series": series, "anomaly_label": labels[part].tolist()})
+    features = Features(
+        {"item_id": Value("string"), "series": Array2D((None, 1), "float32"), "anomaly_label": List(Value("int8"))}
+    )
+    rows["test"].reverse()  # matched by item_id, not by position
+    return DatasetDict({name: Dataset.from_list(part, features=features) for name, part in rows.items()})
+
+
+@pytest.mark.parametrize("cold_start", [False, True])
+def test_protocol_finds_planted_anomalies(cold_start):
+    result = evaluate_anomaly_detection(
+        SurpriseModel(), anomaly_corpus(), delay=7, context_length=31, cold_start=cold_start, max_buffer=10
+    )
+    assert result["metrics"]["recall"] == 1.0
+    assert result["metrics"]["f1"] > 0.8
+    # The toy model is surprised by the first of the three steps of an anomaly only: a third of the recall at precision 1.
+    assert 1 / 3 < result["metrics"]["auc_pr"] < 0.5
+    assert 1 / 3 < result["metrics"]["vus_pr"] < 1
+    assert [report["item_id"] for report in result["details"]] == ["kpi_0", "kpi_1"]
+    assert all(report["num_anomalous"] == 6 and report["order"] == 0 for report in result["details"])
+
+
+def test_detections_do_not_depend_on_the_future():
+    scores = np.random.default_rng(0).uniform(1, 2, 300)
+    scores[[180, 250]] = 30
+    labels = np.zeros(300)
+    whole, threshold = detect(scores, labels, 150)
+    short, same_threshold = detect(scores[:200], labels[:200], 150)
+    assert threshold == same_threshold
+    np.testing.assert_array_equal(whole.found[:50], short.found)
+    assert whole.found[30] == 1
+
+
+def test_unusable_models_and_corpora_are_named():
+    class Plain:
+        def encode(self, series, level="instance"):
+            return series
+
+    with pytest.raises(ValueError, match=r"Plain\.encode has no argument 'mask'"):
+        anomaly_scores(Plain(), np.zeros((30, 1)))
+    corpus = anomaly_corpus()
+    with pytest.raises(ValueError, match="'kpi_0' is in one split only"):
+        evaluate_anomaly_detection(
+            SurpriseModel(), DatasetDict(train=corpus["train"], test=corpus["test"].select([0])), context_length=31
+        )
+    with pytest.raises(ValueError, match="no column 'anomaly_label'"):
+        evaluate_anomaly_detection(SurpriseModel(), corpus.remove_columns("anomaly_label"))
