@@ -1,0 +1,1 @@
+"""What turns raw series into model inputs; every module here travels to the Hub beside the models."""

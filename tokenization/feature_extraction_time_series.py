@@ -1,0 +1,329 @@
+"""From raw series to model inputs: channels in order, training statistics, time features, padding.
+
+The statistics are saved beside the model in preprocessor_config.json, so that a model that was trained on scaled
+values need never be given raw ones by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, FeatureExtractionMixin
+
+TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
+
+
+def calendar_features(timestamps: np.ndarray) -> np.ndarray:
+    """Return TS2Vec's seven calendar features, not scaled (Yue et al., AAAI 2022, forecasting protocol).
+
+    Args:
+        timestamps: (time,) datetime64.
+
+    Returns:
+        (time, 7) float64: minute, hour, weekday (Monday = 0), day of the month, day of the year, month, ISO week.
+    """
+    minutes = timestamps.astype("datetime64[m]")
+    hours = timestamps.astype("datetime64[h]")
+    days = timestamps.astype("datetime64[D]")
+    months = timestamps.astype("datetime64[M]")
+    years = timestamps.astype("datetime64[Y]")
+    weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+    thursday = days - weekday + 3  # an ISO week belongs to the year of its Thursday
+    columns = (
+        minutes - hours.astype("datetime64[m]"),
+        hours - days.astype("datetime64[h]"),
+        weekday,
+        days - months.astype("datetime64[D]") + 1,
+        days - years.astype("datetime64[D]") + 1,
+        months - years.astype("datetime64[M]") + 1,
+        (thursday - thursday.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) // 7 + 1,
+    )
+    return np.stack([column.astype(np.float64) for column in columns], axis=1)
+
+
+class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
+    """Turns raw series into model inputs.
+
+    Args:
+        num_channels: Number of channels of a raw series, without time features.
+        mean: One number a channel, subtracted; fitted on the training part. None for values as they are.
+        scale: One number a channel, not zero, divided by. None for values as they are.
+        channel_names: Names of the channels in order; columns of a DataFrame are chosen by them.
+        time_features: Whether TS2Vec's seven calendar features come in front of the channels.
+        time_feature_mean: Seven numbers subtracted from the calendar features, or None.
+        time_feature_scale: Seven numbers that they are divided by, or None.
+        frequency: pandas frequency string of the training series, for information.
+        kwargs: What transformers stores besides.
+
+    Raises:
+        ValueError: The arguments contradict each other.
+    """
+
+    model_input_names = ["past_values", "past_observed_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_channels: int = 1,
+        mean: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+        channel_names: Sequence[str] | None = None,
+        time_features: bool = False,
+        time_feature_mean: Sequence[float] | None = None,
+        time_feature_scale: Sequence[float] | None = None,
+        frequency: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_channels < 1:
+            raise ValueError(f"num_channels={num_channels} must be at least 1.")
+        num_features = len(TIME_FEATURE_NAMES)
+        self.num_channels = int(num_channels)
+        self.mean = _numbers("mean", mean, num_channels)
+        self.scale = _numbers("scale", scale, num_channels, may_be_zero=False)
+        self.channel_names = None if channel_names is None else [str(name) for name in channel_names]
+        if self.channel_names is not None and len(self.channel_names) != num_channels:
+            raise ValueError(f"channel_names has {len(self.channel_names)} names, but num_channels is {num_channels}.")
+        self.time_features = bool(time_features)
+        self.time_feature_mean = _numbers("time_feature_mean", time_feature_mean, num_features)
+        self.time_feature_scale = _numbers("time_feature_scale", time_feature_scale, num_features, may_be_zero=False)
+        if not self.time_features and (time_feature_mean is not None or time_feature_scale is not None):
+            raise ValueError("time_feature_mean and time_feature_scale need time_features=True.")
+        self.frequency = frequency
+
+    @property
+    def num_input_channels(self) -> int:
+        """Number of channels that the model is given: time features and channels."""
+        return self.num_channels + (len(TIME_FEATURE_NAMES) if self.time_features else 0)
+
+    @property
+    def input_channel_names(self) -> list[str]:
+        """Names of the channels that the model is given, in order."""
+        names = self.channel_names or [f"channel_{index}" for index in range(self.num_channels)]
+        return [*(TIME_FEATURE_NAMES if self.time_features else ()), *names]
+
+    def __call__(self, series: Any, timestamps: Any = None, return_tensors: str | None = None) -> BatchFeature:
+        """Turn raw series into one padded batch.
+
+        Args:
+            series: One array, tensor or DataFrame (time, num_channels), an array (num_series, time, num_channels), or
+                a list or datasets column of arrays of any lengths; (time,) will do for one channel. NaN = missing.
+            timestamps: With time features: dates of the steps, (time,) for one series or for all that share them, else
+                a list of one (time,) a series. A DataFrame brings its own, as its one column of dates or its index.
+            return_tensors: "pt" for tensors; None or "np" for arrays.
+
+        Returns:
+            past_values (num_series, longest time, num_input_channels) float32, where missing values and the padding
+            behind a shorter series are NaN, and past_observed_mask, the same shape, True where a value was observed.
+
+        Raises:
+            ValueError: See transform.
+        """
+        arrays = self.transform(series, timestamps)
+        longest = max((len(values) for values in arrays), default=0)
+        past_values = np.full((len(arrays), longest, self.num_input_channels), np.nan, dtype=np.float32)
+        for row, values in zip(past_values, arrays, strict=True):
+            row[: len(values)] = values
+        batch = {"past_values": past_values, "past_observed_mask": ~np.isnan(past_values)}
+        return BatchFeature(batch, tensor_type=return_tensors)
+
+    def transform(self, series: Any, timestamps: Any = None) -> list[np.ndarray]:
+        """Turn raw series into scaled ones without padding, for `model.encode`.
+
+        Args:
+            series: See __call__.
+            timestamps: See __call__.
+
+        Returns:
+            One array (time, num_input_channels) float32 a series, NaN = missing.
+
+        Raises:
+            ValueError: A series is empty, has other channels than the training series, text or infinite values; or
+                timestamps are needed and not given, or do not fit. The message names the series and what was expected.
+        """
+        pairs = list(self._read(series))
+        dates = self._read_timestamps(timestamps, pairs) if self.time_features else [None] * len(pairs)
+        return [self._scaled(values, date) for (values, _), date in zip(pairs, dates, strict=True)]
+
+    def inverse_transform(self, values: Any) -> Any:
+        """Return raw values of scaled ones.
+
+        Args:
+            values: (..., num_channels), or (..., num_input_channels) with time features, which are dropped; an
+                array, a tensor or a list of them.
+
+        Returns:
+            (..., num_channels) float32 in the same kind of container.
+
+        Raises:
+            ValueError: The last axis has another length.
+        """
+        if isinstance(values, (list, tuple)):
+            return [self.inverse_transform(one) for one in values]
+        if isinstance(values, torch.Tensor):
+            restored = self.inverse_transform(values.detach().cpu().float().numpy())
+            return torch.from_numpy(restored).to(values.device)
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim == 0 or array.shape[-1] not in (self.num_channels, self.num_input_channels):
+            raise ValueError(f"The values have shape {array.shape}; the last axis must be {self._expected()}.")
+        array = array[..., array.shape[-1] - self.num_channels :]
+        if self.scale is not None:
+            array = array * np.asarray(self.scale)
+        if self.mean is not None:
+            array = array + np.asarray(self.mean)
+        return array.astype(np.float32)
+
+    def _scaled(self, values: np.ndarray, timestamps: np.ndarray | None) -> np.ndarray:
+        scaled = _standardised(values, self.mean, self.scale)
+        if timestamps is not None:
+            features = _standardised(calendar_features(timestamps), self.time_feature_mean, self.time_feature_scale)
+            scaled = np.concatenate([features, scaled], axis=1)
+        return np.ascontiguousarray(scaled, dtype=np.float32)
+
+    def _read(self, series: Any) -> Iterable[tuple[np.ndarray, Any]]:
+        """Yield (time, num_channels) float64 and, of a frame, its dates."""
+        if isinstance(series, dict) or hasattr(series, "column_names"):
+            raise ValueError(f"Give series, not a {type(series).__name__}: its column, such as dataset['series'].")
+        if _is_frame(series):
+            yield self._read_frame(series, "the frame")
+            return
+        is_list = not isinstance(series, (np.ndarray, torch.Tensor)) and not _is_numbers(series)
+        items: Iterable[Any] = series if is_list else _array(series, "the series")
+        if not is_list and items.ndim < 3:  # type: ignore[attr-defined]
+            yield self._checked(items, "the series"), None
+            return
+        for index, item in enumerate(items):
+            name = f"series {index}"
+            yield self._read_frame(item, name) if _is_frame(item) else (self._checked(_array(item, name), name), None)
+
+    def _read_frame(self, frame: Any, name: str) -> tuple[np.ndarray, Any]:
+        columns = {str(column): frame[column] for column in frame.columns}
+        dates = [column for column, values in columns.items() if _is_dates(values)]
+        channels = self.channel_names or [column for column in columns if column not in dates]
+        absent = [channel for channel in channels if channel not in columns]
+        if absent:
+            raise ValueError(
+                f"{name} lacks {', '.join(absent)}: its columns are {', '.join(columns)}; expected {self._expected()}."
+            )
+        values = [_column(columns[channel], channel, name) for channel in channels]
+        table = np.stack(values, axis=1) if values else np.empty((len(frame), 0))
+        index = getattr(frame, "index", None)
+        own_dates = columns[dates[0]] if len(dates) == 1 else index if _is_dates(index) else None
+        return self._checked(table, name), own_dates
+
+    def _checked(self, values: np.ndarray, name: str) -> np.ndarray:
+        if values.ndim == 1 and self.num_channels == 1:
+            values = values[:, None]
+        if values.ndim != 2 or values.shape[1] != self.num_channels:
+            hint = " Transpose it." if values.ndim == 2 and values.shape[0] == self.num_channels else ""
+            raise ValueError(f"{name} has shape {values.shape}; expected (time, {self._expected()}).{hint}")
+        if not len(values):
+            raise ValueError(f"{name} is empty; leave it out.")
+        infinite = np.argwhere(np.isinf(values))
+        if infinite.size:
+            step, channel = infinite[0]
+            raise ValueError(f"{name} is infinite at step {step}, channel {channel}; write NaN for a missing value.")
+        return values
+
+    def _expected(self) -> str:
+        names = f": {', '.join(self.channel_names)}" if self.channel_names is not None else ""
+        return f"{self.num_channels} channel{'' if self.num_channels == 1 else 's'}{names}"
+
+    def _read_timestamps(self, timestamps: Any, pairs: list[tuple[np.ndarray, Any]]) -> list[np.ndarray]:
+        given = [own for _, own in pairs] if timestamps is None else _per_series(timestamps, len(pairs))
+        if len(given) != len(pairs):
+            raise ValueError(f"There are timestamps of {len(given)} series, but {len(pairs)} series.")
+        lengths = [len(values) for values, _ in pairs]
+        return [_dates(one, lengths[index], index) for index, one in enumerate(given)]
+
+
+def _numbers(name: str, values: Any, count: int, may_be_zero: bool = True) -> list[float] | None:
+    if values is None:
+        return None
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    if len(array) != count:
+        raise ValueError(f"{name} has {len(array)} numbers; {count} are needed, one a channel.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is {array.tolist()}; every number must be finite.")
+    if not may_be_zero and (array == 0).any():
+        raise ValueError(f"{name} is {array.tolist()}; no number may be zero: a constant channel has scale 1.")
+    return array.tolist()
+
+
+def _standardised(values: np.ndarray, mean: list[float] | None, scale: list[float] | None) -> np.ndarray:
+    if mean is not None:
+        values = values - np.asarray(mean)
+    if scale is not None:
+        values = values / np.asarray(scale)
+    return values
+
+
+def _is_frame(series: Any) -> bool:
+    return hasattr(series, "columns") and hasattr(series, "to_numpy")
+
+
+def _is_numbers(series: Any) -> bool:
+    return isinstance(series, (list, tuple)) and len(series) > 0 and isinstance(series[0], (int, float))
+
+
+def _is_dates(column: Any) -> bool:
+    """Whether a column or index of pandas or polars holds dates."""
+    return str(getattr(column, "dtype", "")).lower().startswith(("datetime", "date"))
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} does not hold numbers in equal rows ({error}); give float arrays (time, channel)."
+        ) from None
+
+
+def _column(column: Any, channel: str, name: str) -> np.ndarray:
+    try:
+        values = column.astype("float64") if hasattr(column, "astype") else column.to_numpy()
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}, column {channel!r} does not hold numbers ({error}); drop or convert it.") from None
+
+
+def _per_series(timestamps: Any, num_series: int) -> list[Any]:
+    """Return the timestamps of every series; one flat run of dates is every series'."""
+    if hasattr(timestamps, "dtype"):
+        return list(timestamps) if getattr(timestamps, "ndim", 1) == 2 else [timestamps] * num_series
+    runs = list(timestamps)
+    is_flat = bool(runs) and (isinstance(runs[0], str) or not hasattr(runs[0], "__len__"))
+    return [runs] * num_series if is_flat else runs
+
+
+def _dates(timestamps: Any, num_steps: int, index: int) -> np.ndarray:
+    """Return (time,) datetime64[ms], checked."""
+    if timestamps is None:
+        raise ValueError(
+            f"series {index} has no timestamps, which its time features need; pass timestamps=, or a DataFrame with a "
+            "column or an index of dates."
+        )
+    pandas_dates = getattr(timestamps, "dt", timestamps)
+    if getattr(pandas_dates, "tz", None) is not None:
+        timestamps = pandas_dates.tz_convert(None)
+    array = np.asarray(timestamps.to_numpy() if hasattr(timestamps, "to_numpy") else timestamps)
+    if array.dtype.kind in "iufb":
+        raise ValueError(f"The timestamps of series {index} are plain numbers; give dates, such as datetime64.")
+    try:
+        dates = array.astype("datetime64[ms]")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The timestamps of series {index} are not dates ({error}).") from None
+    if dates.shape != (num_steps,):
+        raise ValueError(f"series {index} has {num_steps} steps, but timestamps of shape {dates.shape}.")
+    absent = np.flatnonzero(np.isnat(dates))
+    if absent.size:
+        raise ValueError(f"series {index} has no date at step {absent[0]}; its time features need every date.")
+    return dates
+
+
+TimeSeriesFeatureExtractor.register_for_auto_class()
