@@ -21,8 +21,9 @@ class PretrainingDataset(Dataset):
     than `max_train_length` are cropped to a random window, one start for all pieces of a batch.
 
     The start is a function of `seed`, the epoch (`set_epoch`) and the batch's first index, so that neither worker
-    processes, nor read-ahead, nor a resume changes it. Accelerate's data loader calls `set_epoch` by itself except
-    behind a sharded batch sampler: call it at the beginning of every epoch.
+    processes nor read-ahead change it, and a resumed epoch sees the same windows. Whoever trains calls `set_epoch` at
+    the beginning of every epoch: Accelerate's data loader does so only while no wrapped batch sampler (several
+    processes, skipped batches of a resume) stands in between, and persistent workers keep the epoch they began with.
 
     Args:
         series: arrays (time, channel) with one number of channels, NaN = missing.
@@ -78,6 +79,9 @@ def _pieces(series: Sequence[np.ndarray | Tensor], max_train_length: int | None)
     """Returns the padded, cut, centred and non-empty pieces, (num_pieces, time, channel)."""
     if not len(series):
         raise ValueError("There is no series to train on.")
+    widths = {one.shape[1] for one in series}
+    if len(widths) != 1:
+        raise ValueError(f"Series have {sorted(widths)} channels; every series needs the same.")
     longest = max(len(one) for one in series)
     padded = np.full((len(series), longest, series[0].shape[1]), np.nan, dtype=np.float32)
     for row, one in zip(padded, series, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _has_time_zone(column: Any) -> bool:
     if getattr(column.dtype, "tz", None) is not None:
         return True
     first = str(column.iloc[0]) if len(column) else ""
-    return first.endswith("Z") or "+" in first[10:]
+    return re.search(r"(Z|[+-]\d\d:?\d\d)$", first[10:]) is not None
 
 
 def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column: str, keep: bool) -> str | None:

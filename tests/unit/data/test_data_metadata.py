@@ -105,3 +105,20 @@ def test_wrong_access_is_named(corpus):
     unlabelled = Dataset.from_dict({"label": [1, None]})
     with pytest.raises(CorpusError, match=r"Row 1, column 'label': the label is missing"):
         get_labels(unlabelled)
+
+
+def test_every_nan_has_one_fingerprint(tmp_path):
+    prints = []
+    for bits in (0x7FC00000, 0x7FC00001, 0xFFC00000):
+        values = np.array([1.0, 2.0], dtype=np.float32)
+        values.view(np.uint32)[1] = bits
+        np.savez(tmp_path / "n.npz", values=values)
+        prints.append(corpus_fingerprint(load_corpus(tmp_path / "n.npz")))
+    assert len(set(prints)) == 1
+
+
+def test_caches_of_datasets_tell_corpora_apart():
+    one, same, other = (items([[1.0, 2.0], [3.0, last]], [0, 1])["train"] for last in (4.0, 4.0, 5.0))
+    # map() looks its results up by this fingerprint
+    assert one._fingerprint == same._fingerprint
+    assert one._fingerprint != other._fingerprint

@@ -100,6 +100,8 @@ def test_series_missing_only_inside_are_not_moved_and_all_missing_ones_are_dropp
     assert len(both) == 1
     with pytest.raises(ValueError, match="nothing to train on"):
         PretrainingDataset([np.full((4, 1), np.nan)])
+    with pytest.raises(ValueError, match=r"\[1, 2\] channels"):
+        PretrainingDataset([values, np.ones((4, 2), dtype=np.float32)])
     with pytest.raises(ValueError, match="no series"):
         PretrainingDataset([])
 

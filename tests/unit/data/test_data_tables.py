@@ -135,3 +135,25 @@ def test_columns_of_one_name_are_refused():
     frame = pd.DataFrame([[1.0, 2.0]], columns=["a", "a"])
     with pytest.raises(CorpusError, match="'a' appears twice"):
         load_corpus(frame)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["2020-03-29T00:30:00Z", "2020-03-29T01:30:00Z"],
+        ["2020-03-29T01:30:00+01:00", "2020-03-29T03:30:00+02:00"],
+        ["2020-03-28 19:30:00-0500", "2020-03-28 20:30:00-0500"],
+    ],
+)
+def test_time_zones_become_universal_time(cells):
+    split = load_corpus(pd.DataFrame({"date": cells, "value": [1.0, 2.0]}))["train"]
+    assert get_timestamps(split)[0].tolist() == [pd.Timestamp("2020-03-29 00:30"), pd.Timestamp("2020-03-29 01:30")]
+
+
+def test_interleaved_items_keep_their_order_in_time():
+    steps = np.arange(600)
+    frame = pd.DataFrame({"item": steps % 3, "date": pd.Timestamp("2020-01-01") + pd.to_timedelta(steps, "h")})
+    frame["value"] = steps.astype(float)
+    split = load_corpus(frame, item_column="item")["train"]
+    assert [series[:, 0].tolist() for series in get_series(split)] == [steps[item::3].tolist() for item in range(3)]
+    assert split["freq"][:] == ["3h"] * 3
