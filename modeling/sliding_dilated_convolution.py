@@ -188,4 +188,7 @@ def _slide_chunk(
         output = _convolve(middle.activated(gate), block.second_convolution, layers[2 * index + 2])
         hidden = _add_residual(block, hidden, output)
     kept = torch.stack([hidden.at(position) for position in layers[-1].needed], dim=1)
+    if gate is not None:
+        stop = stride * (num_windows - 1) + 1
+        kept *= torch.stack([gate[position : position + stop : stride] for position in layers[-1].needed], dim=1)
     return kept.flatten(0, 1)

@@ -1,0 +1,174 @@
+"""What `encode` promises, for every method."""
+
+import numpy as np
+import pytest
+import torch
+from contract_support import METHOD_NAMES, build
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_tsrep.modeling.encoding_time_series import slide_by_windows
+
+every_method = pytest.mark.parametrize("name", METHOD_NAMES)
+MODELS = {name: build(name, "model") for name in METHOD_NAMES}
+
+
+def series_of(lengths, missing=0.0, seed=0):
+    generator = np.random.default_rng(seed)
+    series = [generator.standard_normal((length, 3)).astype(np.float32) for length in lengths]
+    for values in series:
+        values[generator.random(len(values)) < missing] = np.nan
+    return series
+
+
+@every_method
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    batch_size=st.integers(1, 9),
+    missing=st.sampled_from([0.0, 0.3]),
+    level=st.sampled_from(["instance", "timestamp"]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_order_and_batch_size_change_nothing(name, lengths, batch_size, missing, level, seed):
+    model, series = MODELS[name], series_of(lengths, missing, seed)
+    order = np.random.default_rng(seed).permutation(len(series))
+    together = model.encode([series[index] for index in order], level=level, batch_size=batch_size)
+    for position, index in enumerate(order):
+        alone = model.encode(series[index], level=level)
+        np.testing.assert_allclose(together[position], alone, rtol=1e-5, atol=1e-6)
+        assert np.isfinite(alone).all()
+
+
+@every_method
+@given(
+    length=st.integers(1, 60),
+    stride=st.integers(1, 6),
+    around=st.integers(0, 30),
+    causal=st.booleans(),
+    missing=st.sampled_from([0.0, 0.3]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_sliding_is_equal_to_encoding_every_window(name, length, stride, around, causal, missing, seed):
+    model = MODELS[name]
+    (values,) = series_of([length], missing, seed)
+    window_length = stride + (around if causal else 2 * around)
+    found = model.encode(values, level="timestamp", window_length=window_length, stride=stride, causal=causal)
+    context = (around, 0) if causal else (around, around)
+    with torch.inference_mode():
+        expected = slide_by_windows(model, torch.from_numpy(values), context, stride, 16, None)[:length]
+    assert found.shape == (length, model.config.embedding_size)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@every_method
+def test_a_causal_embedding_does_not_see_the_future(name):
+    model = MODELS[name]
+    (values,) = series_of([50])
+    changed = values.copy()
+    changed[30:] += 5.0
+    arguments = {"level": "timestamp", "window_length": 12, "causal": True}
+    before, after = model.encode(values, **arguments), model.encode(changed, **arguments)
+    np.testing.assert_allclose(before[:30], after[:30], rtol=1e-5, atol=1e-6)
+    assert np.abs(before[30:] - after[30:]).max() > 1e-3
+
+
+@every_method
+def test_every_holder_of_series_is_taken(name):
+    import datasets
+    import pandas as pd
+    import polars as pl
+
+    model, series = MODELS[name], series_of([20, 20])
+    expected = model.encode(series)
+    stacked = np.stack(series)
+    column = datasets.Dataset.from_dict({"series": [values.tolist() for values in series]})["series"]
+    for holder in (tuple(series), stacked, torch.from_numpy(stacked), stacked.astype(np.float64), column):
+        np.testing.assert_allclose(model.encode(holder), expected, rtol=1e-5, atol=1e-6)
+    for frame in (pd.DataFrame(series[0], columns=list("abc")), pl.DataFrame(series[0], schema=list("abc"))):
+        np.testing.assert_allclose(model.encode(frame), expected[0], rtol=1e-5, atol=1e-6)
+
+
+@every_method
+def test_shapes_of_the_levels(name):
+    model, size = MODELS[name], MODELS[name].config.embedding_size
+    even, ragged = series_of([20, 20, 20]), series_of([20, 7, 1])
+    assert model.encode(even).shape == (3, size)
+    assert model.encode(even[0]).shape == (size,)
+    assert model.encode(even, level="timestamp").shape == (3, 20, size)
+    assert [len(one) for one in model.encode(ragged, level="timestamp")] == [20, 7, 1]
+    assert model.encode(even[0], level="window", window_length=8).shape == (3, size)
+    assert [len(one) for one in model.encode(ragged, level="window", window_length=8, stride=4)] == [4, 1, 1]
+    assert model.encode([]).shape == (0, size)
+    windows = model.encode(even[0], level="window", window_length=8)
+    np.testing.assert_allclose(windows[1], model.encode(even[0][8:16]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(windows[2], model.encode(even[0][16:]), rtol=1e-5, atol=1e-6)
+
+
+@every_method
+def test_normalize_pooling_and_dtype(name):
+    model, series = MODELS[name], series_of([20, 9])
+    np.testing.assert_allclose(np.linalg.norm(model.encode(series, normalize=True), axis=1), 1.0, rtol=1e-5)
+    steps = model.encode(series, level="timestamp")
+    for pooling, function in (("max", np.max), ("mean", np.mean), ("last", lambda rows, axis: rows[-1])):
+        expected = np.stack([function(rows, axis=0) for rows in steps])
+        np.testing.assert_allclose(model.encode(series, pooling=pooling), expected, rtol=1e-5, atol=1e-6)
+    assert model.encode(series).dtype == np.float32
+
+
+@every_method
+def test_encode_leaves_the_model_as_it_was(name):
+    model = build(name, "pretraining").train()
+    model.model.dropout.eval() if hasattr(model.model, "dropout") else None
+    states = [module.training for module in model.modules()]
+    first, second = model.encode(series_of([20])), model.encode(series_of([20]))
+    np.testing.assert_array_equal(first, second)
+    assert [module.training for module in model.modules()] == states
+
+
+WRONG = {
+    "level": ({"level": "step"}, "level='step'"),
+    "batch size": ({"batch_size": 0}, "batch_size=0"),
+    "stride without window": ({"stride": 2}, "needs window_length"),
+    "causal without window": ({"causal": True}, "needs window_length"),
+    "stride over window": ({"level": "timestamp", "window_length": 4, "stride": 5}, "stride=5"),
+    "uneven window": ({"level": "timestamp", "window_length": 4, "stride": 1}, "use window_length=5"),
+    "window without length": ({"level": "window"}, "needs window_length"),
+    "pooling of instances": ({"pooling": "multiscale"}, "multiscale"),
+    "pooling of timestamps": ({"level": "timestamp", "pooling": "mean"}, "pooling='mean'"),
+}
+
+
+@every_method
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_named_with_the_fix(name, case):
+    arguments, words = WRONG[case]
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        MODELS[name].encode(series_of([20]), **arguments)
+
+
+@every_method
+def test_wrong_series_are_named_with_the_place(name):
+    import pandas as pd
+
+    model, (good,) = MODELS[name], series_of([10])
+    infinite = good.copy()
+    infinite[4, 2] = np.inf
+    frame = pd.DataFrame({"a": [1.0], "b": ["x"], "c": [2.0]})
+    cases = [
+        ([good, good.T], "series 1 has shape (3, 10)"),
+        (good[:, :2], "3 channel(s) last"),
+        ([good, good[:0]], "series 1 has no timestamps"),
+        ([good, infinite], "series 1 is infinite at timestamp 4, channel 2"),
+        ([good, [["a", "b", "c"]]], "series 1 does not hold numbers"),
+        (frame, "Column 'b'"),
+    ]
+    for series, words in cases:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            model.encode(series)
+        assert words in str(caught.value)
+    with pytest.raises(TypeError, match="dataset\\['series'\\]"):
+        model.encode({"series": [good]})
+    with pytest.raises(TypeError, match="windw"):
+        model.encode(good, windw=3)
