@@ -1,0 +1,53 @@
+"""The one list of methods."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hf_tsrep
+
+
+def test_lists_and_patterns():
+    assert "ts2vec" in hf_tsrep.list_methods()
+    assert "TS2VecModel" in hf_tsrep.list_models("ts*")
+    assert hf_tsrep.list_models("*ts2vecmodel") == ["TS2VecModel"]
+    assert hf_tsrep.list_models("no-such*") == []
+    for name in hf_tsrep.list_models():
+        assert getattr(hf_tsrep, name).__name__ == name
+
+
+def test_an_unknown_method_gets_its_near_match():
+    with pytest.raises(ValueError, match="Did you mean 'ts2vec'"):
+        hf_tsrep.get_method("ts2vc")
+
+
+def test_every_public_name_resolves():
+    for name in hf_tsrep.__all__:
+        assert getattr(hf_tsrep, name) is not None
+    with pytest.raises(AttributeError, match="no_such"):
+        hf_tsrep.no_such  # noqa: B018
+
+
+def test_importing_is_light_and_opens_no_socket():
+    script = """
+import socket, sys
+def refuse(*arguments, **keywords): raise AssertionError("a socket was opened")
+socket.socket.connect = refuse
+import torch, transformers
+before = set(sys.modules)
+import hf_tsrep
+heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn", "transformers.modeling_utils", "modeling", "tokenization"}
+loaded = heavy & (set(sys.modules) - before)
+assert not loaded, loaded
+from transformers import AutoConfig, AutoModel
+assert AutoConfig.for_model("ts2vec").embedding_size == 320
+assert AutoModel._model_mapping[hf_tsrep.get_method("ts2vec").config_class].__name__ == "TS2VecModel"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_our_auto_class_opens_the_classifier():
+    config = hf_tsrep.TS2VecConfig(hidden_size=8, embedding_size=8, num_hidden_layers=2)
+    model = hf_tsrep.AutoModelForTimeSeriesClassification.from_config(config)
+    assert type(model) is hf_tsrep.TS2VecForTimeSeriesClassification
