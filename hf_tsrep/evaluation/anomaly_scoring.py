@@ -1,7 +1,7 @@
 """From a model to anomaly scores and detections, as TS2Vec does it (Yue et al., AAAI 2022, section 4.3).
 
 Score of a step: L1 distance between the representations of the causal window that ends there, with and without the
-last step masked. It is compared with the mean of the 21 scores before, and a threshold is set from a part without tuning.
+last step masked. It is compared with the mean of the 21 scores before; the threshold comes from the training part.
 All functions take one series and plain arrays.
 """
 

@@ -155,7 +155,7 @@ def test_protocol_finds_planted_anomalies(cold_start):
     )
     assert result["metrics"]["recall"] == 1.0
     assert result["metrics"]["f1"] > 0.8
-    # The toy model is surprised by the first of the three steps of an anomaly only: a third of the recall at precision 1.
+    # The toy model is surprised by the first of an anomaly's three steps only: a third of the recall at precision 1.
     assert 1 / 3 < result["metrics"]["auc_pr"] < 0.5
     assert 1 / 3 < result["metrics"]["vus_pr"] < 1
     assert [report["item_id"] for report in result["details"]] == ["kpi_0", "kpi_1"]

@@ -1,0 +1,285 @@
+"""Results of evaluations as files: `results.json` holds a list, one entry a model, corpus, protocol and seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+RESULTS_FILE = "results.json"
+_PACKAGES = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "hf-tsrep")
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One evaluation that was really run.
+
+    Attributes:
+        protocol: a name of `hf_tsrep.evaluation.PROTOCOLS`.
+        corpus: corpus name.
+        metrics: flat name -> number; None where a metric is undefined (NaN).
+        model: Hub id, or the name of the local folder.
+        method: model type, such as `ts2vec`.
+        seed: seed of the run that the spread is taken over (of the pre-training, where it differs from run to run).
+        revision: commit of the model on the Hub, where known.
+        commit: commit of the hf_tsrep sources, where they are a git checkout.
+        corpus_fingerprint: `hf_tsrep.data.corpus_fingerprint` of what was evaluated.
+        settings: of the protocol.
+        details: what the protocol chose, such as penalties.
+        timings: seconds.
+        versions: of Python and the packages that matter.
+        date: UTC, ISO 8601.
+    """
+
+    protocol: str
+    corpus: str
+    metrics: dict[str, float | None]
+    model: str = ""
+    method: str = ""
+    seed: int = 0
+    revision: str | None = None
+    commit: str | None = None
+    corpus_fingerprint: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    details: Any = None
+    timings: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+
+    @property
+    def setting(self) -> str:
+        """The variant of the protocol, such as `univariate` or `cold-start`; empty where there is one only."""
+        return str(self.settings.get("setting", ""))
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a newer run replaces: the same model, corpus, protocol, settings and seed."""
+        settings = json.dumps(_plain(self.settings), sort_keys=True)
+        return (self.protocol, self.corpus, self.model, self.method, str(self.seed), settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types (NaN and infinity become None)."""
+        return {key: value for key, value in _plain(asdict(self)).items() if value not in (None, {}, [])}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EvaluationResult:
+        """Returns the result of `to_dict`; fields of a later version are ignored.
+
+        Raises:
+            ValueError: a missing field, or metrics that are not numbers; the message names it.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"an entry is {type(values).__name__}, not an object")
+        for name in ("protocol", "corpus", "metrics"):
+            if name not in values:
+                raise ValueError(f"an entry has no {name!r}; it has {', '.join(map(str, values))}")
+        metrics = values["metrics"]
+        if not isinstance(metrics, Mapping):
+            raise ValueError(f"'metrics' is {type(metrics).__name__}, not an object")
+        for name, value in metrics.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"metric {name!r} is {value!r}, not a number")
+        known = {one.name for one in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def make_result(
+    model: Any,
+    corpus: Any,
+    protocol: str,
+    outcome: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    model_name: str | None = None,
+    corpus_name: str | None = None,
+) -> EvaluationResult:
+    """Returns the result of a protocol with everything that is known about its circumstances.
+
+    Args:
+        model: the evaluated model.
+        corpus: the evaluated corpus, from `hf_tsrep.data.load_corpus`.
+        protocol: name of the protocol.
+        outcome: what the protocol returned: `metrics`, `details`, `timings`, `settings`.
+        seed: see `EvaluationResult`.
+        model_name: Hub id or folder; default from the model's config. Of a local folder only the name is kept.
+        corpus_name: default from the corpus' metadata.
+    """
+    from ..data import corpus_fingerprint, corpus_metadata
+
+    config = getattr(model, "config", None)
+    name = model_name or str(getattr(config, "name_or_path", "") or getattr(model, "name_or_path", "") or "")
+    return EvaluationResult(
+        protocol=protocol,
+        corpus=corpus_name or corpus_metadata(corpus).name,
+        metrics=dict(outcome["metrics"]),
+        model=Path(name).resolve().name if name and (os.path.isabs(name) or os.path.isdir(name)) else name,
+        method=str(getattr(config, "model_type", "") or type(model).__name__),
+        seed=seed,
+        revision=getattr(config, "_commit_hash", None),
+        commit=source_commit(),
+        corpus_fingerprint=corpus_fingerprint(corpus),
+        settings=_plain(outcome.get("settings", {})),
+        details=_plain(outcome.get("details")),
+        timings={key: round(float(value), 4) for key, value in outcome.get("timings", {}).items()},
+        versions=environment_versions(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def environment_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that results depend on."""
+    import platform
+    from importlib import metadata
+
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def source_commit() -> str | None:
+    """Returns the git commit of the hf_tsrep sources, `-dirty` appended where they were changed; None elsewhere."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_results(path: str | Path, results: EvaluationResult | Iterable[EvaluationResult]) -> Path:
+    """Adds results to a file; entries of other models, corpora, protocols, settings and seeds stay.
+
+    The file is replaced in one step, so that a reader never sees half of it.
+
+    Args:
+        path: a `.json` file, or a folder that gets `results.json`.
+        results: one or several; each replaces an entry of the same identity.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: the file exists and is not a results file.
+    """
+    file = Path(path) if str(path).endswith(".json") else Path(path) / RESULTS_FILE
+    new = [results] if isinstance(results, EvaluationResult) else list(results)
+    entries = {one.identity: one for one in (read_results(file) if file.exists() else [])}
+    for one in new:
+        entries[one.identity] = one
+    text = json.dumps(
+        {"format": FORMAT_VERSION, "results": [one.to_dict() for one in entries.values()]},
+        indent=1,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return file
+
+
+def read_results(file: str | Path) -> list[EvaluationResult]:
+    """Returns the entries of one results file.
+
+    Raises:
+        ValueError: not JSON, no list `results`, or a bad entry; the message names the file.
+    """
+    content = _read_json(Path(file))
+    if not _is_results(content):
+        raise ValueError(f"{file}: not a results file (no list 'results').")
+    return _entries(Path(file), content)
+
+
+def load_results(directory: str | Path) -> list[EvaluationResult]:
+    """Returns the results of every JSON file in a folder and the folders below, by file name.
+
+    JSON files without a list `results` (configurations, for example) are passed over.
+
+    Args:
+        directory: a folder, or one file.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a file is not JSON or has a bad entry; the message names the file.
+    """
+    place = Path(directory)
+    if place.is_file():
+        return read_results(place)
+    if not place.is_dir():
+        raise FileNotFoundError(f"No folder or file {str(directory)!r} with results.")
+    results: list[EvaluationResult] = []
+    for file in sorted(place.rglob("*.json")):
+        content = _read_json(file)
+        if _is_results(content):
+            results.extend(_entries(file, content))
+        else:
+            logger.info("%s is not a results file: passed over.", file)
+    return results
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid JSON ({error}). Repair or remove the file.") from error
+
+
+def _is_results(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("results"), list)
+
+
+def _entries(file: Path, content: Mapping[str, Any]) -> list[EvaluationResult]:
+    entries = []
+    for position, values in enumerate(content["results"]):
+        try:
+            entries.append(EvaluationResult.from_dict(values))
+        except ValueError as error:
+            raise ValueError(f"{file}, entry {position}: {error}.") from error
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    """Returns plain JSON types; NaN becomes None and infinity a string."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,167 @@
+"""Result files, the table, and the public names."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Array2D, Dataset, DatasetDict, Features
+
+import hf_tsrep.evaluation as evaluation
+from hf_tsrep.evaluation import (
+    PROTOCOLS,
+    EvaluationResult,
+    evaluate,
+    load_results,
+    make_result,
+    published_value,
+    read_results,
+    results_table,
+    write_results,
+)
+
+
+def forecast(seed, offset=0.0, setting="multivariate", **changes):
+    metrics = {f"mse_{horizon}": value + offset for horizon, value in zip((168, 24, 48), (0.7, 0.5, 0.6), strict=True)}
+    values = {"model": f"run-{seed}", "method": "ts2vec", "settings": {"setting": setting}, "date": "2026-01-01"}
+    return EvaluationResult("forecasting", "ett/ETTh1", metrics, seed=seed, **{**values, **changes})
+
+
+def test_writing_keeps_other_results_and_replaces_the_same_run(tmp_path):
+    file = write_results(tmp_path, [forecast(1), forecast(2)])
+    assert file.name == "results.json"
+    write_results(file, forecast(1, 0.1))
+    write_results(file, EvaluationResult("clustering", "ucr/GunPoint", {"ari": 0.5}, method="ts2vec"))
+    entries = read_results(file)
+    assert [(one.protocol, one.seed) for one in entries] == [("forecasting", 1), ("forecasting", 2), ("clustering", 0)]
+    assert entries[0].metrics["mse_24"] == pytest.approx(0.6)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]  # no temporary file is left
+
+
+def test_undefined_and_infinite_numbers_stay_valid_json(tmp_path):
+    result = EvaluationResult(
+        "classification", "c", {"svm_kappa": float("nan")}, settings={"C": np.inf, "n": np.int64(3)}
+    )
+    file = write_results(tmp_path / "new" / "folder", result)
+    stored = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert stored["results"][0]["metrics"] == {"svm_kappa": None}
+    (back,) = read_results(file)
+    assert back.settings == {"C": "inf", "n": 3}
+    assert back.identity == result.identity
+
+
+def test_bad_files_are_named(tmp_path):
+    write_results(tmp_path / "good", forecast(1))
+    (tmp_path / "config.json").write_text('{"model_type": "ts2vec"}')
+    assert len(load_results(tmp_path)) == 1  # a configuration is passed over
+    broken = tmp_path / "deep" / "broken.json"
+    broken.parent.mkdir()
+    broken.write_text('{"results": [')
+    with pytest.raises(ValueError, match=r"broken\.json: not valid JSON"):
+        load_results(tmp_path)
+    broken.write_text('{"results": [{"protocol": "forecasting", "corpus": "c", "metrics": {"mse": "low"}}]}')
+    with pytest.raises(ValueError, match=r"broken\.json, entry 0: metric 'mse' is 'low'"):
+        load_results(tmp_path)
+    broken.write_text('{"results": [{"corpus": "c"}]}')
+    with pytest.raises(ValueError, match="has no 'protocol'"):
+        load_results(tmp_path)
+    with pytest.raises(ValueError, match="not a results file"):
+        write_results(tmp_path / "config.json", forecast(1))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_results(tmp_path / "nowhere")
+
+
+def test_table_shows_mean_spread_seeds_and_published_numbers():
+    results = [
+        forecast(1),
+        forecast(2, 0.1),
+        forecast(1, 9.0, date="2025-12-31"),  # an older run with the same seed
+        forecast(7, setting="univariate"),
+        EvaluationResult("classification", "ucr/GunPoint", {"svm_accuracy": 0.97333}, method="ts2vec"),
+        EvaluationResult("clustering", "uea/Libras", {"nmi": 0.25, "ari": None}, method="ts2vec"),
+        EvaluationResult("anomaly", "anomaly/KPI_donut", {"f1": 0.5}, method="ts2vec", settings={"setting": "normal"}),
+    ]
+    lines = results_table(results).splitlines()
+    assert lines[0] == "| corpus | protocol | method | metric | result | seeds | published |"
+    assert lines[2:] == [
+        "| anomaly/KPI_donut | anomaly (normal) | ts2vec | f1 | 0.500 | 1 | 0.677* |",
+        "| ucr/GunPoint | classification | ts2vec | svm_accuracy | 0.973 | 1 | 0.98 |",
+        "| uea/Libras | clustering | ts2vec | ari / nmi | - / 0.250 | 1 | - |",
+        "| ett/ETTh1 | forecasting (multivariate) | ts2vec | mse 24 / 48 / 168 "
+        "| 0.550 ± 0.071 / 0.650 ± 0.071 / 0.750 ± 0.071 | 2 | 0.599 / 0.629 / 0.755 |",
+        "| ett/ETTh1 | forecasting (univariate) | ts2vec | mse 24 / 48 / 168 | 0.500 / 0.600 / 0.700 | 1 "
+        "| 0.039 / 0.062 / 0.134 |",
+        "",
+        "\\* anomaly/KPI_donut: the published number is of all 58 KPI series.",
+    ]
+    only = results_table(results[4:5], metrics={"classification": ("svm_accuracy", "missing")})
+    assert "svm_accuracy | 0.973" in only
+    with pytest.raises(ValueError, match="no results"):
+        results_table([])
+
+
+def test_published_numbers():
+    assert published_value("ts2vec", "ett/ETTh1", "multivariate", "mse_720").value == 1.048
+    assert published_value("ts2vec", "ett/ETTm1", "univariate", "mae_96").value == 0.161
+    assert published_value("ts2vec", "ucr/ArrowHead", "", "svm_accuracy").value == 0.857
+    assert published_value("ts2vec", "anomaly/KPI_donut/cpu4", "cold-start", "f1").value == 0.676
+    assert published_value("ts2vec", "ett/ETTh1", "multivariate", "mse_96") is None
+    assert published_value("timedrl", "ett/ETTh1", "multivariate", "mse_24") is None
+
+
+class EveryStep:
+    """Repeats its input: an encoder with a config, as a loaded model has one."""
+
+    config = SimpleNamespace(model_type="ts2vec", name_or_path="/somewhere/private/my-run", _commit_hash="abc")
+
+    def encode(self, series, **settings):
+        return [np.concatenate([one, one**2], axis=1) for one in series]
+
+
+def test_a_result_knows_its_circumstances_and_no_private_path():
+    values = np.random.default_rng(0).standard_normal((3, 60, 2)).astype(np.float32)
+    features = Features({"series": Array2D((None, 2), "float32")})
+    names = ("train", "validation", "test")
+    corpus = DatasetDict(
+        {
+            name: Dataset.from_dict({"series": [one]}, features=features)
+            for name, one in zip(names, values, strict=True)
+        }
+    )
+    outcome = evaluate(EveryStep(), corpus, "forecasting", horizons=(2, 5), history_to_skip=0)
+    result = make_result(EveryStep(), corpus, "forecasting", outcome, seed=4, corpus_name="toy")
+    assert (result.model, result.method, result.revision, result.seed) == ("my-run", "ts2vec", "abc", 4)
+    assert len(result.corpus_fingerprint) == 64
+    assert {"python", "torch", "numpy"} <= set(result.versions)
+    assert set(result.timings) == {"encode", "ridge"}
+    assert "somewhere" not in json.dumps(result.to_dict())
+    assert EvaluationResult.from_dict(result.to_dict()) == EvaluationResult.from_dict(
+        json.loads(json.dumps(result.to_dict()))
+    )
+
+
+def test_unknown_protocols_and_settings_give_near_matches():
+    assert set(PROTOCOLS) == {"forecasting", "classification", "anomaly", "clustering"}
+    with pytest.raises(ValueError, match=r"Unknown protocol 'forecast'\. Did you mean 'forecasting'"):
+        evaluate(None, None, "forecast")
+    with pytest.raises(
+        ValueError, match=r"Unknown setting of the clustering protocol 'num_cluster'\. Did you mean 'num_cl"
+    ):
+        evaluate(None, None, "clustering", num_cluster=3)
+
+
+def test_every_public_name_exists_and_nothing_heavy_is_imported():
+    assert all(getattr(evaluation, name) is not None for name in evaluation.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'evaluat'"):
+        _ = evaluation.evaluat
+    code = (
+        "import sys, importlib.util, types; package = types.ModuleType('hf_tsrep'); package.__path__ = ['hf_tsrep'];"
+        "sys.modules['hf_tsrep'] = package; import hf_tsrep.evaluation.protocols, hf_tsrep.evaluation.results_table;"
+        "heavy = {'sklearn', 'scipy', 'torch', 'datasets', 'evaluate', 'transformers'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    root = str(__import__("pathlib").Path(evaluation.__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
