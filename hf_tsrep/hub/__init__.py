@@ -1,0 +1,46 @@
+"""Cards, publishing, and conversion of official checkpoints."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cards import build_model_card
+    from .conversion import convert_checkpoint
+    from .conversion_ts2vec import convert_ts2vec_state_dict
+    from .errors import ConversionError, IncompleteModelError
+    from .preprocessing import feature_extractor_of_corpus
+    from .publish import check_model_folder, push_to_hub
+
+_MODULE_OF_NAME = {
+    "ConversionError": "errors",
+    "IncompleteModelError": "errors",
+    "build_model_card": "cards",
+    "check_model_folder": "publish",
+    "convert_checkpoint": "conversion",
+    "convert_ts2vec_state_dict": "conversion_ts2vec",
+    "feature_extractor_of_corpus": "preprocessing",
+    "push_to_hub": "publish",
+}
+
+__all__ = [
+    "ConversionError",
+    "IncompleteModelError",
+    "build_model_card",
+    "check_model_folder",
+    "convert_checkpoint",
+    "convert_ts2vec_state_dict",
+    "feature_extractor_of_corpus",
+    "push_to_hub",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,264 @@
+"""Model cards as laboratory reports: what a model is, what it was trained on, how, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_tsrep.registry import Method, get_method
+
+from .card_results import eval_results, public_name, read_results, result_rows
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+    from hf_tsrep.data import CorpusMetadata
+
+# Stands for the repository's id in the card of a folder that is not published yet; push_to_hub replaces it.
+PLACEHOLDER_ID = "your-name/your-model"
+LIBRARY_NAME = "hf-tsrep"
+TAGS = ("time-series", "time-series-embedding", "representation-learning")
+
+# Settings of a training run that say nothing about the model: places, and whatever could be a secret.
+_NOT_PUBLISHED = re.compile(r"token|secret|password|_dir$|_directory$|_path$|^local_rank$|^hub_")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def build_model_card(
+    model_or_folder: Any,
+    *,
+    method: str | None = None,
+    corpus_metadata: CorpusMetadata | Mapping[str, Any] | None = None,
+    corpus_fingerprint: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    results: Sequence[Any] | None = None,
+    figures: Mapping[str, str | Path] | Sequence[str | Path] | None = None,
+    model_id: str | None = None,
+    license: str = "apache-2.0",
+    datasets: Sequence[str] | None = None,
+    converted_from: str | None = None,
+) -> ModelCard:
+    """Build the Hub card of a model.
+
+    Args:
+        model_or_folder: A saved model's folder (better: its feature extractor and results.json count too), or a model.
+        method: Name of the method; None for the config's.
+        corpus_metadata: `hf_tsrep.data.corpus_metadata` of the training corpus.
+        corpus_fingerprint: `hf_tsrep.data.corpus_fingerprint` of it.
+        training: Hyper-parameters, steps, seed and times, in the order to show them.
+        results: Results objects, see card_results.result_rows; None for those of the folder's results.json.
+        figures: Pictures in the folder, as paths or as caption -> path.
+        model_id: Id of the repository; None leaves a placeholder that `push_to_hub` fills in.
+        license: Hub licence id of the weights.
+        datasets: Hub ids of the training data; None for the corpus's name.
+        converted_from: File name of the official checkpoint, for converted models.
+
+    Returns:
+        The card; `card.save(folder / "README.md")` writes it.
+
+    Raises:
+        FileNotFoundError: The folder has no config.json, or a figure is missing.
+        ValueError: The method is unknown, or a result is incomplete.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    folder = Path(model_or_folder) if isinstance(model_or_folder, (str, Path)) else None
+    config = _config(model_or_folder if folder is None else folder)
+    described = get_method(method or config.model_type)
+    if results is None:
+        results = read_results(folder / "results.json") if folder and (folder / "results.json").is_file() else []
+    rows = result_rows(results)
+    corpus = _as_dictionary(corpus_metadata)
+    extractor = _feature_extractor(folder)
+    data = ModelCardData(
+        library_name=LIBRARY_NAME,
+        pipeline_tag="time-series-forecasting" if _predicts(config) else "feature-extraction",
+        tags=[*TAGS, described.name],
+        license=license,
+        datasets=list(datasets) if datasets is not None else _dataset_ids(corpus),
+        model_name=(model_id or PLACEHOLDER_ID) if rows else None,
+        eval_results=eval_results(rows) or None,
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=_card_text("template.md.jinja"),
+        title=_title(described, corpus, model_id),
+        summary=_summary(described, config, corpus),
+        paper=described.paper,
+        converted_from=converted_from,
+        model_id=model_id or PLACEHOLDER_ID,
+        config=config,
+        has_feature_extractor=extractor is not None,
+        num_channels=extractor["num_channels"] if extractor else config.num_input_channels,
+        time_features=bool(extractor and extractor.get("time_features")),
+        model_facts=_model_facts(model_or_folder, folder, config, extractor),
+        corpus_facts=_corpus_facts(corpus, corpus_fingerprint),
+        training_facts=[(f"`{name}`", _shown(value)) for name, value in _publishable(training or {})],
+        figures=_figures(figures, folder),
+        result_lines=[row.table_line for row in rows],
+        method_card=_card_text(f"{described.name}.md").strip(),
+    )
+
+
+def _config(model_or_folder: Any) -> Any:
+    if not isinstance(model_or_folder, Path):
+        return model_or_folder.config
+    from transformers import AutoConfig
+
+    if not (model_or_folder / "config.json").is_file():
+        raise FileNotFoundError(f"{model_or_folder} has no config.json; save the model there first.")
+    return AutoConfig.from_pretrained(model_or_folder, local_files_only=True)
+
+
+def _card_text(name: str) -> str:
+    """Read a file of model_cards, which lies beside the package in the source tree and inside it once installed."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "model_cards", package.parent / "model_cards"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise FileNotFoundError(f"hf_tsrep is installed without model_cards/{name}; install it again.")
+
+
+def _as_dictionary(metadata: CorpusMetadata | Mapping[str, Any] | None) -> dict[str, Any]:
+    if metadata is None:
+        return {}
+    plain = dict(metadata) if isinstance(metadata, Mapping) else metadata.to_dict()
+    return {**plain, "name": public_name(str(plain.get("name", "corpus")))}
+
+
+def _feature_extractor(folder: Path | None) -> dict[str, Any] | None:
+    path = None if folder is None else folder / "preprocessor_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
+
+
+def _predicts(config: Any) -> bool:
+    return any(str(name).endswith("ForTimeSeriesPrediction") for name in config.architectures or ())
+
+
+def _dataset_ids(corpus: Mapping[str, Any]) -> list[str] | None:
+    """Return what the Hub may link to: a Hub id, or of a corpus that hf_tsrep knows by itself the name alone."""
+    from hf_tsrep.data.known_corpora import find_known_corpus
+
+    name = str(corpus.get("name", ""))
+    if not _HUB_ID.fullmatch(name):
+        return None
+    return [name] if find_known_corpus(name) is None else [name.rsplit("/", 1)[-1]]
+
+
+def _title(method: Method, corpus: Mapping[str, Any], model_id: str | None) -> str:
+    if model_id is not None:
+        return model_id.rsplit("/", 1)[-1]
+    return f"{method.title} on {corpus['name']}" if corpus else method.title
+
+
+def _summary(method: Method, config: Any, corpus: Mapping[str, Any]) -> str:
+    where = f", pre-trained on {corpus['name']}" if corpus else ""
+    return (
+        f"A {method.title} encoder of time series{where}: it turns a series of {config.num_input_channels} input "
+        f"channel{'' if config.num_input_channels == 1 else 's'} and any length into embeddings of "
+        f"{config.embedding_size} numbers, one a series, a window or a timestamp."
+    )
+
+
+def _model_facts(
+    model_or_folder: Any, folder: Path | None, config: Any, extractor: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
+    from transformers import PreTrainedConfig
+
+    standard = set(PreTrainedConfig.__dataclass_fields__)  # type: ignore[attr-defined]
+    fields = [name for name in type(config).__dataclass_fields__ if name not in standard]
+    facts = [
+        ("embedding size", f"{config.embedding_size}"),
+        ("pooling of a series or window", f"{config.pooling} over its timestamps"),
+        ("normalisation of the input", _normalisation(extractor)),
+        ("normalisation of the embeddings", "none, unless `encode(..., normalize=True)`"),
+        ("missing values", "NaN; see Missing values below"),
+    ]
+    count = _parameter_count(model_or_folder, folder)
+    facts += [("parameters", f"{count:,}")] if count else []
+    return facts + [(f"`{name}`", _shown(getattr(config, name))) for name in fields]
+
+
+def _normalisation(extractor: Mapping[str, Any] | None) -> str:
+    if extractor is None or extractor.get("mean") is None:
+        return "none: values go in as they are"
+    features = "; seven calendar features in front, standardised likewise" if extractor.get("time_features") else ""
+    return f"the training part's mean and deviation, in preprocessor_config.json{features}"
+
+
+def _parameter_count(model_or_folder: Any, folder: Path | None) -> int:
+    if folder is None:
+        return sum(parameter.numel() for parameter in model_or_folder.parameters())
+    from math import prod
+
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return count
+
+
+def _corpus_facts(corpus: Mapping[str, Any], fingerprint: str | None) -> list[tuple[str, str]]:
+    if not corpus:
+        return [] if fingerprint is None else [("fingerprint of the values", f"`{fingerprint}`")]
+    names = list(corpus.get("channel_names") or ())
+    more = f" and {len(names) - 30} more" if len(names) > 30 else ""
+    scaler = corpus.get("scaler")
+    facts = {
+        "name": corpus["name"],
+        "task": corpus.get("task"),
+        "channels": ", ".join(names[:30]) + more,
+        "frequency": corpus.get("freq"),
+        "scaling": "none" if scaler is None else f"{scaler.get('kind', 'standard')}, fitted on the training part",
+        "licence": corpus.get("licence", "unknown"),
+        "source": " ".join(filter(None, (corpus.get("source"), corpus.get("url")))),
+        "citation": corpus.get("citation"),
+        "notes": " ".join(corpus.get("notes") or ()),
+        "fingerprint of the values": None if fingerprint is None else f"`{fingerprint}`",
+    }
+    return [(name, _shown(value)) for name, value in facts.items() if value]
+
+
+def _publishable(training: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield settings, nested ones under joined names, without places on this machine and secrets."""
+    for name, value in training.items():
+        if _NOT_PUBLISHED.search(str(name)):
+            continue
+        if isinstance(value, Mapping):
+            yield from _publishable(value, f"{prefix}{name}.")
+        elif value is not None and not isinstance(value, Path):
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a cell of a Markdown table."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _figures(
+    figures: Mapping[str, str | Path] | Sequence[str | Path] | None, folder: Path | None
+) -> list[tuple[str, str]]:
+    if not figures:
+        return []
+    if isinstance(figures, Mapping):
+        pairs = [(caption, Path(path)) for caption, path in figures.items()]
+    else:
+        pairs = [(Path(path).stem.replace("_", " "), Path(path)) for path in figures]
+    return [(caption, _path_in_folder(path, folder)) for caption, path in pairs]
+
+
+def _path_in_folder(path: Path, folder: Path | None) -> str:
+    if folder is None:
+        return path.as_posix() if not path.is_absolute() else path.name
+    inside = path if not path.is_absolute() and (folder / path).is_file() else path.resolve()
+    if inside.is_absolute() and inside.is_relative_to(folder.resolve()):
+        inside = inside.relative_to(folder.resolve())
+    if inside.is_absolute() or not (folder / inside).is_file():
+        raise FileNotFoundError(f"The figure {path} is not in {folder}; save it there, so that it is published too.")
+    return inside.as_posix()

@@ -1,0 +1,222 @@
+"""Official checkpoints into model folders of the house."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_tsrep.registry import Method, get_method
+
+from . import conversion_ts2vec
+from .errors import ConversionError
+from .folders import written_atomically
+
+logger = logging.getLogger(__name__)
+
+PICKLED_SUFFIXES = (".pkl", ".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How checkpoints of one method are converted.
+
+    Args:
+        convert: From an official state dict to config fields and our state dict.
+        fields_of_hyperparameters: From official arguments to config fields.
+        hyperparameter_names: Official arguments that are understood.
+        fields_of_shapes: Config fields that the shapes of the parameters tell.
+    """
+
+    convert: Callable[[Mapping[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
+    fields_of_hyperparameters: Callable[[Mapping[str, Any]], dict[str, Any]]
+    hyperparameter_names: frozenset[str]
+    fields_of_shapes: tuple[str, ...]
+
+
+CONVERTERS = {
+    "ts2vec": Converter(
+        conversion_ts2vec.convert_ts2vec_state_dict,
+        conversion_ts2vec.ts2vec_fields_of_hyperparameters,
+        conversion_ts2vec.TRAINING_HYPERPARAMETERS | set(conversion_ts2vec.MODEL_HYPERPARAMETERS),
+        conversion_ts2vec.FIELDS_OF_SHAPES,
+    )
+}
+
+
+def convert_checkpoint(
+    method: str,
+    checkpoint: str | Path,
+    output_directory: str | Path,
+    *,
+    hyperparameters: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **config_fields: Any,
+) -> Path:
+    """Turn an official checkpoint into a model folder: config, weights, code, feature extractor and card.
+
+    The folder appears complete or not at all.
+
+    Args:
+        method: Name of the method, such as "ts2vec".
+        checkpoint: A file of a state dict: .safetensors, or .pkl, .pt, .pth, .bin, .ckpt; no code in it is run.
+        output_directory: The folder to write.
+        hyperparameters: Arguments that the official code was given, by their official names; those that the shapes of
+            the parameters tell are compared with them.
+        overwrite: Whether an existing folder is replaced.
+        config_fields: Further config fields by our names, such as num_input_channels or pooling; compared in the same
+            way.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        FileExistsError: The folder exists and `overwrite` is False.
+        ConversionError: The file is damaged or would run code, its parameters are not those of the method, or the
+            hyper-parameters contradict their shapes or are unknown.
+    """
+    described = get_method(method)
+    if method not in CONVERTERS:
+        raise ConversionError(f"No converter for {method!r}; there is one for {', '.join(sorted(CONVERTERS))}.")
+    converter = CONVERTERS[method]
+    given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
+    path = Path(checkpoint)
+    with _named(path):
+        fields, state_dict = converter.convert(read_state_dict(path))
+        _check_agreement(given, {name: fields[name] for name in converter.fields_of_shapes})
+        model = _build(described, {**fields, **given}, state_dict)
+    with written_atomically(output_directory, overwrite) as draft:
+        _save(described, model, draft, path.name)
+    logger.info("Converted %s into %s.", checkpoint, output_directory)
+    return Path(output_directory)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from a file, running no code of it.
+
+    Args:
+        path: .safetensors, or a file of torch.save.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ConversionError: It cannot be read, or holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in PICKLED_SUFFIXES:
+        raise ConversionError(f"Unknown kind of file; give .safetensors, {', '.join(PICKLED_SUFFIXES)}.")
+    loaded = _read_pickled(path)
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
+        raise ConversionError(f"It holds a {type(loaded).__name__}, not a state dict; save model.state_dict().")
+    others = {str(key): type(value).__name__ for key, value in loaded.items() if not isinstance(value, Tensor)}
+    if others:
+        raise ConversionError(f"A state dict holds tensors only, but here {others}; save model.state_dict().")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise ConversionError(f"The file is damaged or no safetensors file ({error}); copy it again.") from error
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _may_be_pickle(path):
+            raise ConversionError(
+                "The file holds more than tensors, and reading it would run code of it, so it is refused. If you "
+                "trust it, load it with the official code and save model.state_dict(), better as safetensors. "
+                f"({str(error).strip().splitlines()[0]})"
+            ) from error
+        raise ConversionError(f"The file is damaged or no file of torch.save ({error}); copy it again.") from error
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConversionError(f"The file is damaged or no file of torch.save ({reason}); copy it again.") from error
+
+
+def _may_be_pickle(path: Path) -> bool:
+    """Whether the file is a pickle, or an archive of one, as torch.save writes them."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _given_fields(
+    method: Method, converter: Converter, hyperparameters: dict[str, Any], config_fields: dict[str, Any]
+) -> dict[str, Any]:
+    """Return config fields that the caller gave, checked by name."""
+    ours = set(method.config_class.__dataclass_fields__)  # type: ignore[attr-defined]
+    for names, known in ((hyperparameters, ours | converter.hyperparameter_names), (config_fields, ours)):
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConversionError(f"{method.title} has no hyper-parameter {name!r}.{hint}")
+    fields = converter.fields_of_hyperparameters(hyperparameters)
+    for name, value in config_fields.items():
+        if value is not None and fields.setdefault(name, value) != value:
+            raise ConversionError(f"{name}={value!r} contradicts the hyper-parameters, which give {fields[name]!r}.")
+    return fields
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file's name in front of what is wrong with it."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(f"{path}: {error}") from error.__cause__
+
+
+def _check_agreement(given: Mapping[str, Any], of_shapes: Mapping[str, Any]) -> None:
+    contradictions = [
+        f"{name}={given[name]!r} was given, but the parameters have {name}={value!r}"
+        for name, value in of_shapes.items()
+        if given.get(name, value) != value
+    ]
+    if contradictions:
+        raise ConversionError(f"The hyper-parameters contradict the file: {'; '.join(contradictions)}.")
+
+
+def _build(method: Method, fields: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Any:
+    model = method.model_class(method.config_class(**fields))
+    model.load_state_dict({name: value.float() for name, value in state_dict.items()}, strict=True)
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ConversionError(f"Parameters are not finite: {', '.join(broken)}; the training had diverged.")
+    return model.eval()
+
+
+def _save(method: Method, model: Any, folder: Path, source: str) -> None:
+    from hf_tsrep.tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
+
+    from .cards import build_model_card
+
+    model.save_pretrained(folder)
+    TimeSeriesFeatureExtractor(num_channels=model.config.num_input_channels).save_pretrained(folder)
+    card = build_model_card(model, method=method.name, converted_from=source, license="unknown")
+    card.save(folder / "README.md")

@@ -1,0 +1,199 @@
+"""Publishing a complete model folder on the Hub, in one commit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cards import PLACEHOLDER_ID, build_model_card
+from .errors import IncompleteModelError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+logger = logging.getLogger(__name__)
+
+# Formats that can run code when they are read.
+UNSAFE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
+SECRET_FILES = re.compile(r"(^\.env|^\.netrc|^token$|^id_[a-z0-9]+$|\.pem$|\.key$)")
+IGNORED_FOLDERS = frozenset({".git", ".cache", "__pycache__", ".ipynb_checkpoints"})
+_CARD_KEYS = ("library_name", "license", "pipeline_tag")
+
+
+def push_to_hub(
+    folder_or_model: Any,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Publish a model: config, weights, code, feature extractor, card, results and figures, in one commit.
+
+    The repository is created where it does not exist. The placeholder in the card's snippets becomes `repo_id`.
+
+    Args:
+        folder_or_model: A model folder with its card, or a model (its card then holds no corpus, training or results).
+        repo_id: Id of the repository, "name/model".
+        private: Whether a new repository is private.
+        token: Access token; None for the stored one.
+        revision: Branch to commit to, created where it does not exist; None for the main one.
+        commit_message: Summary of the commit.
+        create_pr: Whether to open a pull request instead of committing to the branch.
+
+    Returns:
+        URL of the commit, or of the pull request.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        IncompleteModelError: The folder lacks something or holds unsafe files; the message lists all of it. Nothing is sent.
+    """
+    if not isinstance(folder_or_model, (str, Path)):
+        with tempfile.TemporaryDirectory() as draft:
+            folder_or_model.save_pretrained(draft)
+            build_model_card(Path(draft), model_id=repo_id).save(Path(draft) / "README.md")
+            return push_to_hub(
+                draft,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+                create_pr=create_pr,
+            )
+    from huggingface_hub import HfApi
+
+    folder = Path(folder_or_model)
+    check_model_folder(folder)
+    api = HfApi(token=token)
+    repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    _make_branch(api, repository, None if create_pr else revision)
+    commit = api.create_commit(
+        repository,
+        operations=list(_additions(folder, repository)),
+        commit_message=commit_message or f"Publish {repository.rsplit('/', 1)[-1]}",
+        revision=revision,
+        create_pr=create_pr,
+    )
+    url = commit.pr_url if create_pr and commit.pr_url else commit.commit_url
+    logger.info("Published %s as %s.", folder, url)
+    return str(url)
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Refuse a folder that may not be published.
+
+    Args:
+        folder: A model folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        IncompleteModelError: Config, weights, code or card are missing or damaged, or there are files that can run code when they
+            are read or that look like secrets. The message lists all of it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
+    faults = [*_config_faults(folder), *_weight_faults(folder), *_card_faults(folder), *_unsafe_files(folder)]
+    if faults:
+        listing = "\n".join(f"- {fault}" for fault in faults)
+        raise IncompleteModelError(f"{folder} cannot be published:\n{listing}")
+    if not (folder / "preprocessor_config.json").is_file():
+        logger.warning("%s has no preprocessor_config.json: nobody will know how to scale the inputs.", folder)
+
+
+def _config_faults(folder: Path) -> Iterator[str]:
+    path = folder / "config.json"
+    if not path.is_file():
+        yield "config.json is missing; save the model with save_pretrained."
+        return
+    for name in ("config.json", "preprocessor_config.json"):
+        try:
+            stored = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        except ValueError as error:
+            yield f"{name} is no JSON ({error})."
+            continue
+        for auto_class, reference in (stored.get("auto_map") or {}).items():
+            module = f"{str(reference).split('.', 1)[0]}.py"
+            if "--" not in str(reference) and not (folder / module).is_file():
+                yield f"{module} is missing, the code that {name} names for {auto_class}; save with save_pretrained."
+
+
+def _weight_faults(folder: Path) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()))
+    for name in names:
+        if not (folder / name).is_file():
+            yield f"{name}, the weights, is missing; save the model with save_pretrained."
+            continue
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                if not list(file.keys()):
+                    yield f"{name} holds no weights."
+        except (SafetensorError, OSError) as error:
+            yield f"{name} is damaged ({error}); save the model again."
+
+
+def _card_faults(folder: Path) -> Iterator[str]:
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    if not path.is_file():
+        yield "README.md, the card, is missing; write it with hf_tsrep.hub.build_model_card(folder).save(folder / 'README.md')."
+        return
+    try:
+        data = ModelCard.load(path).data
+    except ValueError as error:
+        yield f"README.md has no readable header ({error})."
+        return
+    absent = [key for key in _CARD_KEYS if not data.get(key)]
+    if absent:
+        yield f"README.md has no {', '.join(absent)} in its header; write it with hf_tsrep.hub.build_model_card."
+
+
+def _unsafe_files(folder: Path) -> Iterator[str]:
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            yield f"{name} is a link; put the file itself there."
+        elif path.suffix.lower() in UNSAFE_SUFFIXES:
+            yield (
+                f"{name} may run code when it is read; publish weights as safetensors only, and the final model's folder "
+                "rather than a training run's."
+            )
+        elif SECRET_FILES.search(path.name):
+            yield f"{name} looks like a secret; remove it."
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        inside = set(path.relative_to(folder).parts)
+        if not inside & IGNORED_FOLDERS and (path.is_file() or path.is_symlink()):
+            yield path
+
+
+def _additions(folder: Path, repo_id: str) -> Iterator[Any]:
+    from huggingface_hub import CommitOperationAdd
+
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        content: Any = path
+        if name == "README.md":
+            content = path.read_text(encoding="utf-8").replace(PLACEHOLDER_ID, repo_id).encode()
+        yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+
+
+def _make_branch(api: HfApi, repo_id: str, revision: str | None) -> None:
+    if revision not in (None, "main"):
+        api.create_branch(repo_id, branch=str(revision), exist_ok=True)
