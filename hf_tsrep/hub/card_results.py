@@ -95,10 +95,8 @@ def result_rows(results: Iterable[Any]) -> list[ResultRow]:
             key = (str(plain["task"]), corpus, setting, metric, fingerprint)
             gathered.setdefault(key, []).append((value, plain.get("seed")))
     return [
-        ResultRow(
-            task, corpus, setting, metric, tuple(run[0] for run in runs), tuple(run[1] for run in runs), fingerprint
-        )
-        for (task, corpus, setting, metric, fingerprint), runs in gathered.items()
+        ResultRow(*key[:4], tuple(value for value, _ in runs), tuple(seed for _, seed in runs), key[4])
+        for key, runs in gathered.items()
     ]
 
 

@@ -168,7 +168,7 @@ def _model_facts(
 ) -> list[tuple[str, str]]:
     from transformers import PreTrainedConfig
 
-    standard = set(PreTrainedConfig.__dataclass_fields__)  # type: ignore[attr-defined]
+    standard = set(PreTrainedConfig.__dataclass_fields__)
     fields = [name for name in type(config).__dataclass_fields__ if name not in standard]
     facts = [
         ("embedding size", f"{config.embedding_size}"),
@@ -183,10 +183,12 @@ def _model_facts(
 
 
 def _normalisation(extractor: Mapping[str, Any] | None) -> str:
-    if extractor is None or extractor.get("mean") is None:
-        return "none: values go in as they are"
-    features = "; seven calendar features in front, standardised likewise" if extractor.get("time_features") else ""
-    return f"the training part's mean and deviation, in preprocessor_config.json{features}"
+    given = extractor or {}
+    channels = (
+        "none: values go in as they are" if given.get("mean") is None else "by the training part's mean and deviation"
+    )
+    features = "; TS2Vec's seven calendar features in front" if given.get("time_features") else ""
+    return f"{channels}{features} (preprocessor_config.json)" if extractor else channels
 
 
 def _parameter_count(model_or_folder: Any, folder: Path | None) -> int:

@@ -53,7 +53,7 @@ def push_to_hub(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        IncompleteModelError: The folder lacks something or holds unsafe files; the message lists all of it. Nothing is sent.
+        IncompleteModelError: The folder lacks something or holds unsafe files. All of it is listed; nothing is sent.
     """
     if not isinstance(folder_or_model, (str, Path)):
         with tempfile.TemporaryDirectory() as draft:
@@ -95,8 +95,8 @@ def check_model_folder(folder: str | Path) -> None:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        IncompleteModelError: Config, weights, code or card are missing or damaged, or there are files that can run code when they
-            are read or that look like secrets. The message lists all of it.
+        IncompleteModelError: Config, weights, code or card are missing or damaged, or there are files that run code
+            when they are read or that look like secrets. The message lists all of it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -150,7 +150,7 @@ def _card_faults(folder: Path) -> Iterator[str]:
 
     path = folder / "README.md"
     if not path.is_file():
-        yield "README.md, the card, is missing; write it with hf_tsrep.hub.build_model_card(folder).save(folder / 'README.md')."
+        yield "README.md, the card, is missing: hf_tsrep.hub.build_model_card(folder).save(folder / 'README.md')."
         return
     try:
         data = ModelCard.load(path).data
@@ -169,8 +169,8 @@ def _unsafe_files(folder: Path) -> Iterator[str]:
             yield f"{name} is a link; put the file itself there."
         elif path.suffix.lower() in UNSAFE_SUFFIXES:
             yield (
-                f"{name} may run code when it is read; publish weights as safetensors only, and the final model's folder "
-                "rather than a training run's."
+                f"{name} may run code when it is read; publish weights as safetensors only, and the final model's "
+                "folder rather than a training run's."
             )
         elif SECRET_FILES.search(path.name):
             yield f"{name} looks like a secret; remove it."

@@ -1,0 +1,180 @@
+"""Cards: every number comes from a results object, and the Hub's metadata round-trips."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_tsrep import TS2VecConfig, TS2VecModel, get_method
+from hf_tsrep.data import CorpusMetadata
+from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
+from hf_tsrep.hub.card_results import result_rows
+
+METADATA = CorpusMetadata(
+    name="ett/ETTh1",
+    task="forecasting",
+    channel_names=("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week", "load", "oil"),
+    num_time_features=7,
+    freq="h",
+    scaler={"kind": "standard", "mean": [1.0, 2.0], "scale": [3.0, 4.0]},
+    time_feature_scaler={"kind": "standard", "mean": [0.0] * 7, "scale": [1.0] * 7},
+    licence="cc-by-nd-4.0",
+    source="somewhere",
+    notes=("a | b",),
+)
+RESULTS = [
+    {
+        "task": "forecasting",
+        "corpus": "ett/ETTh1",
+        "corpus_fingerprint": "ab" * 32,
+        "seed": seed,
+        "metrics": {"mse_24": 0.5123456789 + seed, "mae": {"24": 0.25}},
+        "settings": {"setting": "multivariate"},
+        "timings": {"encode": 3.0},
+    }
+    for seed in (1, 2)
+] + [
+    {
+        "task": "classification",
+        "corpus": "uea/BasicMotions",
+        "seed": 7,
+        "metrics": {"accuracy": 0.975, "kappa": float("nan")},
+    }
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    config = TS2VecConfig(num_input_channels=9, hidden_size=4, embedding_size=6, num_hidden_layers=2)
+    TS2VecModel(config).save_pretrained(tmp_path)
+    feature_extractor_of_corpus(METADATA).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_the_metadata_of_a_card_survive_and_equal_the_results_file(folder):
+    (folder / "results.json").write_text(json.dumps(RESULTS))
+    build_model_card(folder, corpus_metadata=METADATA).save(folder / "README.md")
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("hf-tsrep", "feature-extraction", "apache-2.0")
+    assert {"time-series", "time-series-embedding", "representation-learning", "ts2vec"} == set(data.tags)
+    assert data.datasets == ["ETTh1"]
+    values = {(entry.dataset_name, entry.metric_type): entry for entry in data.eval_results}
+    stored = json.loads((folder / "results.json").read_text())
+    mse = values["ett/ETTh1", "mse_24"]
+    assert mse.metric_value == np.mean([result["metrics"]["mse_24"] for result in stored[:2]])
+    assert mse.metric_args["seeds"] == [1, 2]
+    assert mse.metric_args["standard_deviation"] == pytest.approx(2**-0.5)
+    assert (mse.task_type, mse.dataset_config) == ("time-series-forecasting", "multivariate")
+    assert mse.dataset_args == {"fingerprint": "ab" * 32}
+    assert values["uea/BasicMotions", "accuracy"].metric_value == stored[2]["metrics"]["accuracy"]
+    assert set(values) == {
+        ("ett/ETTh1", "mse_24"),
+        ("ett/ETTh1", "mae_24"),
+        ("uea/BasicMotions", "accuracy"),
+    }
+
+
+def test_the_body_tells_everything_that_was_recorded(folder):
+    (folder / "loss.png").write_bytes(b"x")
+    card = build_model_card(
+        folder,
+        corpus_metadata=METADATA,
+        corpus_fingerprint="cd" * 32,
+        training={"learning_rate": 1e-3, "model": {"alpha": 0.5}, "seed": 3, "hub_token": "hf_x", "output_dir": "/x"},
+        results=RESULTS,
+        figures={"Loss curve": folder / "loss.png"},
+        model_id="me/encoder",
+    )
+    text = card.text
+    for expected in (
+        "# encoder",
+        'AutoModel.from_pretrained("me/encoder")',
+        "trust_remote_code=True",
+        "| licence | cc-by-nd-4.0 |",
+        "a \\| b",
+        "cd" * 32,
+        "| `learning_rate` | 0.001 |",
+        "| `model.alpha` | 0.5 |",
+        "![Loss curve](loss.png)",
+        "| ett/ETTh1 | forecasting, multivariate | mse_24 | 2.012 ± 0.7071 | 1, 2 |",
+        "| uea/BasicMotions | classification | kappa | nan | 7 |",
+        "| embedding size | 6 |",
+        "mean and deviation; TS2Vec's seven calendar features",
+        "## Departures from the paper",
+        "never on test data",
+        get_method("ts2vec").paper.bibtex,
+    ):
+        assert expected in text, expected
+    assert "hf_x" not in text
+    assert "output_dir" not in text
+    assert str(folder) not in text
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+def test_a_card_claims_nothing_that_was_not_recorded(folder):
+    card = build_model_card(folder, license="unknown", converted_from="model.pkl")
+    assert card.data.eval_results is None
+    assert card.data.datasets is None
+    assert card.data.license == "unknown"
+    for expected in (
+        "corpus was not recorded",
+        "settings were not recorded",
+        "No results were recorded",
+        "`model.pkl`",
+    ):
+        assert expected in card.text
+
+
+def test_the_snippet_of_a_card_runs(folder, monkeypatch):
+    (snippet,) = re.findall(r"```python\n(.*?)```", build_model_card(folder, model_id=str(folder)).text, re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    assert names["embeddings"].shape == (1, 6)
+    assert names["timestamps_embedded"].shape == (1, 200, 6)
+    assert names["windows_embedded"].shape == (1, 4, 6)
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_the_snippet_without_feature_extractor_runs(folder, with_model):
+    (folder / "preprocessor_config.json").unlink()
+    source = TS2VecModel.from_pretrained(folder) if with_model else folder
+    (snippet,) = re.findall(r"```python\n(.*?)```", build_model_card(source, model_id=str(folder)).text, re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    assert names["embeddings"].shape == (1, 6)
+
+
+def test_paths_of_local_corpora_are_not_published(folder, tmp_path):
+    table = tmp_path / "private" / "mine.csv"
+    card = build_model_card(folder, corpus_metadata=CorpusMetadata(name=str(table)))
+    assert "mine.csv" in card.text
+    assert "private" not in card.content
+    (row,) = result_rows([{"task": "clustering", "corpus": str(table), "metrics": {"ari": 1}}])
+    assert row.corpus == "mine.csv"
+
+
+def test_hub_corpora_are_linked(folder):
+    card = build_model_card(folder, corpus_metadata=CorpusMetadata(name="someone/waves"))
+    assert card.data.datasets == ["someone/waves"]
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    with pytest.raises(ValueError, match="Result 0 has no 'metrics'"):
+        build_model_card(folder, results=[{"task": "forecasting", "corpus": "x"}])
+    with pytest.raises(FileNotFoundError, match=r"figure .*absent.png is not in"):
+        build_model_card(folder, figures=["absent.png"])
+    with pytest.raises(FileNotFoundError, match=r"no config.json"):
+        build_model_card(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="Did you mean 'ts2vec'"):
+        build_model_card(folder, method="ts2vek")
+
+
+def test_the_feature_extractor_of_a_corpus_prepares_as_the_corpus_was():
+    extractor = feature_extractor_of_corpus(METADATA)
+    assert extractor.num_channels == 2
+    assert extractor.channel_names == ["load", "oil"]
+    assert extractor.input_channel_names == list(METADATA.channel_names)
+    assert (extractor.mean, extractor.scale, extractor.frequency) == ([1.0, 2.0], [3.0, 4.0], "h")

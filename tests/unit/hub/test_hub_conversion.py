@@ -1,0 +1,219 @@
+"""Conversion of official TS2Vec checkpoints: names, sizes, refusals, and folders that appear whole or not at all."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoFeatureExtractor, AutoModel
+
+from hf_tsrep import TS2VecModel, convert_checkpoint
+from hf_tsrep.hub import ConversionError, check_model_folder, convert_ts2vec_state_dict
+
+
+class OfficialBlock(torch.nn.Module):
+    """Parameters of the official ConvBlock, by its names."""
+
+    def __init__(self, width_in, width_out, final):
+        super().__init__()
+        self.conv1 = torch.nn.ModuleDict({"conv": torch.nn.Conv1d(width_in, width_out, 3)})
+        self.conv2 = torch.nn.ModuleDict({"conv": torch.nn.Conv1d(width_out, width_out, 3)})
+        self.projector = torch.nn.Conv1d(width_in, width_out, 1) if final else None
+
+
+def official_encoder(num_channels=3, hidden_size=8, embedding_size=12, depth=3):
+    torch.manual_seed(0)
+    widths = [hidden_size] * (depth + 1) + [embedding_size]
+    blocks = [OfficialBlock(widths[i], widths[i + 1], i == depth) for i in range(depth + 1)]
+    encoder = torch.nn.Module()
+    encoder.input_fc = torch.nn.Linear(num_channels, hidden_size)
+    encoder.feature_extractor = torch.nn.ModuleDict({"net": torch.nn.Sequential(*blocks)})
+    return encoder
+
+
+@pytest.fixture
+def official():
+    return official_encoder().state_dict()
+
+
+@pytest.fixture
+def averaged():
+    return torch.optim.swa_utils.AveragedModel(official_encoder()).state_dict()
+
+
+def test_names_and_sizes(official, averaged):
+    fields, ours = convert_ts2vec_state_dict(official)
+    assert fields == {
+        "num_input_channels": 3,
+        "hidden_size": 8,
+        "embedding_size": 12,
+        "num_hidden_layers": 4,
+        "gate_padding": False,
+    }
+    assert len(ours) == len(official)
+    assert ours["blocks.2.second_convolution.bias"] is official["feature_extractor.net.2.conv2.conv.bias"]
+    assert ours["blocks.3.residual_projection.weight"].shape == (12, 8, 1)
+    assert "n_averaged" in averaged
+    assert convert_ts2vec_state_dict(averaged)[1].keys() == ours.keys()
+
+
+@pytest.mark.parametrize("depth", [0, 10])
+@pytest.mark.parametrize("embedding_size", [8, 5])
+def test_other_sizes(depth, embedding_size):
+    fields, _ = convert_ts2vec_state_dict(official_encoder(1, 8, embedding_size, depth).state_dict())
+    assert (fields["num_hidden_layers"], fields["embedding_size"]) == (depth + 1, embedding_size)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pt", ".safetensors"])
+def test_a_file_becomes_a_complete_model_folder(tmp_path, averaged, official, suffix):
+    path = tmp_path / f"model{suffix}"
+    save_file(averaged, path) if suffix == ".safetensors" else torch.save(averaged, path)
+    folder = convert_checkpoint(
+        "ts2vec", path, tmp_path / "new" / "converted", hyperparameters={"depth": 3, "lr": 0.001}
+    )
+    assert [entry.name for entry in folder.parent.iterdir()] == ["converted"]
+    check_model_folder(folder)
+    model = AutoModel.from_pretrained(folder)
+    assert type(model) is TS2VecModel
+    assert model.config.gate_padding is False
+    torch.testing.assert_close(
+        model.blocks[1].first_convolution.weight, official["feature_extractor.net.1.conv1.conv.weight"], rtol=0, atol=0
+    )
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    embeddings = model.encode(extractor.transform([torch.randn(20, 3)]))
+    assert embeddings.shape == (1, 12)
+    assert f"model{suffix}" in (folder / "README.md").read_text()
+
+
+def test_an_existing_folder_is_replaced_only_when_asked(tmp_path, official):
+    path = tmp_path / "model.pt"
+    torch.save(official, path)
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        convert_checkpoint("ts2vec", path, target)
+    assert [entry.name for entry in target.iterdir()] == ["mine.txt"]
+    convert_checkpoint("ts2vec", path, target, overwrite=True)
+    assert not (target / "mine.txt").exists()
+    assert len(load_file(target / "model.safetensors")) == len(official)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.pt", "out"]
+
+
+def test_our_fields_may_be_given(tmp_path, official):
+    torch.save(official, tmp_path / "model.pt")
+    folder = convert_checkpoint(
+        "ts2vec", tmp_path / "model.pt", tmp_path / "out", num_input_channels=3, pooling="mean", gate_padding=True
+    )
+    config = AutoModel.from_pretrained(folder).config
+    assert (config.pooling, config.gate_padding) == ("mean", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hyperparameters": {"depth": 10}}, "num_hidden_layers=11 was given, .* num_hidden_layers=4"),
+        (
+            {"hyperparameters": {"output_dims": 320, "input_dims": 7}},
+            "(?s)num_input_channels=7.*embedding_size=320.*=12",
+        ),
+        ({"hyperparameters": {"hidden_dim": 8}}, "no hyper-parameter 'hidden_dim'. Did you mean 'hidden_dims'"),
+        ({"hyperparameters": {"output_dims": 12, "repr_dims": 13}}, "repr_dims=13 contradicts embedding_size=12"),
+        ({"hyperparameters": {"hidden_dims": 8}, "hidden_size": 9}, "hidden_size=9 contradicts"),
+        ({"num_input_channels": 4}, "num_input_channels=4 was given, .*=3"),
+        ({"poolin": "max"}, "'poolin'. Did you mean 'pooling'"),
+    ],
+)
+def test_contradicting_hyperparameters_are_refused(tmp_path, official, arguments, message):
+    torch.save(official, tmp_path / "model.pt")
+    with pytest.raises(ConversionError, match=message):
+        convert_checkpoint("ts2vec", tmp_path / "model.pt", tmp_path / "new" / "out", **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def without(key):
+    return lambda official: {name: value for name, value in official.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("input_fc.bias"), "4 blocks; missing: input_fc.bias"),
+        (without("feature_extractor.net.3.projector.weight"), "missing: feature_extractor.net.3.projector.weight"),
+        (lambda official: {**official, "head.weight": torch.ones(1)}, "unknown: head.weight"),
+        (
+            lambda official: {**official, "feature_extractor.net.1.projector.bias": torch.ones(8)},
+            "unknown: feature_extractor.net.1.projector.bias",
+        ),
+        (lambda official: {"conv.weight": torch.ones(2)}, "no TS2Vec checkpoint: it holds conv.weight"),
+        (lambda official: {}, "no TS2Vec checkpoint: it holds nothing"),
+        (
+            lambda official: {**official, "input_fc.bias": torch.ones(9)},
+            r"input_fc.bias has shape \(9,\) instead of \(8,\)",
+        ),
+        (lambda official: {**official, "input_fc.weight": torch.ones(8)}, "sizes of the model cannot be told"),
+        (
+            lambda official: {**official, "feature_extractor.net.999999999999.projector.bias": torch.ones(8)},
+            "only 21 parameters",
+        ),
+        (
+            lambda official: {**official, "input_fc.bias": torch.full((8,), torch.nan)},
+            "not finite: input_projection.bias",
+        ),
+        (lambda official: {**official, "epoch": 3}, "tensors only, but here {'epoch': 'int'}"),
+        (lambda official: list(official), "holds a list, not a state dict"),
+    ],
+)
+def test_other_parameters_are_refused(tmp_path, official, change, message):
+    torch.save(change(official), tmp_path / "model.pt")
+    with pytest.raises(ConversionError, match=message) as refusal:
+        convert_checkpoint("ts2vec", tmp_path / "model.pt", tmp_path / "out")
+    assert "model.pt" in str(refusal.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
+
+
+class Attack:
+    def __reduce__(self):
+        return open, ("attacked.txt", "w")
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (lambda path: path.write_bytes(pickle.dumps(Attack())), "model.pkl", "would run code"),
+        (lambda path: torch.save({"input_fc.weight": Attack()}, path), "model.pt", "would run code"),
+        (lambda path: torch.save(official_encoder(), path), "model.pth", "would run code"),
+        (lambda path: path.write_bytes(b""), "model.pt", "damaged"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "model.pt", "damaged"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), "model.pt", "damaged"),
+        (lambda path: path.write_bytes(b"\x08" + bytes(30)), "model.safetensors", "damaged"),
+        (lambda path: path.write_bytes(b"x"), "model.onnx", "Unknown kind of file"),
+    ],
+)
+def test_damaged_and_dangerous_files_are_refused(tmp_path, monkeypatch, write, name, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / name)
+    with pytest.raises(ConversionError, match=message):
+        convert_checkpoint("ts2vec", tmp_path / name, tmp_path / "out")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_truncated_file_is_refused(tmp_path, official):
+    path = tmp_path / "model.pt"
+    torch.save(official, path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ConversionError, match="damaged"):
+        convert_checkpoint("ts2vec", path, tmp_path / "out")
+
+
+def test_missing_files_and_unknown_methods_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
+        convert_checkpoint("ts2vec", tmp_path / "model.pt", tmp_path / "out")
+    with pytest.raises(ValueError, match="Did you mean 'ts2vec'"):
+        convert_checkpoint("ts2vecc", tmp_path / "model.pt", tmp_path / "out")
+
+
+def test_half_precision_becomes_single(tmp_path, official):
+    torch.save({name: value.half() for name, value in official.items()}, tmp_path / "model.pt")
+    folder = convert_checkpoint("ts2vec", tmp_path / "model.pt", tmp_path / "out")
+    assert AutoModel.from_pretrained(folder).dtype == torch.float32
