@@ -1,0 +1,69 @@
+"""Pre-training: the Trainer, what it adds for the methods, recipes and the one call `pretrain`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .arguments import PretrainSettings, SettingsError, pretraining_fields, resolve_settings
+    from .checkpoints import find_last_checkpoint
+    from .figures import plot_loss_curve
+    from .monitors import CollapseMonitor, effective_rank
+    from .pretraining import PretrainingResult, pretrain, run_pretraining
+    from .recipes import list_recipes, load_recipe, recipe_for_corpus
+    from .trainer import NonFiniteLossError, TimeSeriesTrainer
+    from .weight_averaging import WeightAveragingCallback
+
+_MODULE_OF_NAME = {
+    "CollapseMonitor": "monitors",
+    "NonFiniteLossError": "trainer",
+    "PretrainSettings": "arguments",
+    "PretrainingResult": "pretraining",
+    "SettingsError": "arguments",
+    "TimeSeriesTrainer": "trainer",
+    "WeightAveragingCallback": "weight_averaging",
+    "effective_rank": "monitors",
+    "find_last_checkpoint": "checkpoints",
+    "list_recipes": "recipes",
+    "load_recipe": "recipes",
+    "plot_loss_curve": "figures",
+    "pretrain": "pretraining",
+    "pretraining_fields": "arguments",
+    "recipe_for_corpus": "recipes",
+    "resolve_settings": "arguments",
+    "run_pretraining": "pretraining",
+}
+
+__all__ = [
+    "CollapseMonitor",
+    "NonFiniteLossError",
+    "PretrainSettings",
+    "PretrainingResult",
+    "SettingsError",
+    "TimeSeriesTrainer",
+    "WeightAveragingCallback",
+    "effective_rank",
+    "find_last_checkpoint",
+    "list_recipes",
+    "load_recipe",
+    "plot_loss_curve",
+    "pretrain",
+    "pretraining_fields",
+    "recipe_for_corpus",
+    "resolve_settings",
+    "run_pretraining",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `import hf_tsrep.training` is light."""
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,242 @@
+"""`pretrain`: from a corpus and a recipe to a finished model folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .arguments import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
+from .checkpoints import check_output_directory, find_last_checkpoint
+from .corpora import TrainingSeries, load_training_series
+
+logger = logging.getLogger(__name__)
+
+# Groups of settings that a resumed run must share with the run that it goes on with, and those of `training`.
+_SHARED_GROUPS = ("method", "corpus", "model", "data")
+_SHARED_TRAINING = ("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+@dataclass
+class PretrainingResult:
+    """What a pre-training ends with.
+
+    Args:
+        model: The model with its pretext task, in evaluation mode, with averaged weights where averaging is on.
+        output_dir: Folder of the finished model.
+        metrics: Last values of the log, number of steps, run time.
+        history: Everything that was logged, of the steps before a resume too.
+    """
+
+    model: Any
+    output_dir: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pretrain(
+    method: str,
+    corpus: Any,
+    output_dir: str | Path,
+    *,
+    config_file: str | Path | None = None,
+    resume_from_checkpoint: bool | str | None = None,
+    **fields: Any,
+) -> PretrainingResult:
+    """Pre-train a method on the training part of a corpus and save a complete model folder.
+
+    Args:
+        method: Name of the method, such as "ts2vec".
+        corpus: What `hf_tsrep.data.load_corpus` takes, or a list of them with equal channels.
+        output_dir: Folder of the finished model; checkpoints go to `checkpoint-N` inside.
+        config_file: YAML file of further fields; the arguments go before it, and it goes before the recipe.
+        resume_from_checkpoint: True to go on from the newest whole checkpoint of output_dir, or a checkpoint's folder.
+        fields: Any of `pretraining_fields(method)`: fields of the method's config, of DataSettings, of RunSettings and
+            of `transformers.TrainingArguments`, and `recipe`.
+
+    Returns:
+        The model and what was logged.
+
+    Raises:
+        SettingsError: An unknown field (with the near match) or a wrong type.
+        FileExistsError: output_dir holds a model or checkpoints, and neither resuming nor overwriting was asked for.
+        NonFiniteLossError: The loss is NaN or infinite; the error names the step and the series of the batch.
+        ValueError: A corpus cannot be used, or the run cannot be resumed.
+    """
+    overrides = {"method": method, "corpus": corpus, "output_dir": str(output_dir), **fields}
+    settings = resolve_settings(overrides, config_file, place="arguments")
+    return run_pretraining(settings, resume_from_checkpoint=resume_from_checkpoint)
+
+
+def run_pretraining(
+    settings: PretrainSettings, *, resume_from_checkpoint: bool | str | None = None
+) -> PretrainingResult:
+    """Pre-train as settings say; see `pretrain`."""
+    from transformers import enable_full_determinism, set_seed
+
+    from ..data import PretrainingDataset
+    from ..registry import get_method
+
+    output_dir = Path(settings.output_dir)
+    arguments = _training_arguments(settings)
+    with arguments.main_process_first(desc="preparing the output folder and the corpus"):
+        check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
+        loaded = load_training_series(settings)
+    dataset = PretrainingDataset(loaded.series, settings.data.max_train_length, seed=arguments.seed)
+    _fit_batch(arguments, len(dataset))
+    _choose_budget(arguments, settings, loaded.num_elements)
+    facts = _facts(arguments, dataset, loaded)
+    _check_resume(settings, facts, output_dir, resume_from_checkpoint)
+    if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
+        logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
+        resume_from_checkpoint = None
+
+    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
+    method = get_method(settings.method)
+    config_class: Any = method.config_class
+    model_class: Any = method.pretraining_class
+    model = model_class(config_class(num_input_channels=loaded.num_input_channels, **settings.model))
+    trainer, averaging = _build_trainer(settings, arguments, model, dataset, loaded)
+    if trainer.is_world_process_zero():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(output_dir / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+    trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+    if averaging is not None:
+        averaging.copy_to(model)
+    model.eval()
+    history = list(trainer.state.log_history)
+    result = PretrainingResult(model, output_dir, _metrics(history, trained, trainer), history)
+    if trainer.is_world_process_zero():
+        from .saving import save_finished_model
+
+        save_finished_model(result, settings, facts, loaded)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _training_arguments(settings: PretrainSettings) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    values = {
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "data_seed": settings.training.get("seed", 42),
+        **settings.training,
+    }
+    arguments = TrainingArguments(output_dir=settings.output_dir, remove_unused_columns=False, **values)
+    if arguments.n_gpu > 1:
+        raise SettingsError(
+            f"{arguments.n_gpu} GPUs are visible to one process, which would split every batch and its negatives. "
+            "Start one process a GPU with `accelerate launch -m hf_tsrep pretrain ...` or `torchrun`, or show it one "
+            "GPU with CUDA_VISIBLE_DEVICES."
+        )
+    return arguments
+
+
+def _fit_batch(arguments: Any, num_items: int) -> None:
+    """Reduce the batch to the number of items, as the published code does; every process needs one batch an epoch."""
+    largest = num_items // arguments.world_size
+    if largest < 1:
+        raise SettingsError(
+            f"{num_items} training items cannot feed {arguments.world_size} processes. Start at most {num_items}, "
+            "or cut the series into more pieces with a smaller max_train_length."
+        )
+    if arguments.per_device_train_batch_size > largest:
+        logger.info("The batch of a process is %d: there are %d training items.", largest, num_items)
+        arguments.per_device_train_batch_size = largest
+
+
+def _choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int) -> None:
+    """Set max_steps by the published rule where nothing was given."""
+    rule = settings.run.published_steps
+    if rule is None or {"max_steps", "num_train_epochs"} & set(settings.training):
+        return
+    expected = {"small_corpus_elements", "small_corpus_steps", "steps"}
+    if set(rule) != expected:
+        raise SettingsError(f"published_steps has the fields {sorted(rule)}; expected {sorted(expected)}.")
+    small = num_elements <= rule["small_corpus_elements"]
+    arguments.max_steps = rule["small_corpus_steps"] if small else rule["steps"]
+    logger.info("%d steps for %d numbers in the training array (published rule).", arguments.max_steps, num_elements)
+
+
+def _facts(arguments: Any, dataset: Any, loaded: TrainingSeries) -> dict[str, Any]:
+    """Return what was found out about the run, for the record."""
+    from importlib.metadata import version
+
+    from ..data import corpus_fingerprint
+
+    return {
+        "max_steps": arguments.max_steps,
+        "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "num_processes": arguments.world_size,
+        "num_series": len(loaded.series),
+        "num_training_items": len(dataset),
+        "sequence_length": dataset.sequence_length,
+        "num_input_channels": loaded.num_input_channels,
+        "num_elements": loaded.num_elements,
+        "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in loaded.corpora],
+        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")},
+    }
+
+
+def _check_resume(
+    settings: PretrainSettings, facts: dict[str, Any], output_dir: Path, resume_from_checkpoint: bool | str | None
+) -> None:
+    """Refuse to go on with another model, other data, another batch or seed than the run began with."""
+    folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
+    record = folder / SETTINGS_FILE
+    if not resume_from_checkpoint or not record.is_file():
+        return
+    before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
+    pairs = {name: (before[name], now[name]) for name in _SHARED_GROUPS}
+    pairs |= {name: (before["training"].get(name), now["training"].get(name)) for name in _SHARED_TRAINING}
+    shared_facts = ("corpus_fingerprints", "num_processes", "per_device_train_batch_size")
+    pairs |= {name: (before["facts"][name], facts[name]) for name in shared_facts}
+    for name, (old, new) in pairs.items():
+        if old != new:
+            raise ValueError(
+                f"Cannot resume: {name} is {new!r}, but the run in {folder} began with {old!r}. Give the same "
+                "settings, or start anew in another output_dir."
+            )
+
+
+def _build_trainer(
+    settings: PretrainSettings, arguments: Any, model: Any, dataset: Any, loaded: TrainingSeries
+) -> tuple[Any, Any]:
+    """Return the trainer and the weight averaging, or None."""
+    from ..data import PretrainingCollator
+    from .monitors import CollapseMonitor
+    from .trainer import IndexedCollator, IndexedDataset, TimeSeriesTrainer
+    from .weight_averaging import WeightAveragingCallback
+
+    averaging = WeightAveragingCallback() if settings.run.weight_averaging else None
+    trainer = TimeSeriesTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=IndexedDataset(dataset),
+        data_collator=IndexedCollator(PretrainingCollator(settings.data.max_train_length)),
+        callbacks=[] if averaging is None else [averaging],
+        monitors=[CollapseMonitor()] if settings.run.monitor_collapse else [],
+        item_names=loaded.item_names(len(dataset), settings.data.max_train_length),
+        decay_all_parameters=settings.run.decay_all_parameters,
+    )
+    return trainer, averaging
+
+
+def _metrics(history: list[dict[str, Any]], trained: Any, trainer: Any) -> dict[str, float]:
+    """Return the last value of everything that was logged at the steps, the number of steps and the run time."""
+    metrics: dict[str, float] = {}
+    for entry in history:
+        if "loss" in entry:
+            metrics |= {name: value for name, value in entry.items() if name not in ("step", "epoch")}
+    metrics["num_steps"] = trainer.state.global_step
+    metrics["num_parameters"] = sum(parameter.numel() for parameter in trainer.model.parameters())
+    metrics["train_runtime"] = trained.metrics.get("train_runtime", 0.0)
+    return metrics
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

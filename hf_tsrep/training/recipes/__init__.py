@@ -1,0 +1,55 @@
+"""Published hyper-parameters, each value with its source: METHOD/FAMILY.yaml, a family being `ett` of `ett/ETTh1`."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from typing import Any
+
+
+def list_recipes(method: str) -> list[str]:
+    """Return the names of a method's recipes."""
+    folder = resources.files(__name__) / method
+    if not folder.is_dir():
+        return []
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(method: str, name: str) -> dict[str, Any]:
+    """Read a recipe.
+
+    Args:
+        method: Name of the method.
+        name: Name of the recipe, such as "ett".
+
+    Returns:
+        Pre-training fields and their values; see `hf_tsrep.training.pretraining_fields`.
+
+    Raises:
+        ValueError: There is no such recipe; the message names the near matches.
+    """
+    import yaml
+
+    known = list_recipes(method)
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"Method {method!r} has no recipe {name!r}.{hint} Recipes: {', '.join(known) or 'none'}.")
+    text = (resources.files(__name__) / method / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text) or {})
+
+
+def recipe_for_corpus(method: str, corpus: str | None) -> str:
+    """Return the recipe that serves a corpus: that of its family (`ett/ETTh1` -> `ett`), else the method's default.
+
+    Args:
+        method: Name of the method.
+        corpus: Name of the corpus; None, a path or a Hub id gets the default.
+
+    Returns:
+        Name of the recipe.
+    """
+    from ...registry import get_method
+
+    family, slash, _ = (corpus or "").partition("/")
+    return family if slash and family in list_recipes(method) else get_method(method).default_recipe

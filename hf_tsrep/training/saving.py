@@ -1,0 +1,131 @@
+"""The finished model folder: weights, code, config, preprocessing, card, log and picture."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..registry import get_method
+from .arguments import SETTINGS_FILE, PretrainSettings
+from .checkpoints import WEIGHTS_FILE
+from .corpora import TrainingSeries
+from .figures import plot_loss_curve
+
+if TYPE_CHECKING:
+    from .pretraining import PretrainingResult
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "training_log.json"
+FIGURE_FILE = "loss_curve.png"
+_STAGING = ".saving"
+
+
+def save_finished_model(
+    result: PretrainingResult, settings: PretrainSettings, facts: dict[str, Any], loaded: TrainingSeries
+) -> None:
+    """Write the model folder. The weights come last, so that a folder with weights is complete.
+
+    Args:
+        result: Model, metrics and history.
+        settings: What was asked for.
+        facts: What was found out about the run.
+        loaded: The training series.
+    """
+    staging = result.output_dir / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    result.model.save_pretrained(staging)
+    _save_preprocessing(staging, loaded)
+    _write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+    _write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
+    _save_figure(staging, settings, result)
+    _save_card(staging, settings, result, facts, loaded)
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == WEIGHTS_FILE):
+        target = result.output_dir / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    shutil.rmtree(staging)
+
+
+def _save_preprocessing(folder: Path, loaded: TrainingSeries) -> None:
+    """Write preprocessor_config.json with the statistics of the training part, which several corpora may not share."""
+    from ..hub import feature_extractor_of_corpus
+
+    extractors = [feature_extractor_of_corpus(metadata) for metadata in loaded.metadata]
+    if any(one.to_dict() != extractors[0].to_dict() for one in extractors):
+        logger.warning("The corpora are prepared differently; the model folder has no preprocessor_config.json.")
+        return
+    extractors[0].save_pretrained(folder)
+
+
+def _save_figure(folder: Path, settings: PretrainSettings, result: PretrainingResult) -> None:
+    title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: pre-training loss"
+    try:
+        plot_loss_curve(result.history, folder / FIGURE_FILE, title)
+    except ImportError:
+        logger.info("matplotlib is not installed; there is no %s.", FIGURE_FILE)
+    except ValueError as error:
+        logger.warning("There is no %s: %s", FIGURE_FILE, error)
+
+
+def _save_card(
+    folder: Path,
+    settings: PretrainSettings,
+    result: PretrainingResult,
+    facts: dict[str, Any],
+    loaded: TrainingSeries,
+) -> None:
+    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged."""
+    try:
+        from ..hub import build_model_card
+
+        one = len(loaded.metadata) == 1
+        metadata: Any = loaded.metadata[0] if one else {"name": " and ".join(settings.corpus_names)}
+        card = build_model_card(
+            folder,
+            method=settings.method,
+            corpus_metadata=metadata,
+            corpus_fingerprint=facts["corpus_fingerprints"][0] if one else None,
+            training=training_facts(settings, result, facts),
+            figures={"Loss of the pre-training": FIGURE_FILE} if (folder / FIGURE_FILE).is_file() else None,
+        )
+        card.save(folder / "README.md")
+    except Exception:
+        logger.exception("The model card could not be written; the model itself is saved.")
+
+
+def training_facts(settings: PretrainSettings, result: PretrainingResult, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return how the model was trained, in the order of a card: budget, optimiser, data, what came out.
+
+    Args:
+        settings: What was asked for.
+        result: Metrics of the run.
+        facts: What was found out about the run.
+    """
+    plain = settings.to_dict()
+    data = {name: value for name, value in plain["data"].items() if value not in (None, False)}
+    shown = ("loss", "effective_rank", "train_runtime")
+    return {
+        "recipe": f"{settings.method}/{settings.recipe}",
+        "steps": result.metrics["num_steps"],
+        **plain["training"],
+        "per_device_train_batch_size": facts["per_device_train_batch_size"],
+        "num_processes": facts["num_processes"],
+        "weight_averaging": settings.run.weight_averaging,
+        "num_series": facts["num_series"],
+        "num_training_items": facts["num_training_items"],
+        "sequence_length": facts["sequence_length"],
+        **data,
+        **{f"last {name}": result.metrics[name] for name in shown if name in result.metrics},
+        **facts["versions"],
+    }
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

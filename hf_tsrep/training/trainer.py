@@ -1,0 +1,262 @@
+"""`transformers.Trainer` with what pre-training needs besides; everything else is the Trainer's."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .checkpoints import find_last_checkpoint, missing_parts
+from .monitors import CollapseMonitor
+from .weight_averaging import WeightAveragingCallback
+
+logger = logging.getLogger(__name__)
+
+SERIES_INDEX = "series_index"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is NaN or infinite.
+
+    Args:
+        message: Names the step and the series of the batch.
+        step: Number of the optimiser step that was being computed.
+        series_indices: Indices of the batch's items in the dataset.
+    """
+
+    def __init__(self, message: str, step: int, series_indices: Sequence[int]) -> None:
+        super().__init__(message)
+        self.step = step
+        self.series_indices = list(series_indices)
+
+
+class IndexedDataset(Dataset):
+    """A dataset whose items also carry their index, so that a batch can be named.
+
+    Args:
+        dataset: Items are mappings.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], SERIES_INDEX: int(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the items of one batch, which the dataset may read together."""
+        if hasattr(self.dataset, "__getitems__"):
+            items = self.dataset.__getitems__(indices)
+        else:
+            items = [self.dataset[index] for index in indices]
+        return [{**item, SERIES_INDEX: int(index)} for item, index in zip(items, indices, strict=True)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on to a dataset that draws by it."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+class IndexedCollator:
+    """A collator that keeps the indices of an IndexedDataset.
+
+    Args:
+        collator: Collates the items without their indices.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collator = collator
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the collated batch and `series_index` (batch_size,)."""
+        indices = torch.tensor([item[SERIES_INDEX] for item in items])
+        bare = [{name: value for name, value in item.items() if name != SERIES_INDEX} for item in items]
+        batch = self.collator(bare)
+        return {**batch, SERIES_INDEX: indices}
+
+
+class _EpochAndLogCallback(TrainerCallback):
+    """Tells the dataset its epoch, and logs at every checkpoint: a resumed run then averages over the same steps."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(math.floor(state.epoch or 0))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_log = control.should_log or control.should_save
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_log = control.should_log or control.should_save
+
+
+class TimeSeriesTrainer(Trainer):
+    """The Trainer, with the loss's terms and collapse monitors in the log, and a stop at the first non-finite loss.
+
+    A training dataset in an IndexedDataset (and a collator in an IndexedCollator) lets the error name the batch. A
+    WeightAveragingCallback among the callbacks is written into every checkpoint and restored on resume.
+
+    Args:
+        monitors: Asked at every logging step; their measures go into the log.
+        item_names: Name of every item of the training dataset, for error messages.
+        decay_all_parameters: Whether weight decay also applies to biases and normalisation weights.
+        positional: See `transformers.Trainer`.
+        arguments: See `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *positional: Any,
+        monitors: Sequence[CollapseMonitor] = (),
+        item_names: Sequence[str] | None = None,
+        decay_all_parameters: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(*positional, **arguments)
+        self.monitors = list(monitors)
+        self.item_names = item_names
+        self.decay_all_parameters = decay_all_parameters
+        self._terms: dict[str, torch.Tensor] = {}
+        self._num_term_batches = 0
+        self._indices: torch.Tensor | None = None
+        self._batch: dict[str, Any] = {}
+        self.add_callback(_EpochAndLogCallback(self.train_dataset))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *positional: Any, **arguments: Any) -> Any:
+        """Train; see `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the newest whole one of the output folder; where
+                there is none, training starts anew with a warning.
+            positional: See `transformers.Trainer.train`.
+            arguments: See `transformers.Trainer.train`.
+
+        Returns:
+            See `transformers.Trainer.train`.
+
+        Raises:
+            NonFiniteLossError: The loss is NaN or infinite.
+            ValueError: The checkpoint is not whole.
+        """
+        checkpoint = self._resolve_checkpoint(resume_from_checkpoint)
+        for callback in self._averaging():
+            callback.load_checkpoint(checkpoint)
+        self._terms, self._num_term_batches = {}, 0
+        return super().train(checkpoint, *positional, **arguments)
+
+    def _resolve_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        if not resume_from_checkpoint:
+            return None
+        num_processes = self.args.world_size
+        if resume_from_checkpoint is True:
+            checkpoint = find_last_checkpoint(str(self.args.output_dir), num_processes)
+            if checkpoint is None:
+                logger.warning("%s holds no whole checkpoint; training starts anew.", self.args.output_dir)
+            return checkpoint
+        missing = missing_parts(str(resume_from_checkpoint), num_processes)
+        if missing:
+            raise ValueError(f"Cannot resume from {resume_from_checkpoint}: it lacks {', '.join(missing)}.")
+        return str(resume_from_checkpoint)
+
+    def _averaging(self) -> list[WeightAveragingCallback]:
+        return [one for one in self.callback_handler.callbacks if isinstance(one, WeightAveragingCallback)]
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return the names of the parameters that weight decay applies to."""
+        if self.decay_all_parameters:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
+        """Train on one batch; see `transformers.Trainer.training_step`."""
+        self._indices = inputs.get(SERIES_INDEX)
+        inputs = {name: value for name, value in inputs.items() if name != SERIES_INDEX}
+        self._batch = inputs
+        return super().training_step(model, inputs, *arguments, **options)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *arguments: Any, **options: Any
+    ) -> Any:
+        """Compute the loss, keep its terms for the log and stop where it is not finite.
+
+        Raises:
+            NonFiniteLossError: The loss is NaN or infinite; nothing has been changed by this batch.
+        """
+        loss, outputs = super().compute_loss(model, inputs, True, *arguments, **options)
+        if model.training:
+            if not bool(torch.isfinite(loss.detach()).all()):
+                raise self._non_finite(float(loss.detach().mean()))
+            self._keep_terms(outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _keep_terms(self, outputs: Any) -> None:
+        if not isinstance(outputs, Mapping):
+            return
+        for name, value in outputs.items():
+            if name.endswith("_loss") and isinstance(value, torch.Tensor):
+                value = value.detach().float().mean()
+                self._terms[name] = self._terms[name] + value if name in self._terms else value
+        self._num_term_batches += 1
+
+    def _non_finite(self, loss: float) -> NonFiniteLossError:
+        step = self.state.global_step + 1
+        indices = [] if self._indices is None else self._indices.tolist()
+        if indices and self.item_names is not None:
+            batch = "the series " + ", ".join(f"{index} ({self.item_names[index]})" for index in indices)
+        else:
+            batch = (
+                "the series " + ", ".join(map(str, indices)) if indices else "a batch whose dataset names no series"
+            )
+        return NonFiniteLossError(
+            f"The loss is {loss} at step {step} (epoch {self.state.epoch or 0.0:.2f}) on {batch}. Training stopped "
+            "before this batch changed a weight. Look for extreme values in these series, scale them, or lower "
+            "learning_rate.",
+            step,
+            indices,
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the loss's terms and the monitors' measures.
+
+        A term is the mean over the batches since the last log and over the processes; the monitors see the last batch.
+        """
+        if "loss" in logs:
+            logs.update(self._mean_terms())
+            model: Any = self.model
+            if self.is_world_process_zero() and self._batch:
+                for monitor in self.monitors:
+                    logs.update(monitor.measure(model, self._batch, self.state.global_step))
+        super().log(logs, start_time)
+
+    def _mean_terms(self) -> dict[str, float]:
+        if not self._terms or not self._num_term_batches:
+            return {}
+        names = sorted(self._terms)
+        means = torch.stack([self._terms[name] for name in names]) / self._num_term_batches
+        means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0)
+        self._terms, self._num_term_batches = {}, 0
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model; a checkpoint also gets the averaged weights, before the file that makes it whole."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and output_dir is not None and self.args.should_save:
+            for callback in self._averaging():
+                callback.save_checkpoint(output_dir)
