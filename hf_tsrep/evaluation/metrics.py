@@ -130,7 +130,7 @@ def adjusted_rand_index(references: ArrayLike, predictions: ArrayLike) -> float:
     if reference_pairs == 0 and prediction_pairs == 0:
         return 1.0
     numerator = 2.0 * (both_pairs * neither_pairs - reference_pairs * prediction_pairs)
-    return numerator / (
+    return float(numerator) / (
         (both_pairs + reference_pairs) * (reference_pairs + neither_pairs)
         + (both_pairs + prediction_pairs) * (prediction_pairs + neither_pairs)
     )
