@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .forecasting import ridge_forecast as ridge_forecast
     from .protocols import PROTOCOLS as PROTOCOLS
     from .protocols import evaluate as evaluate
+    from .protocols import protocol_settings as protocol_settings
     from .published import published_value as published_value
     from .results import EvaluationResult as EvaluationResult
     from .results import load_results as load_results
@@ -43,7 +44,7 @@ _HOMES = {
     "clustering": ("clustering_metrics", "evaluate_clustering"),
     "evaluate_metrics": ("load_metric",),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
-    "protocols": ("PROTOCOLS", "evaluate"),
+    "protocols": ("PROTOCOLS", "evaluate", "protocol_settings"),
     "published": ("published_value",),
     "results": ("EvaluationResult", "load_results", "make_result", "read_results", "write_results"),
     "results_table": ("results_table",),
