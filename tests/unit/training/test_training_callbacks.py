@@ -1,0 +1,202 @@
+"""Weight averaging, effective rank, the collapse monitor, the loss curve and checkpoint folders."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
+
+from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
+from hf_tsrep.training import CollapseMonitor, WeightAveragingCallback, effective_rank, find_last_checkpoint
+from hf_tsrep.training.checkpoints import check_output_directory, missing_parts
+from hf_tsrep.training.figures import plot_loss_curve, smooth
+
+
+def small_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def disturb(model, step):
+    generator = torch.Generator().manual_seed(step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+
+
+def test_the_mean_is_that_of_torch_bit_by_bit_and_the_plain_mean():
+    model = small_model()
+    reference = AveragedModel(model, avg_fn=get_swa_avg_fn())
+    reference.update_parameters(model)
+    averaging = WeightAveragingCallback()
+    averaging.update(model)
+    snapshots = [torch.cat([parameter.detach().flatten() for parameter in model.parameters()])]
+    for step in range(7):
+        disturb(model, step)
+        averaging.update(model)
+        reference.update_parameters(model)
+        snapshots.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert averaging.num_averaged == 8
+    for name, parameter in reference.module.named_parameters():
+        assert torch.equal(averaging.averaged[name], parameter), name
+    averaging.copy_to(model)
+    flat = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    torch.testing.assert_close(flat, torch.stack(snapshots).mean(dim=0))
+    assert not torch.allclose(flat, torch.stack(snapshots[1:]).mean(dim=0))  # the initial weights count
+
+
+def test_the_mean_of_bfloat16_weights_is_kept_in_float32():
+    model = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    averaging = WeightAveragingCallback()
+    for step in range(400):
+        with torch.no_grad():
+            model.weight.fill_(1.0 if step % 2 else 1.0078125)
+        averaging.update(model)
+    assert averaging.averaged["weight"].dtype == torch.float32
+    assert averaging.averaged["weight"].item() == pytest.approx(1.00390625, abs=1e-5)
+
+
+def test_a_restored_mean_goes_on_bit_by_bit(tmp_path):
+    model, averaging = small_model(), WeightAveragingCallback()
+    for step in range(3):
+        averaging.update(model)
+        disturb(model, step)
+    averaging.save_checkpoint(tmp_path)
+    restored = WeightAveragingCallback()
+    restored.load_checkpoint(tmp_path)
+    restored.on_train_begin(None, None, None, model=model)  # no second first snapshot
+    for one in (averaging, restored):
+        one.on_step_end(None, None, None, model=model)
+    assert restored.num_averaged == averaging.num_averaged == 4
+    assert all(torch.equal(restored.averaged[name], averaging.averaged[name]) for name in averaging.averaged)
+    assert [path.name for path in tmp_path.iterdir()] == ["averaged.safetensors"]
+
+
+def test_averaging_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="without weight averaging"):
+        WeightAveragingCallback().load_checkpoint(tmp_path)
+    with pytest.raises(RuntimeError, match="train first"):
+        WeightAveragingCallback().copy_to(small_model())
+    averaging = WeightAveragingCallback()
+    averaging.update(small_model())
+    with pytest.raises(ValueError, match=r"do not fit.*weight"):
+        averaging.on_train_begin(None, None, None, model=nn.Linear(2, 2))
+
+
+def test_effective_rank_of_known_matrices():
+    assert effective_rank(torch.eye(6)) == pytest.approx(6.0)
+    assert effective_rank(torch.outer(torch.arange(1.0, 9.0), torch.ones(5))) == pytest.approx(1.0)
+    assert effective_rank(torch.zeros(4, 3)) == 0.0
+    assert effective_rank(torch.cat([torch.eye(3), torch.zeros(3, 7)], dim=1)) == pytest.approx(3.0)
+    values = torch.tensor([3.0, 1.0])
+    shares = values / values.sum()
+    assert effective_rank(torch.diag(values)) == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())))
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
+def test_effective_rank_is_that_of_the_singular_values(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    shares = torch.linalg.svdvals(matrix.double())
+    shares = shares / shares.sum()
+    assert effective_rank(matrix) == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())), rel=1e-6)
+
+
+def tiny():
+    torch.manual_seed(0)
+    return TS2VecForPreTraining(
+        TS2VecConfig(num_input_channels=3, hidden_size=8, embedding_size=12, num_hidden_layers=4)
+    )
+
+
+def test_a_collapsed_encoder_is_seen_in_spite_of_dropout_and_warned_of_once(caplog):
+    healthy, collapsed = tiny(), tiny()
+    with torch.no_grad():
+        for parameter in collapsed.model.parameters():
+            parameter.zero_()
+        collapsed.model.blocks[-1].residual_projection.bias.fill_(1.0)
+    inputs = {"past_values": torch.randn(8, 50, 3, generator=torch.Generator().manual_seed(1))}
+    healthy.train()
+    collapsed.train()
+    monitor = CollapseMonitor()
+    before = torch.get_rng_state()
+    measured = monitor.measure(healthy, inputs, 1)
+    assert torch.equal(before, torch.get_rng_state())  # a monitor draws nothing, or a run would depend on it
+    assert healthy.training
+    assert healthy.model.training
+    assert measured["effective_rank"] > 2
+    assert measured["embedding_std_mean"] > measured["embedding_std_min"] > 0
+    with caplog.at_level(logging.WARNING):
+        for step in (7, 8):
+            measured = monitor.measure(collapsed, inputs, step)
+    assert measured["effective_rank"] == pytest.approx(1.0)
+    assert measured["embedding_std_mean"] == pytest.approx(0.0, abs=1e-6)
+    warnings = [record.getMessage() for record in caplog.records if "effective rank" in record.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("Step 7")
+
+
+def test_the_monitor_looks_at_observed_timestamps_only():
+    model, inputs = tiny(), {"past_values": torch.full((2, 30, 3), torch.nan)}
+    assert CollapseMonitor().measure(model, inputs) == {}
+    inputs["past_values"][:, 10:] = torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(1))
+    assert np.isfinite(list(CollapseMonitor().measure(model, inputs).values())).all()
+
+
+def test_smoothing_has_no_bias_and_skips_gaps():
+    np.testing.assert_allclose(smooth(np.full(50, 3.0)), 3.0)
+    gap = np.array([1.0, np.nan, 1.0])
+    np.testing.assert_allclose(smooth(gap), 1.0)
+    noisy = np.random.default_rng(0).normal(size=400)
+    assert smooth(noisy)[200:].std() < 0.5 * noisy.std()
+
+
+def test_the_loss_curve_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    history = [{"loss": 1.0 / step, "temporal_loss": 0.5 / step, "step": step} for step in range(1, 50)]
+    path = plot_loss_curve([*history, {"train_runtime": 1.0, "step": 49}], tmp_path / "curve.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="no loss"):
+        plot_loss_curve([{"train_runtime": 1.0}], tmp_path / "none.png")
+
+
+def whole_checkpoint(folder, step):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).write_bytes(b"x")
+    (checkpoint / "trainer_state.json").write_text("{}")
+    return checkpoint
+
+
+@pytest.mark.parametrize("broken", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_the_newest_whole_checkpoint_is_found(tmp_path, broken):
+    whole_checkpoint(tmp_path, 9)
+    newest = whole_checkpoint(tmp_path, 100)
+    assert find_last_checkpoint(tmp_path) == str(newest)
+    (newest / broken).unlink()
+    assert missing_parts(newest) == [broken]
+    assert find_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_is_not_whole(tmp_path):
+    checkpoint = whole_checkpoint(tmp_path, 5)
+    (checkpoint / "trainer_state.json").write_text('{"epoch": 1.')
+    assert find_last_checkpoint(tmp_path) is None
+    assert missing_parts(checkpoint, num_processes=2) == ["rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"]
+
+
+def test_an_output_folder_is_not_overwritten_by_accident(tmp_path):
+    check_output_directory(tmp_path / "new", resume=False, overwrite=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    check_output_directory(tmp_path, resume=False, overwrite=False)
+    whole_checkpoint(tmp_path, 5)
+    with pytest.raises(FileExistsError, match="1 checkpoints of an unfinished run"):
+        check_output_directory(tmp_path, resume=False, overwrite=False)
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(FileExistsError, match=r"finished model.*resume_from_checkpoint.*overwrite_output_dir"):
+        check_output_directory(tmp_path, resume=False, overwrite=False)
+    check_output_directory(tmp_path, resume=True, overwrite=False)
+    check_output_directory(tmp_path, resume=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -1,0 +1,209 @@
+"""Settings: precedence, unknown fields, wrong types, recipes."""
+
+import dataclasses
+import re
+from importlib import resources
+
+import pytest
+import yaml
+
+from hf_tsrep.registry import METHODS
+from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
+from hf_tsrep.training.arguments import DataSettings, resolve_settings
+from hf_tsrep.training.field_types import coerce
+
+BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
+RECIPES = [(method, recipe) for method in METHODS for recipe in list_recipes(method)]
+
+
+def written(tmp_path, **fields):
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_command_line_goes_before_file_before_recipe_before_defaults(tmp_path):
+    path = written(tmp_path, learning_rate=0.02, hidden_size=32, weight_decay=0.5)
+    settings = resolve_settings({**BASE, "learning-rate": "0.03", "seed": 7}, path)
+    assert settings.training["learning_rate"] == 0.03
+    assert settings.model["hidden_size"] == 32
+    assert settings.training["weight_decay"] == 0.5
+    assert settings.training["seed"] == 7
+    assert settings.model["embedding_size"] == 320  # the recipe
+    assert settings.data.time_features is True  # the recipe
+    assert settings.data.target is None  # the default
+    assert settings.sources["learning_rate"] == "command line"
+    assert settings.sources["hidden_size"] == "file settings.yaml"
+    assert settings.sources["embedding_size"] == "recipe ts2vec/ett"
+    assert "target" not in settings.sources
+
+
+def test_a_file_can_hold_everything_that_is_needed(tmp_path):
+    settings = resolve_settings({}, written(tmp_path, **BASE, recipe="ucr"))
+    assert (settings.method, settings.corpus, settings.recipe) == ("ts2vec", ("ett/ETTh1",), "ucr")
+    assert settings.data.time_features is False
+
+
+@pytest.mark.parametrize(
+    ("field", "near"),
+    [
+        ("lerning_rate", "learning_rate"),
+        ("hiden_size", "hidden_size"),
+        ("scalar", "scaler"),
+        ("max_step", "max_steps"),
+    ],
+)
+def test_an_unknown_field_names_the_near_match_and_the_place(tmp_path, field, near):
+    with pytest.raises(SettingsError, match=rf"{field}.*command line.*{near}"):
+        resolve_settings({**BASE, field: 1})
+    with pytest.raises(SettingsError, match=rf"{field}.*file settings.yaml.*{near}"):
+        resolve_settings(BASE, written(tmp_path, **{field: 1}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("max_steps", "many", "an integer"),
+        ("max_steps", 1.5, "an integer"),
+        ("max_steps", True, "an integer"),
+        ("learning_rate", "fast", "a number"),
+        ("bf16", "maybe", "true or false"),
+        ("bf16", 1, "true or false"),
+        ("hidden_size", [8], "an integer"),
+        ("scaler", 3, "text, or none"),
+        ("value_columns", 3, "a list, or none"),
+        ("lr_scheduler_type", "cosin", "one of linear, cosine"),
+    ],
+)
+def test_a_wrong_type_names_field_value_place_and_expected_type(field, value, expected):
+    with pytest.raises(SettingsError) as caught:
+        resolve_settings({**BASE, field: value})
+    message = str(caught.value)
+    assert field in message
+    assert repr(value) in message
+    assert "command line" in message
+    assert expected in message
+
+
+def test_text_from_a_command_line_becomes_what_it_says():
+    settings = resolve_settings(
+        {**BASE, "learning_rate": "1e-3", "bf16": "true", "max_steps": "12", "target": "OT,HUFL", "scaler": "none"}
+    )
+    assert settings.training["learning_rate"] == 0.001
+    assert settings.training["bf16"] is True
+    assert settings.training["max_steps"] == 12
+    assert isinstance(settings.training["max_steps"], int)
+    assert settings.data.scaler is None
+
+
+def test_number_words_of_yaml_are_numbers():
+    assert coerce("learning_rate", "1e-3", float, "file") == 0.001
+    assert coerce("save_steps", 5, float, "file") == 5.0
+    assert coerce("columns", "a, b", list[str] | None, "file") == ["a", "b"]
+    assert coerce("target", ["a"], str | list[str] | None, "file") == ["a"]
+
+
+@pytest.mark.parametrize("field", ["push_to_hub", "eval_strategy", "num_input_channels", "remove_unused_columns"])
+def test_fields_that_would_do_nothing_are_refused(field):
+    with pytest.raises(SettingsError, match=f"{field}.*cannot be set"):
+        resolve_settings({**BASE, field: True})
+
+
+@pytest.mark.parametrize("field", ["method", "corpus", "output_dir"])
+def test_a_missing_need_is_named(field):
+    with pytest.raises(SettingsError, match=f"{field} is missing"):
+        resolve_settings({name: value for name, value in BASE.items() if name != field})
+
+
+def test_unknown_method_and_recipe_name_near_matches():
+    with pytest.raises(ValueError, match="ts2vec"):
+        resolve_settings({**BASE, "method": "ts2vecc"})
+    with pytest.raises(ValueError, match="Did you mean 'ett'"):
+        resolve_settings({**BASE, "recipe": "etth"})
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n- 2\n")
+    with pytest.raises(SettingsError, match="list"):
+        resolve_settings(BASE, path)
+    with pytest.raises(SettingsError, match=r"absent\.yaml"):
+        resolve_settings(BASE, tmp_path / "absent.yaml")
+
+
+def test_the_budget_given_last_wins_over_the_recipe_or_file(tmp_path):
+    path = written(tmp_path, max_steps=100)
+    settings = resolve_settings({**BASE, "num_train_epochs": 2}, path)
+    assert "max_steps" not in settings.training
+    assert settings.training["num_train_epochs"] == 2.0
+
+
+def test_the_record_holds_no_places_and_no_secrets(tmp_path):
+    settings = resolve_settings(
+        {**BASE, "corpus": str(tmp_path / "mine.csv"), "data_directory": str(tmp_path), "hub_token": "hf_secret"},
+        written(tmp_path, seed=1),
+    )
+    text = str(settings.to_dict())
+    assert str(tmp_path) not in text
+    assert "hf_secret" not in text
+    assert settings.to_dict()["corpus"] == ["mine.csv"]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "recipe"),
+    [
+        ("ett/ETTh1", "ett"),
+        ("ucr/GunPoint", "ucr"),
+        ("uea/Libras", "uea"),
+        ("anomaly/NAB/x", "anomaly"),
+        ("mine.csv", "default"),
+        ("owner/name", "default"),
+        (None, "default"),
+        ("ett", "default"),
+    ],
+)
+def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
+    assert recipe_for_corpus("ts2vec", corpus) == recipe
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_has_its_default_recipe(method):
+    assert METHODS[method].default_recipe in list_recipes(method)
+
+
+@pytest.mark.parametrize(("method", "recipe"), RECIPES)
+def test_every_field_of_a_recipe_is_valid(method, recipe):
+    settings = resolve_settings({"method": method, "corpus": "x", "output_dir": "y", "recipe": recipe})
+    assert set(load_recipe(method, recipe)) <= set(pretraining_fields(method))
+    METHODS[method].config_class(**settings.model)
+
+
+@pytest.mark.parametrize(("method", "recipe"), RECIPES)
+def test_every_value_of_a_recipe_has_its_source(method, recipe):
+    path = resources.files("hf_tsrep.training.recipes") / method / f"{recipe}.yaml"
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.search(r"# Source: \S", line), line
+
+
+def test_the_ett_recipe_is_the_published_one():
+    settings = resolve_settings(BASE)
+    training = settings.training
+    assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.01)
+    assert (training["lr_scheduler_type"], training["max_grad_norm"]) == ("constant", 0.0)
+    assert (training["per_device_train_batch_size"], training["seed"]) == (8, 42)
+    assert training["dataloader_drop_last"] is True
+    assert (settings.model["embedding_size"], settings.data.max_train_length) == (320, 3000)
+    rule = settings.run.published_steps
+    assert rule == {"small_corpus_elements": 100000, "small_corpus_steps": 200, "steps": 600}
+    assert "max_steps" not in training
+
+
+def test_data_settings_are_arguments_of_load_corpus():
+    import inspect
+
+    from hf_tsrep.data import load_corpus
+
+    known = set(inspect.signature(load_corpus).parameters)
+    assert {field.name for field in dataclasses.fields(DataSettings)} - {"max_train_length"} <= known

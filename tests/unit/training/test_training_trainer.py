@@ -1,0 +1,228 @@
+"""TimeSeriesTrainer: terms in the log, the stop at a non-finite loss, decay groups, batches that know their series."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
+from hf_tsrep.data import PretrainingCollator, PretrainingDataset
+from hf_tsrep.training import NonFiniteLossError, TimeSeriesTrainer, WeightAveragingCallback
+from hf_tsrep.training.corpora import TrainingSeries
+from hf_tsrep.training.trainer import IndexedCollator, IndexedDataset
+
+
+def tiny_model(**fields):
+    torch.manual_seed(0)
+    sizes = {"num_input_channels": 2, "hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4}
+    return TS2VecForPreTraining(TS2VecConfig(**{**sizes, **fields}))
+
+
+def some_series(num_series=8, length=24):
+    generator = np.random.default_rng(0)
+    return [generator.normal(size=(length, 2)).astype(np.float32) for _ in range(num_series)]
+
+
+def arguments(folder, **fields):
+    values = {
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 2,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+    return TrainingArguments(output_dir=str(folder), **{**values, **fields})
+
+
+def trainer_of(folder, series, model=None, trainer_options=None, **fields):
+    return TimeSeriesTrainer(
+        model=model or tiny_model(),
+        args=arguments(folder, **fields),
+        train_dataset=IndexedDataset(PretrainingDataset(series)),
+        data_collator=IndexedCollator(PretrainingCollator()),
+        **(trainer_options or {}),
+    )
+
+
+def test_the_log_has_the_terms_of_the_loss(tmp_path):
+    trainer = trainer_of(tmp_path, some_series())
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in logged] == [2, 4]
+    for entry in logged:
+        mean = 0.5 * entry["instance_loss"] + 0.5 * entry["temporal_loss"]
+        assert entry["loss"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_terms_are_means_over_the_interval_and_over_accumulated_batches(tmp_path):
+    steps = trainer_of(tmp_path, some_series(), logging_steps=1)
+    steps.train()
+    interval = trainer_of(tmp_path, some_series(), logging_steps=4)
+    interval.train()
+    each = [entry["temporal_loss"] for entry in steps.state.log_history if "loss" in entry]
+    whole = [entry["temporal_loss"] for entry in interval.state.log_history if "loss" in entry]
+    assert len(each) == 4
+    assert whole == [pytest.approx(np.mean(each), rel=1e-5)]
+    accumulated = trainer_of(tmp_path, some_series(), gradient_accumulation_steps=2, max_steps=2, logging_steps=1)
+    accumulated.train()
+    for entry in [entry for entry in accumulated.state.log_history if "loss" in entry]:
+        assert entry["loss"] == pytest.approx(0.5 * entry["instance_loss"] + 0.5 * entry["temporal_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [1e30, -1e25])
+def test_a_non_finite_loss_stops_before_it_changes_a_weight_and_names_step_and_series(tmp_path, bad):
+    series = some_series()
+    series[5][:] = bad
+    model = tiny_model()
+    before = {}
+
+    class Snapshot(TrainerCallback):
+        def on_step_begin(self, *_, **kwargs):
+            before.update({name: value.clone() for name, value in kwargs["model"].state_dict().items()})
+
+    names = [f"patient_{index}" for index in range(8)]
+    trainer = trainer_of(tmp_path, series, model, {"item_names": names, "callbacks": [Snapshot()]})
+    with pytest.raises(NonFiniteLossError, match=r"step [12] .*5 \(patient_5\)") as caught:
+        trainer.train()
+    assert 5 in caught.value.series_indices
+    assert len(caught.value.series_indices) == 4
+    assert caught.value.step in (1, 2)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_dataset_without_indices_still_names_the_step(tmp_path):
+    series = some_series()
+    series[0][:] = 1e30
+    trainer = TimeSeriesTrainer(
+        model=tiny_model(),
+        args=arguments(tmp_path, per_device_train_batch_size=8),
+        train_dataset=PretrainingDataset(series),
+        data_collator=PretrainingCollator(),
+    )
+    with pytest.raises(NonFiniteLossError, match="step 1 .*names no series"):
+        trainer.train()
+
+
+def test_decay_can_apply_to_biases_as_in_the_published_optimiser(tmp_path):
+    trainer = trainer_of(tmp_path, some_series())
+    every = {name for name, _ in trainer.model.named_parameters()}
+    chosen = set(trainer.get_decay_parameter_names(trainer.model))
+    assert {name for name in every if name.endswith("bias")} == every - chosen
+    trainer.decay_all_parameters = True
+    assert set(trainer.get_decay_parameter_names(trainer.model)) == every
+
+
+def test_the_dataset_is_told_every_epoch(tmp_path):
+    told = []
+
+    class Told(Dataset):
+        def __init__(self):
+            self.pieces = PretrainingDataset(some_series())
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return self.pieces[index]
+
+        def set_epoch(self, epoch):
+            told.append(epoch)
+
+    trainer = TimeSeriesTrainer(
+        model=tiny_model(),
+        args=arguments(tmp_path, max_steps=6),
+        train_dataset=Told(),
+        data_collator=PretrainingCollator(),
+    )
+    trainer.train()
+    assert sorted(set(told)) == [0, 1, 2]
+    assert told == sorted(told)
+
+
+def test_items_and_batches_carry_their_indices():
+    dataset = IndexedDataset(PretrainingDataset(some_series()))
+    items = dataset.__getitems__([6, 2])
+    batch = IndexedCollator(PretrainingCollator())(items)
+    assert batch["series_index"].tolist() == [6, 2]
+    assert torch.equal(batch["past_values"][1], dataset[2]["past_values"])
+    assert dataset[2]["series_index"] == 2
+
+
+def test_pieces_of_long_series_are_named():
+    series = some_series(3, 40)
+    loaded = TrainingSeries(series, ["a", "b", "c"], [], [])
+    assert loaded.item_names(3, None) == ["a", "b", "c"]
+    assert loaded.num_elements == 3 * 40 * 2
+    names = loaded.item_names(6, 20)
+    assert names[:4] == ["a, piece 1 of 2", "b, piece 1 of 2", "c, piece 1 of 2", "a, piece 2 of 2"]
+    assert loaded.item_names(5, 20)[4] == "piece 4"  # one empty piece was left out
+    dataset = PretrainingDataset(series, 20)
+    assert torch.equal(dataset[names.index("b, piece 2 of 2")]["past_values"], torch.from_numpy(series[1][20:]))
+
+
+def test_the_plain_trainer_trains_the_model(tmp_path):
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    trainer = Trainer(
+        model=model,
+        args=arguments(tmp_path, remove_unused_columns=True, logging_steps=1),
+        train_dataset=PretrainingDataset(some_series()),
+        data_collator=PretrainingCollator(),
+    )
+    trainer.train()
+    assert all(np.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    assert all(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+def test_bfloat16_and_gradient_accumulation_train(tmp_path):
+    averaging = WeightAveragingCallback()
+    trainer = trainer_of(
+        tmp_path,
+        some_series(16),
+        trainer_options={"callbacks": [averaging]},
+        bf16=True,
+        gradient_accumulation_steps=2,
+        max_steps=3,
+        logging_steps=1,
+    )
+    trainer.train()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 3
+    assert np.isfinite(logged).all()
+    assert averaging.num_averaged == 4  # one snapshot an optimiser step, not one a batch
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
+    """Two batches accumulated give the step of their mean gradient: SGD moves by it exactly."""
+    series = some_series(4)
+    options = {"mask_mode": "all_true", "output_dropout": 0.0}
+    model, reference = tiny_model(**options), tiny_model(**options)
+    trainer = trainer_of(
+        tmp_path,
+        series,
+        model,
+        optim="sgd",
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=2,
+        max_steps=1,
+        train_sampling_strategy="sequential",
+    )
+    drawn = []
+    original = model._draw
+    model._draw = lambda *given: drawn.append(original(*given)) or drawn[-1]
+    trainer.train()
+    reference.train()
+    for views, rows in zip(drawn, (series[:2], series[2:]), strict=True):
+        (reference(torch.from_numpy(np.stack(rows)), views=views).loss / 2).backward()
+    for (name, trained), parameter in zip(model.named_parameters(), reference.parameters(), strict=True):
+        expected = parameter.detach() - 0.1 * parameter.grad
+        torch.testing.assert_close(trained.detach(), expected, rtol=1e-5, atol=1e-6, msg=name)
