@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 UNSAFE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
 SECRET_FILES = re.compile(r"(^\.env|^\.netrc|^token$|^id_[a-z0-9]+$|\.pem$|\.key$)")
 IGNORED_FOLDERS = frozenset({".git", ".cache", "__pycache__", ".ipynb_checkpoints"})
+_SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 _CARD_KEYS = ("library_name", "license", "pipeline_tag")
 
 
@@ -101,7 +102,8 @@ def check_model_folder(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
-    faults = [*_config_faults(folder), *_weight_faults(folder), *_card_faults(folder), *_unsafe_files(folder)]
+    checks = (_config_faults, _code_faults, _weight_faults, _card_faults, _unsafe_files)
+    faults = [fault for check in checks for fault in check(folder)]
     if faults:
         listing = "\n".join(f"- {fault}" for fault in faults)
         raise IncompleteModelError(f"{folder} cannot be published:\n{listing}")
@@ -124,6 +126,13 @@ def _config_faults(folder: Path) -> Iterator[str]:
             module = f"{str(reference).split('.', 1)[0]}.py"
             if "--" not in str(reference) and not (folder / module).is_file():
                 yield f"{module} is missing, the code that {name} names for {auto_class}; save with save_pretrained."
+
+
+def _code_faults(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.py")):
+        for sibling in sorted(set(_SIBLING_IMPORT.findall(path.read_text(encoding="utf-8")))):
+            if not (folder / f"{sibling}.py").is_file():
+                yield f"{sibling}.py is missing, which {path.name} imports; save with save_pretrained."
 
 
 def _weight_faults(folder: Path) -> Iterator[str]:

@@ -33,6 +33,10 @@ def test_a_complete_folder_passes(folder):
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
         (lambda folder: (folder / "modeling_ts2vec.py").unlink(), "modeling_ts2vec.py is missing, the code"),
+        (
+            lambda folder: (folder / "layers_masking.py").unlink(),
+            "layers_masking.py is missing, which modeling_ts2vec.py",
+        ),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors, the weights, is missing"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"version https"), "model.safetensors is damaged"),
         (
