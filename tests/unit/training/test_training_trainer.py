@@ -104,7 +104,7 @@ def test_a_dataset_without_indices_still_names_the_step(tmp_path):
         train_dataset=PretrainingDataset(series),
         data_collator=PretrainingCollator(),
     )
-    with pytest.raises(NonFiniteLossError, match="step 1 .*names no series"):
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*names no series"):
         trainer.train()
 
 

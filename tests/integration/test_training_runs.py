@@ -1,0 +1,252 @@
+"""Whole pre-trainings: the model folder, killed and resumed runs, and two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_tsrep.training import SettingsError, pretrain
+
+TINY = {"hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4, "disable_tqdm": True, "use_cpu": True}
+ROOT = Path(__file__).resolve().parents[2]
+
+# Arguments: a JSON of the arguments of pretrain, and where to be killed by SIGKILL: after a step or while saving.
+PROGRAM = """
+import json, os, signal, sys
+from hf_tsrep.training import pretrain
+from hf_tsrep.training.weight_averaging import WeightAveragingCallback
+
+given, moment, number = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+original = getattr(WeightAveragingCallback, moment) if moment != "never" else None
+
+def killed(self, *arguments, **options):
+    if moment == "on_step_end" and arguments[1].global_step == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, *arguments, **options)
+    if moment == "save_checkpoint" and str(arguments[0]).endswith(f"checkpoint-{number}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if original is not None:
+    setattr(WeightAveragingCallback, moment, killed)
+pretrain(**given)
+"""
+
+
+def start(given, moment="never", number=0, num_processes=1):
+    """Run PROGRAM in processes of its own and return the exit status."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    program = Path(given["output_dir"]).parent / "program.py"
+    program.write_text(PROGRAM)
+    launcher = [sys.executable]
+    if num_processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    command = [*launcher, str(program), json.dumps(given), moment, str(number)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    if finished.returncode not in (0, -9):
+        pytest.fail(f"exit status {finished.returncode}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}")
+    return finished.returncode
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """21 series of two channels, of unequal lengths and with missing values, as a CSV."""
+    generator = np.random.default_rng(0)
+    lines = ["item,date,first,second"]
+    for item in range(21):
+        length = 36 if item == 0 else int(generator.integers(24, 36))
+        values = np.cumsum(generator.normal(size=(length, 2)), axis=0)
+        for step, (first, second) in enumerate(values):
+            missing = item % 4 == 1 and step in (5, 6)
+            date = np.datetime64("2024-01-01T00:00") + np.timedelta64(step, "h")
+            lines.append(f"item_{item},{date},{'' if missing else f'{first:.4f}'},{second:.4f}")
+    path = tmp_path_factory.mktemp("corpus") / "series.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def given_for(corpus, output_dir, **fields):
+    common = {"method": "ts2vec", "corpus": corpus, "output_dir": str(output_dir), "item_column": "item", **TINY}
+    return {**common, **fields}
+
+
+def losses(output_dir):
+    history = json.loads((Path(output_dir) / "training_log.json").read_text())["history"]
+    names = ("step", "loss", "grad_norm", "instance_loss", "temporal_loss", "effective_rank")
+    return [{name: entry[name] for name in names} for entry in history if "loss" in entry]
+
+
+def assert_equal_files(first, second):
+    first, second = load_file(first), load_file(second)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
+    """10 steps an epoch: checkpoint 5 is inside an epoch, checkpoint 10 at its end.
+
+    Killed after step 7, while checkpoint 10 was written, and after step 12. The windows of long series are random too,
+    because of max_train_length.
+    """
+    fields = {
+        "max_steps": 16,
+        "save_steps": 5,
+        "logging_steps": 3,
+        "per_device_train_batch_size": 2,
+        "max_train_length": 30,
+    }
+    whole = given_for(corpus, tmp_path / "whole", **fields)
+    killed = given_for(corpus, tmp_path / "killed", **fields)
+    assert start(whole) == 0
+    assert start(killed, "on_step_end", 7) == -9
+    killed["resume_from_checkpoint"] = True
+    assert start(killed, "save_checkpoint", 10) == -9
+    assert not (tmp_path / "killed" / "checkpoint-10" / "trainer_state.json").exists()
+    assert start(killed, "on_step_end", 12) == -9
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert start(killed) == 0
+
+    assert [entry["step"] for entry in losses(tmp_path / "whole")] == [3, 5, 6, 9, 10, 12, 15, 16]
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for name in ("model.safetensors", "checkpoint-16/model.safetensors", "checkpoint-16/averaged.safetensors"):
+        assert_equal_files(tmp_path / "killed" / name, tmp_path / "whole" / name)
+    averaged = load_file(tmp_path / "whole" / "checkpoint-16" / "averaged.safetensors")
+    final = load_file(tmp_path / "whole" / "model.safetensors")
+    raw = load_file(tmp_path / "whole" / "checkpoint-16" / "model.safetensors")
+    assert all(torch.equal(final[name], averaged[name]) for name in final)
+    assert not any(torch.equal(final[name], raw[name]) for name in final)
+
+
+def test_two_processes_are_one_process_on_the_global_batch(corpus, tmp_path):
+    fields = {
+        "max_steps": 6,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "output_dropout": 0.0,
+        "learning_rate": 0.003,
+        "monitor_collapse": False,
+    }
+    one = given_for(corpus, tmp_path / "one", per_device_train_batch_size=4, **fields)
+    two = given_for(corpus, tmp_path / "two", per_device_train_batch_size=2, **fields)
+    assert start(one) == 0
+    assert start(two, num_processes=2) == 0
+    facts = [json.loads((tmp_path / name / "pretraining.json").read_text())["facts"] for name in ("one", "two")]
+    assert [one["num_processes"] for one in facts] == [1, 2]
+
+    logs = [json.loads((tmp_path / name / "training_log.json").read_text())["history"] for name in ("one", "two")]
+    compared = 0
+    for alone, shared in zip(*logs, strict=True):
+        if "loss" not in alone:
+            continue
+        compared += 1
+        for name in ("loss", "grad_norm", "instance_loss", "temporal_loss"):
+            assert shared[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-5), (alone["step"], name)
+    assert compared == 6
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    fields = {"max_steps": 4, "save_steps": 2, "logging_steps": 1, "save_total_limit": 1}
+    return pretrain(**given_for(corpus, folder, **fields))
+
+
+def test_the_folder_is_a_complete_model(trained):
+    from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+
+    folder = trained.output_dir
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "modeling_ts2vec.py", "preprocessor_config.json"} <= names
+    assert {"README.md", "training_log.json", "pretraining.json", "checkpoint-4"} <= names
+    assert not any(name.startswith(".") for name in names)
+    assert "checkpoint-2" not in names
+    series = np.random.default_rng(1).normal(size=(3, 20, 2)).astype(np.float32)
+    expected = trained.model.encode(series)
+    for auto_class in (AutoModel, AutoModelForPreTraining):
+        model, info = auto_class.from_pretrained(folder, output_loading_info=True)
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        np.testing.assert_array_equal(model.encode(series), expected)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    assert (extractor.num_channels, extractor.channel_names) == (2, ["first", "second"])
+    assert extractor.scale is not None
+    card = (folder / "README.md").read_text()
+    assert "series" in card
+    assert str(folder.parent) not in card
+    assert str(folder.parent) not in (folder / "pretraining.json").read_text()
+
+
+def test_the_result_tells_what_was_logged(trained):
+    assert trained.metrics["num_steps"] == 4
+    assert {"loss", "instance_loss", "temporal_loss", "effective_rank", "embedding_std_min"} <= set(trained.metrics)
+    assert [entry["step"] for entry in trained.history if "loss" in entry] == [1, 2, 3, 4]
+    log = json.loads((trained.output_dir / "training_log.json").read_text())
+    assert log["history"] == trained.history
+
+
+def test_a_finished_folder_is_not_trained_into_again(trained, corpus):
+    with pytest.raises(FileExistsError, match="finished model"):
+        pretrain(**given_for(corpus, trained.output_dir, max_steps=4))
+
+
+def test_a_finished_run_can_be_continued_and_another_cannot_take_its_place(trained, corpus):
+    fields = {"save_steps": 2, "logging_steps": 1, "save_total_limit": 1, "resume_from_checkpoint": True}
+    with pytest.raises(ValueError, match=r"Cannot resume: model .*hidden_size"):
+        pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **{**fields, "hidden_size": 16}))
+    longer = pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **fields))
+    assert [entry["step"] for entry in longer.history if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    assert longer.history[:4] == trained.history[:4]
+
+
+def test_corpora_are_joined_where_their_channels_agree(corpus, tmp_path):
+    dates = [f"2024-01-{day:02d}" for day in range(1, 29)]
+    (tmp_path / "one.csv").write_text("date,a\n" + "\n".join(f"{date},{date[-2:]}" for date in dates) + "\n")
+    (tmp_path / "two.csv").write_text("date,a,b\n" + "\n".join(f"{date},{date[-2:]},1" for date in dates) + "\n")
+    unequal = given_for([str(tmp_path / "two.csv"), str(tmp_path / "one.csv")], tmp_path / "out", item_column=None)
+    with pytest.raises(ValueError, match=r"one\.csv has 1 channels, but two\.csv has 2"):
+        pretrain(**unequal)
+    result = pretrain(**given_for([corpus, corpus], tmp_path / "out", max_steps=1, save_strategy="no"))
+    facts = json.loads((result.output_dir / "pretraining.json").read_text())["facts"]
+    assert facts["num_series"] == 42
+    assert facts["per_device_train_batch_size"] == 8
+
+
+def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
+    from datasets import Array2D, Dataset, DatasetDict, Features, Value
+
+    from hf_tsrep.training.pretraining import _choose_budget, _fit_batch, _training_arguments, resolve_settings
+
+    features = Features({"series": Array2D((None, 1), "float32"), "item_id": Value("string")})
+    rows = {"series": [np.ones((20, 1), np.float32) * np.arange(20)[:, None]] * 3, "item_id": ["a", "b", "c"]}
+    given = DatasetDict(train=Dataset.from_dict(rows, features=features))
+    base = {"method": "ts2vec", "corpus": given, "output_dir": str(tmp_path / "out"), **TINY}
+    result = pretrain(**base, max_steps=1, save_strategy="no")
+    facts = json.loads((result.output_dir / "pretraining.json").read_text())["facts"]
+    assert (facts["per_device_train_batch_size"], facts["max_steps"], facts["num_elements"]) == (3, 1, 60)
+
+    settings = resolve_settings({**base, "corpus": "ett/ETTh1"})
+    for num_elements, expected in ((100_000, 200), (100_001, 600)):
+        arguments = _training_arguments(settings)
+        _choose_budget(arguments, settings, num_elements)
+        assert arguments.max_steps == expected
+    with pytest.raises(SettingsError, match="cannot feed"):
+        _fit_batch(arguments, 0)
+
+
+def test_an_unknown_field_of_pretrain_names_the_near_match(corpus, tmp_path):
+    with pytest.raises(SettingsError, match=r"'learning_rat' \(arguments\).*'learning_rate'"):
+        pretrain("ts2vec", corpus, tmp_path, learning_rat=0.1)
