@@ -9,7 +9,7 @@ from hf_tsrep.data import preparation
 from hf_tsrep.hub.conversion_ts2vec import convert_ts2vec_state_dict
 from hf_tsrep.modeling.losses_hierarchical_contrast import contrast_level, hierarchical_contrastive_loss
 from hf_tsrep.modeling.modeling_ts2vec import TS2VecViews
-from hf_tsrep.training.weight_averaging import RunningAverage
+from hf_tsrep.training.weight_averaging import WeightAveragingCallback
 
 
 def official_parameters(fixture, prefix=""):
@@ -144,7 +144,8 @@ def check_fit(fixture):
     inputs, settings = fixture.inputs, fixture.config["model"]
     model.config.temporal_unit = settings["temporal_unit"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"])
-    average = RunningAverage(model)
+    average = WeightAveragingCallback()
+    average.update(model)
     losses = []
     for step in range(fixture.config["n_iters"]):
         loss = model(inputs["train_data"][inputs["batch_index"][step]], views=_stored_views(inputs, step)).loss
@@ -158,8 +159,8 @@ def check_fit(fixture):
         average.update(model)
         losses.append(loss.item())
     fixture.check("loss", torch.tensor(losses))
-    fixture.check("n_averaged", torch.tensor(average.num_snapshots))
-    averaged = {name.removeprefix("model."): value for name, value in average.parameters.items()}
+    fixture.check("n_averaged", torch.tensor(average.num_averaged))
+    averaged = {name.removeprefix("model."): value for name, value in average.averaged.items()}
     for prefix, state in (("net.", dict(model.model.named_parameters())), ("swa.", averaged)):
         for name, value in _official_names(fixture, state).items():
             fixture.check(prefix + name, value, STEPPED_PARAMETER_TOLERANCE)

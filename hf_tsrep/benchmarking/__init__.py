@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` measures: our code and a plain implementation of the same equations, in one run."""

@@ -1,0 +1,104 @@
+"""Run cases in processes of their own, ours and the plain one in turn, and put the medians beside each other."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def run_in_child(case: str, plain: bool, num_threads: int) -> dict[str, Any]:
+    """Measure one case once.
+
+    Args:
+        case: Name in CASES.
+        plain: Whether the plain implementation is measured.
+        num_threads: Threads of torch.
+
+    Returns:
+        "seconds", "peak_mib" of the whole process, and "sample", some of the computed numbers.
+    """
+    arguments = [sys.executable, "-m", "hf_tsrep.benchmarking.measure", case, str(int(plain)), str(num_threads)]
+    finished = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+def compare(case: str, repeats: int, num_threads: int) -> dict[str, Any]:
+    """Measure both sides of a case in turn.
+
+    Args:
+        case: Name in CASES.
+        repeats: Number of runs of each side.
+        num_threads: Threads of torch.
+
+    Returns:
+        Medians of seconds and peak memory of both sides, their ratio, the spread of our seconds, and the largest difference of what
+        they computed.
+    """
+    runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for _ in range(repeats):
+        for plain in (False, True):
+            runs[plain].append(run_in_child(case, plain, num_threads))
+    seconds = {plain: statistics.median(run["seconds"] for run in runs[plain]) for plain in runs}
+    peak = {plain: statistics.median(run["peak_mib"] for run in runs[plain]) for plain in runs}
+    ours, theirs = (np.asarray(runs[plain][0]["sample"]) for plain in (False, True))
+    return {
+        "case": case,
+        "seconds": seconds[False],
+        "seconds_range": [min(run["seconds"] for run in runs[False]), max(run["seconds"] for run in runs[False])],
+        "plain_seconds": seconds[True],
+        "times_faster": seconds[True] / seconds[False],
+        "peak_mib": peak[False],
+        "plain_peak_mib": peak[True],
+        "largest_difference": float(np.abs(ours - theirs).max()),
+    }
+
+
+def matrix_product_rate() -> float:
+    """Return the machine's best rate of float32 matrix products, in operations a second."""
+    import torch
+
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    rates = []
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        rates.append(2 * 1024**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Render comparisons as Markdown."""
+    lines = [
+        "| case | ours, s | plain, s | times faster | ours, peak MiB | plain, peak MiB | largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['case']} | {row['seconds']:.3f} | {row['plain_seconds']:.3f} | {row['times_faster']:.1f} | "
+            f"{row['peak_mib']:.0f} | {row['plain_peak_mib']:.0f} | {row['largest_difference']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def _child() -> None:
+    import torch
+
+    from .cases import CASES
+
+    case, plain, num_threads = sys.argv[1], sys.argv[2] == "1", int(sys.argv[3])
+    torch.set_num_threads(num_threads)
+    result = CASES[case](plain)
+    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    _child()
