@@ -1,0 +1,1 @@
+"""The command line, `hf-tsrep`: one file a command; what is heavy is imported when a command runs."""

@@ -1,0 +1,108 @@
+"""What several commands share: free fields, and the options of tables."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+# typer >= 0.26 brings its own copy of click; the base classes of its errors are found where it keeps them.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+_NUMBER = re.compile(r"-(\d|\.\d|inf)")
+
+ItemColumn = Annotated[str | None, typer.Option(help="Table: the column that tells series apart (long form).")]
+TimestampColumn = Annotated[str | None, typer.Option(help="Table: the column of dates; found by itself.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Table: one class an item, or 0/1 a step.")]
+ValueColumns = Annotated[
+    str | None, typer.Option(help="Table: the columns to read as channels, with commas; default all others.")
+]
+OneSeriesPerColumn = Annotated[bool, typer.Option("--one-series-per-column", help="Table: each column is a series.")]
+DataDirectory = Annotated[str | None, typer.Option(help="Where known corpora lie; default HF_TSREP_DATA.")]
+Model = Annotated[str, typer.Option(help="Folder of a model, or its id on the Hub.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the code of a repository whose method hf_tsrep does not have.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default cuda where there is one.")]
+
+
+def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read `--name value`, `--name=value`, `--name` (true) and `--no-name` (false); a repeated name makes a list.
+
+    Args:
+        arguments: What a command did not know.
+
+    Returns:
+        Text, truth values or lists of text by name, with underscores.
+
+    Raises:
+        UsageError: An argument is no option.
+    """
+    fields: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--") or len(token) < 3:
+            raise UsageError(f"Unexpected argument {token!r}; fields are given as --name value.")
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("-", "_")
+        parsed: Any = value
+        if not equals:
+            has_value = bool(rest) and (not rest[0].startswith("-") or _NUMBER.match(rest[0]))
+            parsed = rest.pop(0) if has_value else True
+        if parsed is True and name.startswith("no_"):
+            name, parsed = name.removeprefix("no_"), False
+        if name in fields:
+            before = fields[name] if isinstance(fields[name], list) else [fields[name]]
+            parsed = [*before, parsed]
+        fields[name] = parsed
+    return fields
+
+
+def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse an option that is not known.
+
+    Raises:
+        UsageError: The message names the near matches.
+    """
+    spelled = sorted({name.replace("_", "-") for name in known})
+    for name in names:
+        option = name.replace("_", "-")
+        if option in spelled:
+            continue
+        near = difflib.get_close_matches(option, spelled, n=3, cutoff=0.6)
+        hint = f" Did you mean {' or '.join('--' + one for one in near)}?" if near else ""
+        raise UsageError(f"Unknown option --{option} for {what}.{hint}")
+
+
+def split_at_commas(text: str | None) -> list[str] | None:
+    """Return the parts of `a,b,c`; None of None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_value(value: Any, *, is_list: bool) -> Any:
+    """Return the number, truth value, None or text that a word on the command line means.
+
+    Args:
+        value: Text, or what parse_fields makes of it.
+        is_list: Whether a list is expected; parts are separated by commas.
+    """
+    if is_list:
+        parts = value if isinstance(value, list) else str(value).split(",")
+        return [read_value(part, is_list=False) for part in parts]
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    words: dict[str, Any] = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

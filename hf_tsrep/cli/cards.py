@@ -1,0 +1,43 @@
+"""The results in the card of a local model folder, brought up to date; the rest of the card stays as it is."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_RESULTS = re.compile(r"^## Results\n.*?(?=^## |\Z)", flags=re.MULTILINE | re.DOTALL)
+
+
+def refresh_results(folder: Path) -> Path | None:
+    """Write the results of results.json into README.md: its section of results, and what the Hub reads in its header.
+
+    Args:
+        folder: Model folder.
+
+    Returns:
+        The card, or None where the folder has no card with results and none was written.
+    """
+    from huggingface_hub import ModelCard
+
+    from ..hub import build_model_card
+
+    path = folder / "README.md"
+    new = build_model_card(folder)
+    if not path.is_file():
+        new.save(path)
+        return path
+    old: Any = ModelCard.load(path)
+    section = _RESULTS.search(new.text)
+    if section is None or not _RESULTS.search(old.text):
+        logger.warning("%s has no section of results; it stays as it is.", path)
+        return None
+    old.text = _RESULTS.sub(lambda _: section.group(), old.text, count=1)
+    data: Any = new.data
+    old.data.model_name = old.data.model_name or data.model_name
+    old.data.eval_results = data.eval_results
+    old.save(path)
+    return path

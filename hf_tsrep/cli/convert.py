@@ -1,0 +1,42 @@
+"""`hf-tsrep convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def convert_command(
+    method: Annotated[str, typer.Argument(help="Method of the checkpoint, such as ts2vec.")],
+    checkpoint: Annotated[Path, typer.Option(help="State dict of the official code: .safetensors, .pkl, .pt, ...")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write.")],
+    hyperparameters: Annotated[
+        Path | None, typer.Option(help="JSON or YAML file of the official code's arguments.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
+) -> None:
+    """Turn a checkpoint of an official implementation into a model folder; no code of the file is run."""
+    from hf_tsrep.hub import convert_checkpoint
+
+    folder = convert_checkpoint(
+        method,
+        checkpoint,
+        output_dir,
+        hyperparameters=_read_mapping(hyperparameters) if hyperparameters else None,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{folder}: converted from {checkpoint.name}")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is neither JSON nor YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path} holds a {type(loaded).__name__}; expected names and values.")
+    return loaded

@@ -1,0 +1,20 @@
+"""`hf-tsrep demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo_command(
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder to write; what an earlier demo left there is replaced.")
+    ] = Path("demo"),
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default as published.")] = None,
+) -> None:
+    """Train, encode, evaluate, save and reload TS2Vec on a real problem that needs no download."""
+    from hf_tsrep.demo import run_demo
+
+    run_demo(output_dir, max_steps=max_steps)

@@ -1,0 +1,124 @@
+"""Embeddings as files: one row an embedding, with what it belongs to and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+SUFFIXES = (".npz", ".parquet", ".npy", ".csv")
+PROVENANCE = "provenance"
+
+
+@dataclass
+class EmbeddingTable:
+    """Embeddings and what they belong to.
+
+    Args:
+        embeddings: (rows, embedding_size) float32.
+        columns: What describes a row, each (rows,): item_id, split, and where they exist label, step, timestamp,
+            window_start, window_end (exclusive).
+        provenance: Where the numbers come from, in plain JSON types.
+    """
+
+    embeddings: np.ndarray
+    columns: dict[str, np.ndarray]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place that cannot be written, before anything is computed.
+
+    Raises:
+        ValueError: The suffix is unknown.
+        FileNotFoundError: The folder does not exist.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--output {path}: the suffix says the format; choose one of {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--output {path}: the folder {path.parent} does not exist.")
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file.")
+
+
+def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
+    """Write embeddings; a reader never sees half a file.
+
+    .npz holds `embeddings`, one array a column, and `provenance` as JSON text. .parquet has a column `embedding` of
+    lists, and the provenance in the metadata of its schema. .csv has columns `embedding_0`, ... and .npy the
+    embeddings alone; both get a neighbour FILE.json with the provenance (and for .npy the columns).
+
+    Args:
+        path: The file; its suffix says the format.
+        table: What to write.
+
+    Returns:
+        The files written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        arrays = {
+            "embeddings": table.embeddings,
+            **table.columns,
+            PROVENANCE: np.asarray(json.dumps(table.provenance)),
+        }
+        _replace(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        return [path]
+    if suffix == ".parquet":
+        _replace(path, lambda file: _write_parquet(file, table))
+        return [path]
+    neighbour = path.with_name(path.name + ".json")
+    described: dict[str, Any] = {PROVENANCE: table.provenance}
+    if suffix == ".npy":
+        described["columns"] = {name: _plain(values) for name, values in table.columns.items()}
+    _replace(neighbour, lambda file: file.write((json.dumps(described, indent=1) + "\n").encode()))
+    if suffix == ".npy":
+        _replace(path, lambda file: np.save(file, table.embeddings))
+    else:
+        _replace(path, lambda file: _write_csv(file, table))
+    return [path, neighbour]
+
+
+def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _plain(values: np.ndarray) -> list[Any]:
+    return [str(one) for one in values] if values.dtype.kind == "M" else values.tolist()
+
+
+def _write_parquet(file: IO[bytes], table: EmbeddingTable) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = pa.array(np.ascontiguousarray(table.embeddings).reshape(-1))
+    columns = {name: pa.array(values) for name, values in table.columns.items()}
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, table.embeddings.shape[1])
+    written = pa.table(columns).replace_schema_metadata({PROVENANCE: json.dumps(table.provenance)})
+    pq.write_table(written, file)
+
+
+def _write_csv(file: IO[bytes], table: EmbeddingTable) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    columns = {name: pa.array(values) for name, values in table.columns.items()}
+    width = range(table.embeddings.shape[1])
+    columns |= {f"embedding_{index}": pa.array(np.ascontiguousarray(table.embeddings[:, index])) for index in width}
+    csv.write_csv(pa.table(columns), file, csv.WriteOptions(quoting_style="needed"))

@@ -1,0 +1,252 @@
+"""`hf-tsrep encode`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from .arguments import (
+    DataDirectory,
+    Device,
+    ItemColumn,
+    LabelColumn,
+    Model,
+    OneSeriesPerColumn,
+    Revision,
+    TimestampColumn,
+    TrustRemoteCode,
+    ValueColumns,
+    split_at_commas,
+)
+from .embedding_files import EmbeddingTable, check_output, write_embeddings
+from .models import OpenedModel, open_model, weights_fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+def encode_command(
+    context: typer.Context,
+    model: Model,
+    input: Annotated[str, typer.Option(help="File, folder, known name or Hub id of a corpus.")],
+    output: Annotated[Path, typer.Option(help="File to write: .npz, .parquet, .npy or .csv.")],
+    level: Annotated[str, typer.Option(help="One embedding per instance (series), timestamp or window.")] = "instance",
+    window_length: Annotated[int | None, typer.Option(help="Steps to look at; default the whole series.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Steps by which the window moves on.")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="The window ends with the steps that it encodes.")] = False,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="max, mean or last; for timestamps a number of steps or multiscale. Default the model's."),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Embeddings of length 1.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Series or windows in one forward pass.")] = 32,
+    splits: Annotated[str | None, typer.Option(help="Splits to encode, with commas; default all.")] = None,
+    device: Device = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    data_directory: DataDirectory = None,
+    item_column: ItemColumn = None,
+    timestamp_column: TimestampColumn = None,
+    label_column: LabelColumn = None,
+    value_columns: ValueColumns = None,
+    one_series_per_column: OneSeriesPerColumn = False,
+) -> None:
+    """Turn series into embeddings; raw values are prepared by the feature extractor that is saved beside the model."""
+    from hf_tsrep.data import load_corpus
+
+    check_output(output)
+    opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
+    given: dict[str, Any] = {
+        "item_column": item_column,
+        "timestamp_column": timestamp_column,
+        "label_column": label_column,
+        "value_columns": split_at_commas(value_columns),
+        "one_series_per_column": one_series_per_column or None,
+    }
+    reading = {**opened.reading_of(input), **{name: value for name, value in given.items() if value is not None}}
+    reading |= {"split": "none", "target": None}
+    corpus = load_corpus(input, data_directory=data_directory, **reading)
+    settings: dict[str, Any] = {
+        "level": level,
+        "window_length": window_length,
+        "stride": stride,
+        "causal": causal,
+        "pooling": int(pooling) if pooling is not None and pooling.isdigit() else pooling,
+        "normalize": normalize,
+    }
+    table = encode_corpus(
+        opened,
+        corpus,
+        settings,
+        batch_size=batch_size,
+        splits=split_at_commas(splits),
+        show_progress_bar=not context.find_root().params.get("quiet"),
+    )
+    files = write_embeddings(output, table)
+    rows, size = table.embeddings.shape
+    typer.echo(f"{', '.join(map(str, files))}: {rows} embeddings of {size} numbers")
+
+
+def encode_corpus(
+    opened: OpenedModel,
+    corpus: Any,
+    settings: dict[str, Any],
+    *,
+    batch_size: int = 32,
+    splits: Sequence[str] | None = None,
+    show_progress_bar: bool | None = None,
+) -> EmbeddingTable:
+    """Encode every series of a corpus.
+
+    Args:
+        opened: The model, with its feature extractor.
+        corpus: From `load_corpus`, raw values.
+        settings: level, window_length, stride, causal, pooling, normalize; see `encode`.
+        batch_size: Series or windows in one forward pass.
+        splits: Splits to encode; None for all.
+        show_progress_bar: See `encode`.
+
+    Returns:
+        One row an embedding, in the order of the splits, their series and their steps.
+
+    Raises:
+        ValueError: An unknown split, or channels that the model does not take.
+    """
+    from ..data import corpus_metadata, get_series
+
+    chosen = list(splits or corpus)
+    for name in chosen:
+        if name not in corpus:
+            raise ValueError(f"There is no split {name!r}; the corpus has {', '.join(map(str, corpus))}.")
+    channels = _channels(opened, corpus_metadata(corpus).channel_names)
+    blocks: list[np.ndarray] = []
+    columns: dict[str, list[np.ndarray]] = {}
+    for name in chosen:
+        series = [one if channels is None else one[:, channels] for one in get_series(corpus[name])]
+        inputs = _prepare(opened, corpus[name], series)
+        embeddings = opened.model.encode(
+            inputs, batch_size=batch_size, show_progress_bar=show_progress_bar, **settings
+        )
+        blocks.append(embeddings if settings["level"] == "instance" else np.concatenate(list(embeddings)))
+        for key, values in _row_columns(corpus, name, series, settings).items():
+            columns.setdefault(key, []).append(values)
+    whole = {key: np.concatenate(parts) for key, parts in columns.items() if len(parts) == len(chosen)}
+    return EmbeddingTable(np.concatenate(blocks), whole, _provenance(opened, corpus, settings))
+
+
+def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
+    """Return which channels of the corpus the model takes, by name where the names are known; None for all."""
+    extractor = opened.feature_extractor
+    wanted = list(getattr(extractor, "channel_names", None) or ())
+    names = list(names)
+    if not wanted or wanted == names:
+        return None
+    if set(wanted) <= set(names):
+        return [names.index(name) for name in wanted]
+    if len(wanted) == len(names):
+        logger.info("The channels are taken in order: %s for %s.", ", ".join(names[:10]), ", ".join(wanted[:10]))
+        return None
+    absent = [name for name in wanted if name not in names]
+    raise ValueError(
+        f"The model takes {len(wanted)} channels, {', '.join(wanted[:20])}; the input has {len(names)}, "
+        f"{', '.join(names[:20])}. It lacks {', '.join(absent[:20])}: choose the columns with --value-columns, or "
+        "train a model on this input."
+    )
+
+
+def _prepare(opened: OpenedModel, split: Any, series: list[np.ndarray]) -> list[np.ndarray]:
+    from ..data import get_timestamps
+
+    extractor = opened.feature_extractor
+    if extractor is None:
+        return series
+    if not extractor.time_features:
+        return extractor.transform(series)
+    timestamps = get_timestamps(split) if "timestamp" in split.column_names else None
+    if timestamps is None or any(not len(one) for one in timestamps):
+        raise ValueError(
+            "The model uses calendar features, but the input has no dates; name them with --timestamp-column."
+        )
+    return extractor.transform(series, timestamps)
+
+
+def _row_columns(corpus: Any, split: str, series: list[np.ndarray], settings: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return what describes the embeddings of a split, one value a row."""
+    from ..data import get_timestamps
+
+    dataset = corpus[split]
+    lengths = np.asarray([len(one) for one in series])
+    counts = np.ones(len(series), dtype=np.int64)
+    steps: dict[str, np.ndarray] = {}
+    if settings["level"] == "timestamp":
+        counts = lengths
+        steps["step"] = np.concatenate([np.arange(length) for length in lengths])
+        dates = get_timestamps(dataset) if "timestamp" in dataset.column_names else []
+        if len(dates) and all(len(one) for one in dates):
+            steps["timestamp"] = np.concatenate(dates)
+    elif settings["level"] == "window":
+        starts = [_window_starts(length, settings["window_length"], settings["stride"]) for length in lengths]
+        counts = np.asarray([len(one) for one in starts])
+        steps["window_start"] = np.concatenate(starts)
+        steps["window_end"] = np.minimum(steps["window_start"] + settings["window_length"], np.repeat(lengths, counts))
+    columns = {
+        "item_id": np.repeat(np.asarray([str(one) for one in dataset["item_id"]]), counts),
+        "split": np.repeat(np.asarray([split]), counts.sum()),
+    }
+    if "label" in dataset.column_names:
+        feature = dataset.features["label"]
+        labels = np.asarray([feature.int2str(one) if hasattr(feature, "int2str") else one for one in dataset["label"]])
+        columns["label"] = np.repeat(labels, counts)
+    return {**columns, **steps}
+
+
+def _window_starts(length: int, window_length: int, stride: int | None) -> np.ndarray:
+    """Return where the windows of a series begin: as long as a window brings steps that the one before it had not."""
+    stride = stride or window_length
+    count = 1 + max(0, -(-(length - window_length) // stride))
+    starts = np.arange(count) * stride
+    return starts[starts < length]
+
+
+def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    from ..data import corpus_fingerprint, corpus_metadata
+    from ..evaluation.results import environment_versions
+
+    config = opened.model.config
+    pooling = settings["pooling"]
+    if pooling is None and settings["level"] != "timestamp":
+        pooling = config.pooling
+    name = corpus_metadata(corpus).name
+    return {
+        "model": opened.name,
+        "revision": opened.revision,
+        "weights_sha256": weights_fingerprint(opened.model),
+        "method": config.model_type,
+        "embedding_size": config.embedding_size,
+        **settings,
+        "pooling": pooling,
+        "preparation": None if opened.feature_extractor is None else _preparation(opened.feature_extractor),
+        "corpus": Path(name).name if Path(name).exists() else name,
+        "corpus_fingerprint": corpus_fingerprint(corpus),
+        "versions": environment_versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _preparation(extractor: Any) -> dict[str, Any]:
+    names = (
+        "num_channels",
+        "channel_names",
+        "mean",
+        "scale",
+        "time_features",
+        "time_feature_mean",
+        "time_feature_scale",
+    )
+    return {name: getattr(extractor, name) for name in names if getattr(extractor, name, None) is not None}

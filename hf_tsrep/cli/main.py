@@ -1,0 +1,145 @@
+"""The application: its commands, what is printed, and how errors become one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from . import convert, data, demo, encode, evaluate, list_models, pretrain, push, results
+from .arguments import UsageError
+
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+_GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
+_FREE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    name="hf-tsrep",
+    help="Pretrained time-series encoders: train, encode, evaluate and publish.",
+    epilog="--quiet and --debug may stand anywhere. hf-tsrep COMMAND --help tells the options of a command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from hf_tsrep import __version__
+
+        typer.echo(f"hf-tsrep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no information.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Pretrained time-series encoders: train, encode, evaluate and publish."""
+
+
+app.command("pretrain", context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
+app.command("encode")(encode.encode_command)
+app.command("evaluate", context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
+app.command("convert")(convert.convert_command)
+app.command("push")(push.push_command)
+app.command("list")(list_models.list_command)
+app.add_typer(data.app, name="data")
+app.command("results")(results.results_command)
+app.command("demo")(demo.demo_command)
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What stands behind the program's name.
+
+    Returns:
+        Exit code: 0, 2 for what was asked in a wrong way, 1 for what failed, 130 when interrupted.
+    """
+    given = [one for one in arguments if one in _GLOBAL_FLAGS]
+    configure_output(quiet="--quiet" in given or "-q" in given)
+    rest = [one for one in arguments if one not in _GLOBAL_FLAGS]
+    try:
+        code = app(args=[*given, *rest], prog_name="hf-tsrep", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _print_error("interrupted.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `hf-tsrep list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Print an error of the user's as one line; anything else is a fault of the program and is raised."""
+    if isinstance(error, UsageError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "hf-tsrep"
+        _print_error(f"{_one_line(error.format_message())} (see {command} --help)")
+        return EXIT_REFUSED
+    if isinstance(error, ValueError):
+        _print_error(_one_line(str(error)))
+        return EXIT_REFUSED
+    if isinstance(error, ImportError):
+        _print_error(f'{_one_line(str(error))}. Install it with: pip install "hf-tsrep[data,viz]"')
+        return EXIT_FAILED
+    if isinstance(error, (OSError, RuntimeError)):
+        hint = " (--debug shows the traceback)" if isinstance(error, RuntimeError) else ""
+        _print_error((_one_line(str(error)) or type(error).__name__) + hint)
+        return EXIT_FAILED
+    raise error
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _print_error(message: str) -> None:
+    typer.echo(f"hf-tsrep: error: {message}", err=True)
+
+
+def configure_output(*, quiet: bool) -> None:
+    """Show the library's information and progress bars on stderr, or neither; other processes of a group warn only.
+
+    Args:
+        quiet: Errors only.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    first = os.environ.get("RANK", "0") == "0"
+    level = logging.ERROR if quiet else logging.INFO if first else logging.WARNING
+    logger = logging.getLogger("hf_tsrep")
+    logger.setLevel(level)
+    if not any(getattr(handler, "of_command_line", False) for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.of_command_line = True  # type: ignore[attr-defined]
+        logger.addHandler(handler)
+        logger.propagate = False
+    transformers_logging.set_verbosity_error() if quiet else transformers_logging.set_verbosity_warning()
+    if quiet:
+        transformers_logging.disable_progress_bar()
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

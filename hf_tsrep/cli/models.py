@@ -1,0 +1,170 @@
+"""Opening a model and what is saved beside it, and loading corpora as its training did."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "pretraining.json"
+# How the training read its corpus; these fields of the record also hold for the same corpus in other commands.
+_TABLE_FIELDS = (
+    "item_column",
+    "timestamp_column",
+    "label_column",
+    "value_columns",
+    "frequency",
+    "one_series_per_column",
+)
+_READING_FIELDS = (*_TABLE_FIELDS, "target", "split")
+
+
+@dataclass
+class OpenedModel:
+    """A model ready to encode.
+
+    Args:
+        model: The encoder, in evaluation mode.
+        name: Hub id, or the name of the local folder.
+        folder: The local folder, or None.
+        revision: Commit on the Hub, or None.
+        feature_extractor: What prepares raw series, or None.
+        training: The record of its pre-training; empty where there is none.
+    """
+
+    model: Any
+    name: str
+    folder: Path | None
+    revision: str | None
+    feature_extractor: Any = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def trained_on(self, corpus: str) -> bool:
+        """Whether the model was pre-trained on the corpus of this name or path."""
+        return corpus in (self.training.get("corpus") or [])
+
+    def reading_of(self, corpus: str) -> dict[str, Any]:
+        """Return the options of `load_corpus` that the training on this corpus had; empty for another corpus."""
+        recorded = (self.training.get("data") or {}) if self.trained_on(corpus) else {}
+        return {name: recorded[name] for name in _READING_FIELDS if recorded.get(name) not in (None, False)}
+
+    def preparation(self) -> dict[str, Any]:
+        """Return the scaler and the time features that the training had, for `load_corpus`."""
+        recorded = self.training.get("data")
+        if recorded:
+            return {"scaler": recorded.get("scaler"), "time_features": bool(recorded.get("time_features"))}
+        extractor = self.feature_extractor
+        if extractor is None:
+            return {}
+        return {
+            "scaler": "standard" if extractor.mean is not None else None,
+            "time_features": bool(extractor.time_features),
+        }
+
+
+def open_model(
+    name_or_path: str, *, revision: str | None = None, device: str | None = None, trust_remote_code: bool = False
+) -> OpenedModel:
+    """Load a model, its feature extractor and the record of its training.
+
+    Args:
+        name_or_path: A folder, or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+        device: Where to compute; None for cuda where there is one.
+        trust_remote_code: Whether code of the repository may run.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no finished model in it.
+        ValueError: It is no encoder of time series.
+        OSError: It is not on the Hub, or the Hub cannot be reached.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    import hf_tsrep  # noqa: F401  (registers the methods)
+
+    folder = _local_folder(name_or_path)
+    options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}
+    options["trust_remote_code"] = trust_remote_code
+    config = AutoConfig.from_pretrained(name_or_path, **options)
+    model = AutoModel.from_pretrained(name_or_path, config=config, **options).eval()
+    if not hasattr(model, "encode"):
+        raise ValueError(
+            f"{name_or_path} is a {type(model).__name__}, which has no encode: no encoder of time series."
+        )
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return OpenedModel(
+        model=model,
+        name=folder.resolve().name if folder is not None else name_or_path,
+        folder=folder,
+        revision=getattr(config, "_commit_hash", None),
+        feature_extractor=_feature_extractor(name_or_path, options),
+        training=_training_record(name_or_path, options),
+    )
+
+
+def _local_folder(name_or_path: str) -> Path | None:
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            checkpoints = sorted(path.glob("checkpoint-*"), key=lambda one: one.stat().st_mtime)
+            hint = (
+                f" Its training has not finished: go on with hf-tsrep pretrain --resume, or use {checkpoints[-1]}."
+                if checkpoints
+                else ""
+            )
+            raise FileNotFoundError(f"{name_or_path} holds no model: config.json is missing.{hint}")
+        return path
+    if path.is_file():
+        raise FileNotFoundError(f"{name_or_path} is a file; a model is a folder with config.json, or a Hub id.")
+    looks_like_path = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1
+    if looks_like_path or ("/" in name_or_path and path.parent.is_dir()):
+        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(str(path.parent / one) for one in near)}?" if near else ""
+        raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")
+    return None
+
+
+def _repository_file(name_or_path: str, file: str, options: dict[str, Any]) -> str | None:
+    from transformers.utils import cached_file
+
+    return cached_file(
+        name_or_path,
+        file,
+        revision=options.get("revision"),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+
+
+def _feature_extractor(name_or_path: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoFeatureExtractor
+
+    if _repository_file(name_or_path, "preprocessor_config.json", options) is None:
+        logger.info("%s has no preprocessor_config.json: series go in as they are.", name_or_path)
+        return None
+    return AutoFeatureExtractor.from_pretrained(name_or_path, **options)
+
+
+def _training_record(name_or_path: str, options: dict[str, Any]) -> dict[str, Any]:
+    path = _repository_file(name_or_path, SETTINGS_FILE, options)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Return a sha256 over names, shapes and values of the parameters: what identifies a model that has no commit."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

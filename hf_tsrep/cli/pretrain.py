@@ -1,0 +1,57 @@
+"""`hf-tsrep pretrain`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import check_names, parse_fields
+
+_OWN_OPTIONS = ("method", "corpus", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
+
+
+def pretrain_command(
+    context: typer.Context,
+    method: Annotated[
+        str | None, typer.Option(help="Name of the method, such as ts2vec; see `hf-tsrep list`.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id; repeat it for several."),
+    ] = None,
+    output_dir: Annotated[str | None, typer.Option(help="Folder of the finished model and its checkpoints.")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML file of fields; the command line goes before it.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --output-dir.")
+    ] = False,
+    resume_from: Annotated[str | None, typer.Option(help="Go on from this checkpoint folder.")] = None,
+) -> None:
+    """Pre-train a method on the training part of a corpus.
+
+    Every field of the method's config (--embedding-size 320), of transformers.TrainingArguments (--learning-rate
+    0.001, --max-steps 200, --seed 1), of the data (--scaler standard, --item-column id) and of the run
+    (--no-weight-averaging) can be given; what is not given comes from --config, then from the recipe of published
+    values (--recipe).
+
+    On several GPUs: accelerate launch -m hf_tsrep pretrain ...
+    """
+    from hf_tsrep.registry import METHODS, get_method
+    from hf_tsrep.training import pretraining_fields, resolve_settings, run_pretraining
+
+    fields: dict[str, Any] = parse_fields(context.args)
+    described = get_method(method) if method is not None else next(iter(METHODS.values()))
+    check_names(fields, [*pretraining_fields(described.name), *_OWN_OPTIONS], "pretrain")
+    named = {
+        "method": method,
+        "corpus": corpus[0] if corpus and len(corpus) == 1 else corpus,
+        "output_dir": output_dir,
+    }
+    fields |= {name: value for name, value in named.items() if value}
+    settings = resolve_settings(fields, config)
+    result = run_pretraining(settings, resume_from_checkpoint=resume_from or (True if resume else None))
+    loss = result.metrics.get("loss")
+    typer.echo(
+        f"{result.output_dir}: {settings.method}, {result.metrics.get('num_steps', 0):.0f} steps in "
+        f"{result.metrics.get('train_runtime', 0):.0f} s" + ("" if loss is None else f", last loss {loss:.4g}")
+    )
