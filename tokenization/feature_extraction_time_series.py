@@ -189,12 +189,13 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         if _is_frame(series):
             yield self._read_frame(series, "the frame")
             return
-        is_list = not isinstance(series, (np.ndarray, torch.Tensor)) and not _is_numbers(series)
-        items: Iterable[Any] = series if is_list else _array(series, "the series")
-        if not is_list and items.ndim < 3:  # type: ignore[attr-defined]
-            yield self._checked(items, "the series"), None
-            return
-        for index, item in enumerate(items):
+        if isinstance(series, (np.ndarray, torch.Tensor)) or _is_numbers(series):
+            values = _array(series, "the series")
+            if values.ndim < 3:
+                yield self._checked(values, "the series"), None
+                return
+            series = values
+        for index, item in enumerate(series):
             name = f"series {index}"
             yield self._read_frame(item, name) if _is_frame(item) else (self._checked(_array(item, name), name), None)
 

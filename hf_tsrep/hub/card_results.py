@@ -1,124 +1,129 @@
-"""Results files as rows of a card: the table that people read and the model-index that the Hub reads."""
+"""Results as rows of a card: the table that people read and the model-index that the Hub reads."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_tsrep.evaluation.published import published_value
+from hf_tsrep.evaluation.results import EvaluationResult
+
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+HUB_TASKS = {
+    "anomaly": "time-series-anomaly-detection",
+    "classification": "time-series-classification",
+    "clustering": "time-series-clustering",
+    "forecasting": "time-series-forecasting",
+}
 logger = logging.getLogger(__name__)
-
-HUB_TASKS = {"forecasting": "time-series-forecasting", "classification": "time-series-classification"}
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One number of a card.
+    """One number of a card: a metric of runs that differ in the seed only.
 
     Args:
-        task: What was evaluated, such as "forecasting".
-        corpus: Name of the corpus.
-        setting: Variant of the protocol, such as "multivariate"; empty where there is one only.
+        results: The runs.
         metric: Name of the metric, such as "mse_24".
-        values: One value a run.
-        seeds: The run's seeds, None where a result does not say.
-        fingerprint: Hash of the corpus's values, or None.
+        variant: Settings that tell these runs from others in the card, such as "multivariate"; may be empty.
     """
 
-    task: str
-    corpus: str
-    setting: str
+    results: tuple[EvaluationResult, ...]
     metric: str
-    values: tuple[float, ...]
-    seeds: tuple[int | None, ...]
-    fingerprint: str | None
+    variant: str
 
     @property
-    def mean(self) -> float:
-        """Mean over the runs; the value itself where there is one."""
-        return self.values[0] if len(self.values) == 1 else statistics.fmean(self.values)
+    def corpus(self) -> str:
+        """Name of the corpus as it may be published."""
+        return public_name(self.results[0].corpus)
+
+    @property
+    def values(self) -> list[float]:
+        """The defined values, one a run."""
+        return [value for one in self.results if (value := one.metrics.get(self.metric)) is not None]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs whose values are defined."""
+        return [one.seed for one in self.results if one.metrics.get(self.metric) is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the runs; the value itself where there is one, None where none is defined."""
+        return self.values[0] if len(self.values) == 1 else statistics.fmean(self.values) if self.values else None
 
     @property
     def deviation(self) -> float | None:
-        """Sample standard deviation over the runs, None for one run."""
+        """Sample standard deviation over the runs, None for fewer than two."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def table_line(self) -> str:
-        """The row in a Markdown table: corpus, task, metric, value, seeds."""
-        spread = "" if self.deviation is None else f" ± {self.deviation:.4g}"
-        task = f"{self.task}, {self.setting}" if self.setting else self.task
-        seeds = ", ".join("not recorded" if seed is None else str(seed) for seed in self.seeds)
-        return f"| {self.corpus} | {task} | {self.metric} | {self.mean:.4g}{spread} | {seeds} |"
+        """The row in a Markdown table: corpus, protocol, metric, value, seeds, published value."""
+        first = self.results[0]
+        protocol = f"{first.protocol}, {self.variant}" if self.variant else first.protocol
+        value = "undefined" if self.mean is None else f"{self.mean:.4g}"
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2g}"
+        seeds = ", ".join(map(str, self.seeds or [one.seed for one in self.results]))
+        published = published_value(first.method, self.corpus, first.setting, self.metric)
+        note = "" if published is None else f"{published.value:g}{f' ({published.note})' if published.note else ''}"
+        return f"| {self.corpus} | {protocol} | {self.metric} | {value}{spread} | {seeds} | {note} |"
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the results objects of a file: one object, a list of them, or {"results": [...]}."""
-    loaded = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(loaded, dict):
-        loaded = loaded.get("results", [loaded])
-    return list(loaded)
-
-
-def result_rows(results: Iterable[Any]) -> list[ResultRow]:
-    """Gather results objects into rows; runs of one task, corpus and setting with different seeds share their rows.
+def result_rows(results: Iterable[EvaluationResult | Mapping[str, Any]]) -> list[ResultRow]:
+    """Gather results into rows; runs that differ in nothing but the seed (and the model trained with it) share theirs.
 
     Args:
-        results: Dictionaries (or objects with to_dict) with `task`, `corpus` (a name, or a dictionary with name and
-            fingerprint), `metrics` (numbers by name; nested names are joined), and, where known, `seed`,
-            `corpus_fingerprint` and `settings` (whose `setting` is the variant).
+        results: EvaluationResult objects, or their dictionaries as results.json has them.
 
     Returns:
         Rows in the order of the results.
 
     Raises:
-        ValueError: A result has no task, corpus or metrics.
+        ValueError: A dictionary is no result; the message names its place and what is missing.
     """
-    gathered: dict[tuple[str, str, str, str, str | None], list[tuple[float, int | None]]] = {}
-    for number, result in enumerate(results):
-        plain = result if isinstance(result, Mapping) else result.to_dict()
-        for name in ("task", "corpus", "metrics"):
-            if not plain.get(name):
-                raise ValueError(f"Result {number} has no {name!r}; it has {', '.join(map(str, plain))}.")
-        corpus, fingerprint = _corpus(plain)
-        settings = plain.get("settings") or {}
-        setting = str(plain.get("setting") or settings.get("setting") or "")
-        for metric, value in _flat_numbers(plain["metrics"]).items():
-            key = (str(plain["task"]), corpus, setting, metric, fingerprint)
-            gathered.setdefault(key, []).append((value, plain.get("seed")))
+    runs: dict[tuple[str, ...], list[EvaluationResult]] = {}
+    for number, given in enumerate(results):
+        result = given if isinstance(given, EvaluationResult) else _read(number, given)
+        settings = json.dumps(result.to_dict().get("settings", {}), sort_keys=True)
+        key = (result.protocol, result.corpus, result.corpus_fingerprint or "", result.method, settings)
+        runs.setdefault(key, []).append(result)
+    variants = _variants([group[0] for group in runs.values()])
     return [
-        ResultRow(*key[:4], tuple(value for value, _ in runs), tuple(seed for _, seed in runs), key[4])
-        for key, runs in gathered.items()
+        ResultRow(tuple(group), metric, variant)
+        for group, variant in zip(runs.values(), variants, strict=True)
+        for metric in dict.fromkeys(metric for one in group for metric in one.metrics)
     ]
 
 
 def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:
-    """Turn rows into the entries of a model-index; values that are not finite are left out, with a warning."""
+    """Turn rows into the entries of a model-index; undefined values are left out."""
     from huggingface_hub import EvalResult
 
     entries = []
     for row in rows:
-        if not math.isfinite(row.mean):
-            logger.warning("%s of %s is %s and is left out of the model-index.", row.metric, row.corpus, row.mean)
+        if row.mean is None:
+            logger.info("%s on %s is undefined and left out of the model-index.", row.metric, row.corpus)
             continue
-        runs = {"seeds": list(row.seeds), "standard_deviation": row.deviation}
+        first = row.results[0]
+        runs = {"seeds": row.seeds, "standard_deviation": row.deviation}
+        fingerprint = first.corpus_fingerprint
         entries.append(
             EvalResult(
-                task_type=HUB_TASKS.get(row.task, row.task.replace("_", "-")),
-                task_name=row.task,
+                task_type=HUB_TASKS.get(first.protocol, first.protocol),
+                task_name=first.protocol,
                 dataset_type=row.corpus,
                 dataset_name=row.corpus,
-                dataset_config=row.setting or None,
+                dataset_config=row.variant or None,
                 dataset_split="test",
-                dataset_args=None if row.fingerprint is None else {"fingerprint": row.fingerprint},
+                dataset_args=None if fingerprint is None else {"fingerprint": fingerprint},
                 metric_type=row.metric,
                 metric_value=row.mean,
                 metric_args={name: value for name, value in runs.items() if value is not None},
@@ -127,24 +132,29 @@ def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:
     return entries
 
 
-def _corpus(result: Mapping[str, Any]) -> tuple[str, str | None]:
-    corpus = result["corpus"]
-    if isinstance(corpus, Mapping):
-        return public_name(str(corpus["name"])), corpus.get("fingerprint") or result.get("corpus_fingerprint")
-    return public_name(str(corpus)), result.get("corpus_fingerprint")
-
-
 def public_name(corpus: str) -> str:
     """Return a corpus's name as it may be published: of a path only its last part."""
     path = Path(corpus)
     return path.name if path.is_absolute() or path.exists() or corpus.startswith(("~", ".")) else corpus
 
 
-def _flat_numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            numbers |= _flat_numbers(value, f"{prefix}{name}_")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            numbers[f"{prefix}{name}"] = float(value)
-    return numbers
+def _read(number: int, values: Mapping[str, Any]) -> EvaluationResult:
+    try:
+        return EvaluationResult.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"Result {number}: {error}.") from error
+
+
+def _variants(results: Sequence[EvaluationResult]) -> list[str]:
+    """Tell results of one protocol and corpus apart: by their setting, and by the settings in which they differ."""
+    variants = []
+    for result in results:
+        rivals = [one for one in results if (one.protocol, one.corpus) == (result.protocol, result.corpus)]
+        rivals = [one for one in rivals if one.setting == result.setting]
+        differing = [
+            f"{name}={value}"
+            for name, value in result.settings.items()
+            if any(one.settings.get(name) != value for one in rivals)
+        ]
+        variants.append(", ".join(filter(None, (result.setting, *differing))))
+    return variants

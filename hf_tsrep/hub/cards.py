@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_tsrep.registry import Method, get_method
 
-from .card_results import eval_results, public_name, read_results, result_rows
+from .card_results import eval_results, public_name, result_rows
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
     from hf_tsrep.data import CorpusMetadata
+    from hf_tsrep.evaluation.results import EvaluationResult
 
 # Stands for the repository's id in the card of a folder that is not published yet; push_to_hub replaces it.
 PLACEHOLDER_ID = "your-name/your-model"
@@ -34,7 +35,7 @@ def build_model_card(
     corpus_metadata: CorpusMetadata | Mapping[str, Any] | None = None,
     corpus_fingerprint: str | None = None,
     training: Mapping[str, Any] | None = None,
-    results: Sequence[Any] | None = None,
+    results: Sequence[EvaluationResult | Mapping[str, Any]] | None = None,
     figures: Mapping[str, str | Path] | Sequence[str | Path] | None = None,
     model_id: str | None = None,
     license: str = "apache-2.0",
@@ -49,7 +50,7 @@ def build_model_card(
         corpus_metadata: `hf_tsrep.data.corpus_metadata` of the training corpus.
         corpus_fingerprint: `hf_tsrep.data.corpus_fingerprint` of it.
         training: Hyper-parameters, steps, seed and times, in the order to show them.
-        results: Results objects, see card_results.result_rows; None for those of the folder's results.json.
+        results: Results of `hf_tsrep.evaluation`, or their dictionaries; None for those of the folder's results.json.
         figures: Pictures in the folder, as paths or as caption -> path.
         model_id: Id of the repository; None leaves a placeholder that `push_to_hub` fills in.
         license: Hub licence id of the weights.
@@ -61,7 +62,7 @@ def build_model_card(
 
     Raises:
         FileNotFoundError: The folder has no config.json, or a figure is missing.
-        ValueError: The method is unknown, or a result is incomplete.
+        ValueError: The method is unknown, or a result or results.json is damaged.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -69,7 +70,7 @@ def build_model_card(
     config = _config(model_or_folder if folder is None else folder)
     described = get_method(method or config.model_type)
     if results is None:
-        results = read_results(folder / "results.json") if folder and (folder / "results.json").is_file() else []
+        results = _results_of(folder)
     rows = result_rows(results)
     corpus = _as_dictionary(corpus_metadata)
     extractor = _feature_extractor(folder)
@@ -111,6 +112,13 @@ def _config(model_or_folder: Any) -> Any:
     if not (model_or_folder / "config.json").is_file():
         raise FileNotFoundError(f"{model_or_folder} has no config.json; save the model there first.")
     return AutoConfig.from_pretrained(model_or_folder, local_files_only=True)
+
+
+def _results_of(folder: Path | None) -> list[EvaluationResult]:
+    from hf_tsrep.evaluation.results import RESULTS_FILE, read_results
+
+    file = None if folder is None else folder / RESULTS_FILE
+    return read_results(file) if file is not None and file.is_file() else []
 
 
 def _card_text(name: str) -> str:
@@ -216,7 +224,11 @@ def _corpus_facts(corpus: Mapping[str, Any], fingerprint: str | None) -> list[tu
         "task": corpus.get("task"),
         "channels": ", ".join(names[:30]) + more,
         "frequency": corpus.get("freq"),
-        "scaling": "none" if scaler is None else f"{scaler.get('kind', 'standard')}, fitted on the training part",
+        "scaling": f"{scaler.get('kind', 'standard')}, fitted on the training part"
+        if scaler
+        else "none"
+        if names
+        else "",
         "licence": corpus.get("licence", "unknown"),
         "source": " ".join(filter(None, (corpus.get("source"), corpus.get("url")))),
         "citation": corpus.get("citation"),

@@ -25,7 +25,8 @@ METADATA = CorpusMetadata(
 )
 RESULTS = [
     {
-        "task": "forecasting",
+        "protocol": "forecasting",
+        "method": "ts2vec",
         "corpus": "ett/ETTh1",
         "corpus_fingerprint": "ab" * 32,
         "seed": seed,
@@ -64,7 +65,7 @@ def folder(tmp_path_factory):
     config = hf_tsrep.TS2VecConfig(num_input_channels=3, hidden_size=8, embedding_size=12, num_hidden_layers=3)
     hf_tsrep.TS2VecForPreTraining(config).save_pretrained(folder)
     feature_extractor_of_corpus(METADATA).save_pretrained(folder)
-    (folder / "results.json").write_text(json.dumps(RESULTS))
+    (folder / "results.json").write_text(json.dumps({"format": 1, "results": RESULTS}))
     (folder / "figures").mkdir()
     (folder / "figures" / "loss.png").write_bytes(bytes(range(256)))
     card = build_model_card(
@@ -153,7 +154,7 @@ def test_the_urls_are_those_of_the_commits(hub, published):
 
 
 def test_the_published_card_has_the_numbers_of_the_results_file(hub, published):
-    stored = json.loads(hub.files(REPOSITORY)["results.json"])
+    stored = json.loads(hub.files(REPOSITORY)["results.json"])["results"]
     values = {metric: (value, arguments["seeds"]) for _, metric, value, arguments in published["entries"]}
     seeds = [result["seed"] for result in stored]
     assert values == {

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from hf_tsrep import TS2VecConfig, TS2VecModel, get_method
 from hf_tsrep.data import CorpusMetadata
+from hf_tsrep.evaluation.results import EvaluationResult, write_results
 from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
 from hf_tsrep.hub.card_results import result_rows
 
@@ -25,23 +27,21 @@ METADATA = CorpusMetadata(
     notes=("a | b",),
 )
 RESULTS = [
-    {
-        "task": "forecasting",
-        "corpus": "ett/ETTh1",
-        "corpus_fingerprint": "ab" * 32,
-        "seed": seed,
-        "metrics": {"mse_24": 0.5123456789 + seed, "mae": {"24": 0.25}},
-        "settings": {"setting": "multivariate"},
-        "timings": {"encode": 3.0},
-    }
+    EvaluationResult(
+        protocol="forecasting",
+        method="ts2vec",
+        corpus="ett/ETTh1",
+        corpus_fingerprint="ab" * 32,
+        seed=seed,
+        metrics={"mse_24": 0.5123456789 + seed, "mae_24": 0.25},
+        settings={"setting": "multivariate", "horizons": [24]},
+        timings={"encode": 3.0},
+    )
     for seed in (1, 2)
 ] + [
-    {
-        "task": "classification",
-        "corpus": "uea/BasicMotions",
-        "seed": 7,
-        "metrics": {"accuracy": 0.975, "kappa": float("nan")},
-    }
+    EvaluationResult(
+        protocol="classification", corpus="uea/BasicMotions", seed=7, metrics={"svm_accuracy": 0.975, "kappa": None}
+    )
 ]
 
 
@@ -54,25 +54,25 @@ def folder(tmp_path):
 
 
 def test_the_metadata_of_a_card_survive_and_equal_the_results_file(folder):
-    (folder / "results.json").write_text(json.dumps(RESULTS))
+    write_results(folder, RESULTS)
     build_model_card(folder, corpus_metadata=METADATA).save(folder / "README.md")
     data = ModelCard.load(folder / "README.md").data
     assert (data.library_name, data.pipeline_tag, data.license) == ("hf-tsrep", "feature-extraction", "apache-2.0")
     assert {"time-series", "time-series-embedding", "representation-learning", "ts2vec"} == set(data.tags)
     assert data.datasets == ["ETTh1"]
     values = {(entry.dataset_name, entry.metric_type): entry for entry in data.eval_results}
-    stored = json.loads((folder / "results.json").read_text())
+    stored = json.loads((folder / "results.json").read_text())["results"]
     mse = values["ett/ETTh1", "mse_24"]
     assert mse.metric_value == np.mean([result["metrics"]["mse_24"] for result in stored[:2]])
     assert mse.metric_args["seeds"] == [1, 2]
     assert mse.metric_args["standard_deviation"] == pytest.approx(2**-0.5)
     assert (mse.task_type, mse.dataset_config) == ("time-series-forecasting", "multivariate")
     assert mse.dataset_args == {"fingerprint": "ab" * 32}
-    assert values["uea/BasicMotions", "accuracy"].metric_value == stored[2]["metrics"]["accuracy"]
+    assert values["uea/BasicMotions", "svm_accuracy"].metric_value == stored[2]["metrics"]["svm_accuracy"]
     assert set(values) == {
         ("ett/ETTh1", "mse_24"),
         ("ett/ETTh1", "mae_24"),
-        ("uea/BasicMotions", "accuracy"),
+        ("uea/BasicMotions", "svm_accuracy"),
     }
 
 
@@ -98,8 +98,8 @@ def test_the_body_tells_everything_that_was_recorded(folder):
         "| `learning_rate` | 0.001 |",
         "| `model.alpha` | 0.5 |",
         "![Loss curve](loss.png)",
-        "| ett/ETTh1 | forecasting, multivariate | mse_24 | 2.012 ± 0.7071 | 1, 2 |",
-        "| uea/BasicMotions | classification | kappa | nan | 7 |",
+        "| ett/ETTh1 | forecasting, multivariate | mse_24 | 2.012 ± 0.71 | 1, 2 | 0.599 |",
+        "| uea/BasicMotions | classification | kappa | undefined | 7 |  |",
         "| embedding size | 6 |",
         "mean and deviation; TS2Vec's seven calendar features",
         "## Departures from the paper",
@@ -152,7 +152,7 @@ def test_paths_of_local_corpora_are_not_published(folder, tmp_path):
     card = build_model_card(folder, corpus_metadata=CorpusMetadata(name=str(table)))
     assert "mine.csv" in card.text
     assert "private" not in card.content
-    (row,) = result_rows([{"task": "clustering", "corpus": str(table), "metrics": {"ari": 1}}])
+    (row,) = result_rows([{"protocol": "clustering", "corpus": str(table), "metrics": {"ari": 1}}])
     assert row.corpus == "mine.csv"
 
 
@@ -162,8 +162,8 @@ def test_hub_corpora_are_linked(folder):
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
-    with pytest.raises(ValueError, match="Result 0 has no 'metrics'"):
-        build_model_card(folder, results=[{"task": "forecasting", "corpus": "x"}])
+    with pytest.raises(ValueError, match="Result 0: an entry has no 'metrics'"):
+        build_model_card(folder, results=[{"protocol": "forecasting", "corpus": "x"}])
     with pytest.raises(FileNotFoundError, match=r"figure .*absent.png is not in"):
         build_model_card(folder, figures=["absent.png"])
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
@@ -178,3 +178,12 @@ def test_the_feature_extractor_of_a_corpus_prepares_as_the_corpus_was():
     assert extractor.channel_names == ["load", "oil"]
     assert extractor.input_channel_names == list(METADATA.channel_names)
     assert (extractor.mean, extractor.scale, extractor.frequency) == ([1.0, 2.0], [3.0, 4.0], "h")
+
+
+def test_runs_with_different_settings_are_not_averaged():
+    results = [replace(RESULTS[0], settings={**RESULTS[0].settings, "context_length": length}) for length in (201, 51)]
+    rows = [row for row in result_rows([*results, replace(results[0], seed=5)]) if row.metric == "mse_24"]
+    assert [(row.variant, row.seeds) for row in rows] == [
+        ("multivariate, context_length=201", [1, 5]),
+        ("multivariate, context_length=51", [1]),
+    ]

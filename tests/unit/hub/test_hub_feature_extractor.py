@@ -186,3 +186,23 @@ def test_saves_its_numbers_and_its_code(dated, series, tmp_path):
     index = pd.date_range("2020", periods=9)
     np.testing.assert_array_equal(reloaded.transform(series, index)[0], dated.transform(series, index)[0])
     assert reloaded.to_dict() == {**dated.to_dict(), "auto_map": stored["auto_map"]}
+
+
+def test_prepares_raw_series_as_the_training_corpus_was(tmp_path):
+    from hf_tsrep.data import corpus_metadata, get_series, load_corpus
+    from hf_tsrep.hub import feature_extractor_of_corpus
+
+    generator = np.random.default_rng(3)
+    frame = pd.DataFrame({"date": pd.date_range("2021-05-03", periods=400, freq="h")})
+    frame["load"], frame["oil"] = generator.normal(5.0, 3.0, 400), generator.normal(1e4, 7.0, 400)
+    frame.loc[11, "oil"] = np.nan
+    frame.to_csv(tmp_path / "raw.csv", index=False)
+    corpus = load_corpus(tmp_path / "raw.csv", scaler="standard", time_features=True)
+    extractor = feature_extractor_of_corpus(corpus_metadata(corpus))
+    (expected,) = get_series(corpus["train"])
+    (prepared,) = extractor.transform(frame)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(extractor.inverse_transform(prepared)[:, 0], frame["load"], rtol=1e-5, atol=1e-5)
+    raw = load_corpus(tmp_path / "raw.csv", scaler=None)["train"]
+    (of_rows,) = extractor.transform(raw["series"], raw["timestamp"])
+    np.testing.assert_allclose(of_rows, prepared, atol=1e-3)  # the rows of a corpus are float32
