@@ -94,36 +94,36 @@ def assert_equal_files(first, second):
 
 
 def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
-    """10 steps an epoch: checkpoint 5 is inside an epoch, checkpoint 10 at its end.
+    """5 steps an epoch: checkpoints 8 and 16 are inside an epoch that is not the first, checkpoint 20 is at an end.
 
-    Killed after step 7, while checkpoint 10 was written, and after step 12. The windows of long series are random too,
+    Killed after step 10, while checkpoint 20 was written, and after step 22. The windows of long series are random too,
     because of max_train_length.
     """
     fields = {
-        "max_steps": 16,
-        "save_steps": 5,
+        "max_steps": 24,
+        "save_steps": 4,
         "logging_steps": 3,
-        "per_device_train_batch_size": 2,
+        "per_device_train_batch_size": 4,
         "max_train_length": 30,
     }
     whole = given_for(corpus, tmp_path / "whole", **fields)
     killed = given_for(corpus, tmp_path / "killed", **fields)
     assert start(whole) == 0
-    assert start(killed, "on_step_end", 7) == -9
+    assert start(killed, "on_step_end", 10) == -9
     killed["resume_from_checkpoint"] = True
-    assert start(killed, "save_checkpoint", 10) == -9
-    assert not (tmp_path / "killed" / "checkpoint-10" / "trainer_state.json").exists()
-    assert start(killed, "on_step_end", 12) == -9
+    assert start(killed, "save_checkpoint", 20) == -9
+    assert not (tmp_path / "killed" / "checkpoint-20" / "trainer_state.json").exists()
+    assert start(killed, "on_step_end", 22) == -9
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     assert start(killed) == 0
 
-    assert [entry["step"] for entry in losses(tmp_path / "whole")] == [3, 5, 6, 9, 10, 12, 15, 16]
+    assert [entry["step"] for entry in losses(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    for name in ("model.safetensors", "checkpoint-16/model.safetensors", "checkpoint-16/averaged.safetensors"):
+    for name in ("model.safetensors", "checkpoint-24/model.safetensors", "checkpoint-24/averaged.safetensors"):
         assert_equal_files(tmp_path / "killed" / name, tmp_path / "whole" / name)
-    averaged = load_file(tmp_path / "whole" / "checkpoint-16" / "averaged.safetensors")
+    averaged = load_file(tmp_path / "whole" / "checkpoint-24" / "averaged.safetensors")
     final = load_file(tmp_path / "whole" / "model.safetensors")
-    raw = load_file(tmp_path / "whole" / "checkpoint-16" / "model.safetensors")
+    raw = load_file(tmp_path / "whole" / "checkpoint-24" / "model.safetensors")
     assert all(torch.equal(final[name], averaged[name]) for name in final)
     assert not any(torch.equal(final[name], raw[name]) for name in final)
 
