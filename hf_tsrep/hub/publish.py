@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 # Formats that can run code when they are read.
 UNSAFE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
 SECRET_FILES = re.compile(r"(^\.env|^\.netrc|^token$|^id_[a-z0-9]+$|\.pem$|\.key$)")
-IGNORED_FOLDERS = frozenset({".git", ".cache", "__pycache__", ".ipynb_checkpoints"})
+# Folders that are left behind: caches, and what a training run keeps to be resumed.
+IGNORED_FOLDERS = re.compile(r"\.git|\.cache|__pycache__|\.ipynb_checkpoints|checkpoint-\d+|runs")
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 _CARD_KEYS = ("library_name", "license", "pipeline_tag")
 
@@ -38,7 +39,8 @@ def push_to_hub(
 ) -> str:
     """Publish a model: config, weights, code, feature extractor, card, results and figures, in one commit.
 
-    The repository is created where it does not exist. The placeholder in the card's snippets becomes `repo_id`.
+    Checkpoints of a training run (checkpoint-*) are left behind. The repository is created where it is missing. The
+    placeholder in the card's snippets becomes `repo_id`.
 
     Args:
         folder_or_model: A model folder with its card, or a model (its card then holds no corpus, training or results).
@@ -187,8 +189,8 @@ def _unsafe_files(folder: Path) -> Iterator[str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        inside = set(path.relative_to(folder).parts)
-        if not inside & IGNORED_FOLDERS and (path.is_file() or path.is_symlink()):
+        folders = path.relative_to(folder).parent.parts
+        if not any(map(IGNORED_FOLDERS.fullmatch, folders)) and (path.is_file() or path.is_symlink()):
             yield path
 
 

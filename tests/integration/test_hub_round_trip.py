@@ -100,7 +100,7 @@ def expected(folder, series):
 def published(hub, folder, tmp_path_factory):
     code = f"""
 import json, pathlib, shutil
-from hf_tsrep import push_to_hub
+from hf_tsrep import TS2VecModel, push_to_hub
 from huggingface_hub import HfApi, ModelCard
 folder, repository = {str(folder)!r}, {REPOSITORY!r}
 urls = [push_to_hub(folder, repository) for _ in range(2)]
@@ -109,6 +109,7 @@ pathlib.Path("changed", "results.json").write_text("[]")
 urls.append(push_to_hub("changed", repository, revision="dev", commit_message="Try it"))
 urls.append(push_to_hub("changed", repository, create_pr=True))
 push_to_hub(folder, repository + "-private", private=True)
+push_to_hub(TS2VecModel.from_pretrained(folder), "tester/of-an-object")
 refused = None
 try:
     push_to_hub(folder, "tester/other", token="hf_wrong")
@@ -149,6 +150,7 @@ def test_the_urls_are_those_of_the_commits(hub, published):
     for revision in ("dev", "refs/pr/1"):
         assert hub.files(REPOSITORY, revision=revision)["results.json"] == b"[]"
     assert hub.repositories["models", REPOSITORY + "-private"].is_private
+    assert {"config.json", "model.safetensors", "README.md"} <= hub.files("tester/of-an-object").keys()
     assert published["refused"] is not None
     assert ("models", "tester/other") not in hub.repositories
 

@@ -8,6 +8,7 @@ import torch
 
 from hf_tsrep import TS2VecConfig, TS2VecModel
 from hf_tsrep.hub import IncompleteModelError, build_model_card, check_model_folder, push_to_hub
+from hf_tsrep.hub.publish import _files
 
 
 @pytest.fixture
@@ -19,10 +20,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_complete_folder_passes(folder):
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__" / "x.pt").write_bytes(b"x")
+def test_a_complete_folder_passes_and_checkpoints_are_left_behind(folder):
+    complete = list(_files(folder))
+    for name in ("__pycache__", "checkpoint-600"):
+        (folder / name).mkdir()
+        (folder / name / "optimizer.pt").write_bytes(b"x")
     check_model_folder(folder)
+    assert list(_files(folder)) == complete
 
 
 @pytest.mark.parametrize(
