@@ -28,6 +28,8 @@ _REFUSED = {
     "do_eval": "use the other commands of hf-tsrep",
     "do_predict": "use the other commands of hf-tsrep",
     "parallelism_config": "configure it with `accelerate config`",
+    "auto_find_batch_size": "the batch holds the negatives, so its size is part of the method; choose it",
+    "dataloader_persistent_workers": "workers that persist would keep the windows of the first epoch",
     "num_input_channels": "the corpus says how many channels there are",
 }
 _NOT_OFFERED = frozenset({*_REFUSED, "output_dir", "resume_from_checkpoint", "local_rank"})

@@ -88,5 +88,5 @@ def check_output_directory(output_dir: str | Path, resume: bool, overwrite: bool
         what = "a finished model" if is_finished(folder) else f"{len(checkpoints)} checkpoints of an unfinished run"
         raise FileExistsError(
             f"{folder} holds {what}. Choose another output_dir, go on with resume_from_checkpoint=True "
-            "(--resume-from-checkpoint), or remove it with overwrite_output_dir=True (--overwrite-output-dir)."
+            "(--resume), or remove it with overwrite_output_dir=True (--overwrite-output-dir)."
         )

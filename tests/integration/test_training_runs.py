@@ -96,7 +96,7 @@ def assert_equal_files(first, second):
 def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
     """5 steps an epoch: checkpoints 8 and 16 are inside an epoch that is not the first, checkpoint 20 is at an end.
 
-    Killed after step 10, while checkpoint 20 was written, and after step 22. The windows of long series are random too,
+    Killed after step 10, while checkpoint 20 was written, and after step 22. Windows of long series are random too,
     because of max_train_length.
     """
     fields = {

@@ -195,7 +195,7 @@ def test_an_output_folder_is_not_overwritten_by_accident(tmp_path):
     with pytest.raises(FileExistsError, match="1 checkpoints of an unfinished run"):
         check_output_directory(tmp_path, resume=False, overwrite=False)
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(FileExistsError, match=r"finished model.*resume_from_checkpoint.*overwrite_output_dir"):
+    with pytest.raises(FileExistsError, match=r"finished model.*--resume.*overwrite_output_dir"):
         check_output_directory(tmp_path, resume=False, overwrite=False)
     check_output_directory(tmp_path, resume=True, overwrite=False)
     check_output_directory(tmp_path, resume=False, overwrite=True)

@@ -103,7 +103,7 @@ def test_number_words_of_yaml_are_numbers():
     assert coerce("target", ["a"], str | list[str] | None, "file") == ["a"]
 
 
-@pytest.mark.parametrize("field", ["push_to_hub", "eval_strategy", "num_input_channels", "remove_unused_columns"])
+@pytest.mark.parametrize("field", ["push_to_hub", "eval_strategy", "num_input_channels", "auto_find_batch_size"])
 def test_fields_that_would_do_nothing_are_refused(field):
     with pytest.raises(SettingsError, match=f"{field}.*cannot be set"):
         resolve_settings({**BASE, field: True})
