@@ -83,11 +83,8 @@ class Repository:
     def find(self, revision):
         if revision in self.branches:
             return self.branches[revision][-1]
-        for commits in self.branches.values():
-            for commit in commits:
-                if commit.commit_id == revision:
-                    return commit
-        return None
+        commits = [commit for branch in self.branches.values() for commit in branch]
+        return next((commit for commit in commits if commit.commit_id == revision), None)
 
 
 class Refusal(Exception):
@@ -196,14 +193,8 @@ class LoopbackHub:
         for file in request.json()["files"]:
             is_large = file["size"] > 10_000_000 or bool(LARGE_FILE.search(file["path"]))
             known = files.get(file["path"])
-            answers.append(
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if is_large else "regular",
-                    "shouldIgnore": False,
-                    "oid": known and known.etag,
-                }
-            )
+            answer = {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+            answers.append({**answer, "oid": known and known.etag})
         return {"files": answers}
 
     def large_file_batch(self, match, request):
@@ -217,7 +208,7 @@ class LoopbackHub:
         return {"transfer": "basic", "objects": objects}
 
     def upload_large_file(self, match, request):
-        content = request.body()
+        content = request.body
         if hashlib.sha256(content).hexdigest() != match["oid"]:
             raise Refusal(400, "The content is not what its hash says.")
         self.large_files[match["oid"]] = content
@@ -237,7 +228,7 @@ class LoopbackHub:
         with self.lock:
             parent = self._commit(match, request)
             files, message = dict(parent.files), ""
-            for line in request.body().splitlines():
+            for line in request.body.splitlines():
                 item = json.loads(line)
                 message = item["value"].get("summary", message)
                 self._apply(files, item["key"], item["value"])
@@ -291,18 +282,9 @@ class LoopbackHub:
         return [entry for entry in entries if is_recursive or "/" not in entry["path"].removeprefix(prefix)]
 
     def paths_information(self, match, request):
-        commit, body = self._commit(match, request), request.body().decode()
+        commit, body = self._commit(match, request), request.body.decode()
         wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
         return [commit.files[path].describe(path) for path in wanted if path in commit.files]
-
-    def references(self, match, request):
-        repository = self._repository(match, request)
-        heads = [
-            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commits[-1].commit_id}
-            for name, commits in repository.branches.items()
-            if not name.startswith("refs/")
-        ]
-        return {"branches": heads, "converts": [], "tags": [], "pullRequests": []}
 
     def resolve(self, match, request):
         commit, path = self._commit(match, request), unquote(match["path"])
@@ -339,7 +321,6 @@ ROUTES = [
         ("POST", rf"{_API}/commit/(?P<revision>[^/]+)", LoopbackHub.commit),
         ("POST", rf"{_API}/branch/(?P<revision>[^/]+)", LoopbackHub.create_branch),
         ("POST", rf"{_API}/paths-info/(?P<revision>[^/]+)", LoopbackHub.paths_information),
-        ("GET", rf"{_API}/refs", LoopbackHub.references),
         ("GET", rf"{_API}/revision/(?P<revision>[^/]+)", LoopbackHub.information),
         ("GET", rf"{_API}/tree/(?P<revision>[^/]+)(?P<path>/.*)?", LoopbackHub.tree),
         ("GET", _API, LoopbackHub.information),
@@ -355,24 +336,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        self.answer("GET")
-
-    def do_HEAD(self):
-        self.answer("GET")
-
-    def do_POST(self):
-        self.answer("POST")
-
-    def do_PUT(self):
-        self.answer("PUT")
-
     def log_message(self, *arguments):
         """Stay silent."""
 
-    def answer(self, method):
+    def answer(self):
+        method = "GET" if self.command == "HEAD" else self.command
         parts = urlsplit(self.path)
-        self.query, self._body = parts.query, self._read_body()
+        self.query, self.body = parts.query, self._read_body()
         self.hub.requests.append((self.command, self.path))
         try:
             for wanted, pattern, action in ROUTES:
@@ -389,6 +359,8 @@ class _Handler(BaseHTTPRequestHandler):
                 content = json.dumps({"error": str(refusal)}).encode()
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": str(refusal)} if refusal.code else {}
             self.send_content(content, headers, refusal.status)
+
+    do_GET = do_HEAD = do_POST = do_PUT = answer
 
     def send_content(self, content, headers, status=200):
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -415,11 +387,8 @@ class _Handler(BaseHTTPRequestHandler):
             return b"".join(pieces)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def body(self):
-        return self._body
-
     def json(self):
-        return json.loads(self._body)
+        return json.loads(self.body)
 
     def has_token(self):
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
