@@ -108,9 +108,10 @@ def plot_embedding_map(
             rows = (parts == part) & (labels == name)
             axes.scatter(*plane[rows].T, **_marker(index, colour, size))
     _label_axes(axes, method)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=14, fontweight="bold", pad=24 if subtitle else 10)
     if subtitle:
-        axes.set_title(subtitle, loc="left", fontsize=9.5, color="#555555")
+        above = {"xycoords": "axes fraction", "xytext": (0, 8), "textcoords": "offset points"}
+        axes.annotate(subtitle, (0, 1), fontsize=9.5, color="#555555", **above)
     _add_legends(axes, names, colours, part_names, parts, class_title)
     figure.savefig(path)
     return Path(path)

@@ -41,3 +41,17 @@ def refresh_results(folder: Path) -> Path | None:
     old.data.eval_results = data.eval_results
     old.save(path)
     return path
+
+
+def add_figure(folder: Path, file: str, caption: str) -> None:
+    """Show a picture of the folder in its card, in front of the results; nothing happens where it is shown already.
+
+    Args:
+        folder: Model folder with a README.md.
+        file: Name of the picture in it.
+        caption: What the picture shows.
+    """
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    if f"]({file})" not in text:
+        path.write_text(text.replace("\n## Results\n", f"\n![{caption}]({file})\n\n## Results\n", 1), encoding="utf-8")

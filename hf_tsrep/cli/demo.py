@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from .progress import training_progress
+
 
 def demo_command(
+    context: typer.Context,
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write; what an earlier demo left there is replaced.")
     ] = Path("demo"),
@@ -17,4 +20,6 @@ def demo_command(
     """Train, encode, evaluate, save and reload TS2Vec on a real problem that needs no download."""
     from hf_tsrep.demo import run_demo
 
-    run_demo(output_dir, max_steps=max_steps)
+    quiet = bool(context.find_root().params.get("quiet"))
+    with training_progress(quiet=quiet):
+        run_demo(output_dir, max_steps=max_steps, quiet=quiet, say=typer.echo)

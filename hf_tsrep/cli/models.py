@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .progress import without_file_bars
+
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "pretraining.json"
@@ -96,7 +98,8 @@ def open_model(
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}
     options["trust_remote_code"] = trust_remote_code
     config = AutoConfig.from_pretrained(name_or_path, **options)
-    model = AutoModel.from_pretrained(name_or_path, config=config, **options).eval()
+    with without_file_bars():
+        model = AutoModel.from_pretrained(name_or_path, config=config, **options).eval()
     if not hasattr(model, "encode"):
         raise ValueError(
             f"{name_or_path} is a {type(model).__name__}, which has no encode: no encoder of time series."

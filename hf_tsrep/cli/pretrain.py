@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import check_names, parse_fields
+from .progress import training_progress
 
 _OWN_OPTIONS = ("method", "corpus", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
 
@@ -49,7 +50,8 @@ def pretrain_command(
     }
     fields |= {name: value for name, value in named.items() if value}
     settings = resolve_settings(fields, config)
-    result = run_pretraining(settings, resume_from_checkpoint=resume_from or (True if resume else None))
+    with training_progress(quiet=bool(context.find_root().params.get("quiet"))):
+        result = run_pretraining(settings, resume_from_checkpoint=resume_from or (True if resume else None))
     loss = result.metrics.get("loss")
     typer.echo(
         f"{result.output_dir}: {settings.method}, {result.metrics.get('num_steps', 0):.0f} steps in "

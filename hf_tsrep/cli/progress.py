@@ -1,0 +1,65 @@
+"""The training's progress bar: the latest numbers of the log behind it, instead of a line for each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SHOWN = {"loss": "loss", "effective_rank": "rank"}
+
+
+@contextmanager
+def training_progress(*, quiet: bool) -> Iterator[None]:
+    """Give trainers made inside the block this bar, or none, and keep transformers' bars for saved files away.
+
+    Args:
+        quiet: No bar.
+    """
+    from transformers import ProgressCallback, trainer
+
+    class LatestNumbersCallback(ProgressCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            from tqdm.auto import tqdm
+
+            self.current_step = state.global_step
+            if state.is_world_process_zero:
+                interval = 0.1 if sys.stderr.isatty() else 10.0
+                self.training_bar = tqdm(
+                    total=state.max_steps,
+                    initial=state.global_step,
+                    desc="Training",
+                    unit="step",
+                    dynamic_ncols=True,
+                    mininterval=interval,
+                    disable=quiet,
+                )
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if self.training_bar is not None:
+                numbers = {short: f"{logs[name]:.3g}" for name, short in _SHOWN.items() if name in (logs or {})}
+                if numbers:
+                    self.training_bar.set_postfix(numbers, refresh=False)
+
+    usual = trainer.DEFAULT_PROGRESS_CALLBACK
+    trainer.DEFAULT_PROGRESS_CALLBACK = LatestNumbersCallback  # as transformers itself does in notebooks
+    try:
+        with without_file_bars():
+            yield
+    finally:
+        trainer.DEFAULT_PROGRESS_CALLBACK = usual
+
+
+@contextmanager
+def without_file_bars() -> Iterator[None]:
+    """Keep transformers' bars for the loading and writing of files away; those of `encode` are asked for later."""
+    from transformers.utils import logging
+
+    active = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if active:
+            logging.enable_progress_bar()
