@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
 from hf_tsrep.data import PretrainingCollator, PretrainingDataset
 from hf_tsrep.training import NonFiniteLossError, TimeSeriesTrainer, WeightAveragingCallback
+from hf_tsrep.training.arguments import resolve_settings
 from hf_tsrep.training.corpora import TrainingSeries
 from hf_tsrep.training.trainer import IndexedCollator, IndexedDataset
 
@@ -226,3 +227,42 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
     for (name, trained), parameter in zip(model.named_parameters(), reference.parameters(), strict=True):
         expected = parameter.detach() - 0.1 * parameter.grad
         torch.testing.assert_close(trained.detach(), expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_the_recipe_steps_as_the_published_loop(tmp_path):
+    """Yue et al.'s loop: torch's AdamW with its defaults over all parameters, no clipping, the mean of all weights."""
+    settings = resolve_settings({"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": str(tmp_path)})
+    model, reference = tiny_model(output_dropout=0.0), tiny_model(output_dropout=0.0)
+    averaging, expected = WeightAveragingCallback(), WeightAveragingCallback()
+    seen = []
+    draw, forward = model._draw, model.forward
+
+    def recording_forward(past_values, **options):
+        seen.append([past_values.clone()])
+        return forward(past_values, **options)
+
+    def recording_draw(*given):
+        seen[-1].append(draw(*given))
+        return seen[-1][1]
+
+    model._draw, model.forward = recording_draw, recording_forward
+    trainer = TimeSeriesTrainer(
+        model=model,
+        args=arguments(tmp_path, **{**settings.training, "max_steps": 5, "per_device_train_batch_size": 4}),
+        train_dataset=IndexedDataset(PretrainingDataset(some_series(9))),
+        data_collator=IndexedCollator(PretrainingCollator()),
+        callbacks=[averaging],
+        decay_all_parameters=settings.run.decay_all_parameters,
+    )
+    trainer.train()
+    assert [len(values) for values, _ in seen] == [4] * 5  # 9 series: the incomplete batch of every epoch is dropped
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=0.001)
+    expected.update(reference)
+    for values, views in seen:
+        optimizer.zero_grad()
+        reference.train()(values, views=views).loss.backward()
+        optimizer.step()
+        expected.update(reference)
+    for (name, trained), parameter in zip(model.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(trained, parameter, rtol=1e-6, atol=1e-7, msg=name)
+        torch.testing.assert_close(averaging.averaged[name], expected.averaged[name], rtol=1e-6, atol=1e-7, msg=name)
