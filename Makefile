@@ -12,10 +12,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(RUN) -m hf_tsrep demo --output-dir demo
+	OMP_WAIT_POLICY=passive $(RUN) -m hf_tsrep demo --output-dir demo
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	OMP_WAIT_POLICY=passive $(RUN) -m pytest
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -48,13 +49,17 @@ def run_demo(
     Raises:
         RuntimeError: The model that another process loaded gives other embeddings.
     """
+    with _one_thread():
+        return _run(Path(output_dir), max_steps, quiet, say)
+
+
+def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], Any]) -> dict[str, float]:
     from transformers import AutoFeatureExtractor, AutoModel
 
     from . import evaluate, load_corpus, pretrain
     from .cli.cards import refresh_results
     from .data import get_labels, get_series
 
-    folder = Path(output_dir)
     model_folder = folder / MODEL_FOLDER
     begin = time.perf_counter()
     if (model_folder / "pretraining.json").is_file():
@@ -141,7 +146,8 @@ def encode_in_new_process(model_folder: Path, output: Path) -> np.ndarray:
     """
     command = [sys.executable, "-m", "hf_tsrep", "encode", "--quiet"]
     command += ["--model", str(model_folder), "--input", CORPUS, "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"The new process could not encode: {done.stderr.strip()}")
     with np.load(output) as stored:
@@ -177,6 +183,19 @@ def result_table(metrics: dict[str, float]) -> str:
         note = f"  (published: {published.value:.3f})" if published is not None and name == "svm" else ""
         lines.append(f"{title:<22} {metrics[f'{name}_accuracy']:8.3f}  {metrics[f'{name}_macro_f1']:8.3f}{note}")
     return "\n".join(lines)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the arrays of this corpus are too small to share; waiting would cost more than it saves."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

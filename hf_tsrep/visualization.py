@@ -167,6 +167,7 @@ def _add_legends(
             handles=shapes, title="split", loc="lower left", bbox_to_anchor=(1.01, 0), frameon=False, alignment="left"
         )
         axes.add_artist(first)
+        first.set_clip_on(False)  # otherwise the layout leaves no room for it
     shown = 24
     handles = [
         entry(name, marker="o", markersize=7, color=colour)
