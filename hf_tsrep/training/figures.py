@@ -68,16 +68,15 @@ def plot_loss_curve(history: Sequence[Mapping[str, Any]], path: str | Path, titl
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Return the exponential moving average over about a twentieth of the values, without a bias towards the first.
+    """Return the moving average over about a twentieth of the values to both sides, so that it does not lag behind.
 
     Args:
         values: (steps,) numbers; NaN counts for nothing.
     """
-    keep = 1.0 - 1.0 / max(2.0, len(values) / 20)
-    smoothed = np.full(len(values), np.nan)
-    total = weight = 0.0
-    for index, value in enumerate(values):
-        if not np.isnan(value):
-            total, weight = keep * total + value, keep * weight + 1.0
-        smoothed[index] = total / weight if weight else np.nan
-    return smoothed
+    scale = max(1.0, len(values) / 40)
+    reach = int(4 * scale)
+    kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / scale)
+    here = slice(reach, reach + len(values))
+    total = np.convolve(~np.isnan(values), kernel)[here]
+    summed = np.convolve(np.nan_to_num(values), kernel)[here]
+    return np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)
