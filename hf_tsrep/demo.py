@@ -187,7 +187,7 @@ def result_table(metrics: dict[str, float]) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the arrays of this corpus are too small to share; waiting would cost more than it saves."""
+    """Compute on one thread: the arrays of this corpus are too small to share, and waiting is dear."""
     import torch
 
     threads = torch.get_num_threads()

@@ -135,7 +135,8 @@ def encode_corpus(
         for key, values in _row_columns(corpus, name, series, settings).items():
             columns.setdefault(key, []).append(values)
     whole = {key: np.concatenate(parts) for key, parts in columns.items() if len(parts) == len(chosen)}
-    return EmbeddingTable(np.concatenate(blocks), whole, _provenance(opened, corpus, settings))
+    embeddings = np.concatenate(blocks)
+    return EmbeddingTable(embeddings, whole, _provenance(opened, corpus, settings, embeddings.shape[1]))
 
 
 def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
@@ -212,7 +213,7 @@ def _window_starts(length: int, window_length: int, stride: int | None) -> np.nd
     return starts[starts < length]
 
 
-def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embedding_size: int) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from ..data import corpus_fingerprint, corpus_metadata
@@ -228,7 +229,7 @@ def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any]) -> d
         "revision": opened.revision,
         "weights_sha256": weights_fingerprint(opened.model),
         "method": config.model_type,
-        "embedding_size": config.embedding_size,
+        "embedding_size": embedding_size,
         **settings,
         "pooling": pooling,
         "preparation": None if opened.feature_extractor is None else _preparation(opened.feature_extractor),

@@ -1,0 +1,137 @@
+"""Runs the code blocks of README.md, in order, in one directory.
+
+A comment in front of a block says what else to do: `<!-- not run: REASON -->` or `<!-- run instead: COMMAND -->`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<order>not run|run instead): (?P<text>.+?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
+    flags=re.MULTILINE | re.DOTALL,
+)
+
+# One process for all blocks: imports are paid once, and Python blocks share their names as a reader's session does.
+DRIVER = """
+import json, shlex, sys, time
+import torch
+torch.set_num_threads(1)
+from hf_tsrep.cli.main import run
+names = {"__name__": "__main__"}
+for block in json.loads(sys.stdin.read()):
+    begin = time.perf_counter()
+    if block["language"] == "python":
+        exec(compile(block["code"], f"README.md, line {block['line']}", "exec"), names)
+    else:
+        for command in block["code"].replace("\\\\\\n", " ").splitlines():
+            words = shlex.split(command, comments=True)
+            if not words:
+                continue
+            assert words[0] == "hf-tsrep", f"README.md, line {block['line']}: {words[0]} is not run by this test"
+            code = run(["--quiet", *words[1:]])
+            assert code == 0, f"README.md, line {block['line']}: {command} ended with {code}"
+    print(f"line {block['line']}: {time.perf_counter() - begin:.1f} s")
+for name in ("embeddings", "nearest", "whole", "timestamps", "streaming", "windows", "scales", "metrics"):
+    value = names[name]
+    print("RESULT", json.dumps([name, list(getattr(value, "shape", ())), value if isinstance(value, dict) else None]))
+"""
+
+
+def blocks_to_run():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = []
+    for match in BLOCK.finditer(text):
+        if match["language"] not in ("python", "bash") or match["order"] == "not run":
+            continue
+        instead = match["order"] == "run instead"
+        blocks.append(
+            {
+                "language": "bash" if instead else match["language"],
+                "code": match["text"] if instead else match["code"],
+                "line": text[: match.start("code")].count("\n"),
+            }
+        )
+    return blocks
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment["HF_HOME"] = str(folder / ".cache")
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(blocks_to_run()),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=400,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
+    return folder, done.stdout
+
+
+def test_blocks_run(session):
+    folder, _ = session
+    assert (folder / "machines-embedded.csv").is_file()
+    assert (folder / "corpora/basic-motions/README.md").is_file()
+    assert json.loads((folder / "demo/model/results.json").read_text())["results"]
+
+
+def test_shapes_are_those_of_the_comments(session):
+    _, output = session
+    lines = [line.removeprefix("RESULT ") for line in output.splitlines() if line.startswith("RESULT ")]
+    results = {name: (shape, value) for name, shape, value in map(json.loads, lines)}
+    steps = results["timestamps"][0][0]
+    assert results["whole"][0] == [320]
+    assert results["timestamps"][0] == results["streaming"][0] == [steps, 320]
+    assert results["scales"][0][0] == steps
+    assert results["scales"][0][1] % 320 == 0
+    assert results["windows"][0][1] == 320
+    assert results["embeddings"][0] == [24, 320]
+    assert set(results["metrics"][1]) == {"accuracy", "macro_f1", "kappa", "auprc"}
+
+
+def test_two_set_up_commands_and_they_are_targets():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = BLOCK.search(text)
+    commands = [line.split("#")[0].strip() for line in first["code"].splitlines()]
+    assert commands == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"`?make ([a-z-]+)`?", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)))
+    for target in {"demo", "test", *(named & {"lint", "format", "docs-check"})}:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_skipped_block_says_why():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    fences = len(re.findall(r"^```(?:python|bash)$", text, flags=re.MULTILINE))
+    skipped = [match["text"] for match in BLOCK.finditer(text) if match["order"] == "not run"]
+    assert len(blocks_to_run()) + len(skipped) == fences
+    assert all(reason.startswith("needs ") for reason in skipped)
+
+
+def test_methods_table_is_the_registry():
+    from hf_tsrep import METHODS, list_models
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, flags=re.MULTILINE))
+    assert set(rows) == set(METHODS)
+    for name, row in rows.items():
+        assert METHODS[name].paper.url in row
+        assert METHODS[name].paper.title in row
+        assert set(re.findall(r"`(\w+)`", row)) == set(list_models(name))
+
+
+def test_markers_for_generated_sections_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("results", "benchmark"):
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
