@@ -14,7 +14,7 @@ _MAPPING: Any = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
 class AutoModelForTimeSeriesClassification(_BaseAutoModelClass):
-    """Opens any checkpoint of the house with its classification head; transformers has such a mapping but exports no class."""
+    """Opens any checkpoint of the house with its classification head; transformers exports no such class."""
 
     _model_mapping = _MAPPING
 

@@ -1,7 +1,7 @@
 """The one list of methods, and their registration with transformers' Auto classes.
 
-Model classes are named here and imported when they are first used: transformers' modeling code takes over a second to import, which a
-program that only lists methods or reads a config should not pay.
+Model classes are named here and imported when they are first used: transformers' modeling code takes over a second to
+import, which a program that only lists methods or reads a config should not pay.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class LazyClass:
         return getattr(self.resolve(), attribute)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Build an instance of the class."""
         return self.resolve()(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -122,15 +123,17 @@ METHODS: dict[str, Method] = {
             title="TS2Vec",
             paper=Paper(
                 title="TS2Vec: Towards Universal Representation of Time Series",
-                authors="Zhihan Yue, Yujing Wang, Juanyong Duan, Tianmeng Yang, Congrui Huang, Yunhai Tong, Bixiong Xu",
+                authors=(
+                    "Zhihan Yue, Yujing Wang, Juanyong Duan, Tianmeng Yang, Congrui Huang, Yunhai Tong, Bixiong Xu"
+                ),
                 venue="AAAI",
                 year=2022,
                 url="https://arxiv.org/abs/2106.10466",
                 bibtex=(
                     "@inproceedings{yue2022ts2vec,\n"
                     "  title = {TS2Vec: Towards Universal Representation of Time Series},\n"
-                    "  author = {Yue, Zhihan and Wang, Yujing and Duan, Juanyong and Yang, Tianmeng and Huang, Congrui and "
-                    "Tong, Yunhai and Xu, Bixiong},\n"
+                    "  author = {Yue, Zhihan and Wang, Yujing and Duan, Juanyong and Yang, Tianmeng and "
+                    "Huang, Congrui and Tong, Yunhai and Xu, Bixiong},\n"
                     "  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},\n"
                     "  volume = {36},\n"
                     "  number = {8},\n"
@@ -165,7 +168,7 @@ def get_method(name: str) -> Method:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the model classes whose method or class name fits a shell-style pattern, such as "ts*" or "*Classification".
+    """Return the model classes whose method or class name fits a pattern, such as "ts*" or "*Classification".
 
     Args:
         pattern: Compared with the method's name and with the class's, without regard to case.
@@ -194,7 +197,7 @@ def register_methods() -> None:
         AutoModelForTimeSeriesPrediction,
     )
 
-    heads = {
+    heads: dict[Any, str] = {
         AutoModel: "Model",
         AutoModelForPreTraining: "ForPreTraining",
         AutoModelForSequenceClassification: "ForTimeSeriesClassification",

@@ -18,6 +18,8 @@ _WRITTEN_BY_TRANSFORMERS = frozenset(
 class TimeSeriesConfig(PreTrainedConfig):
     """Fields shared by all methods of the house.
 
+    A key that neither a field nor transformers knows is kept, as in transformers, and a warning names the near match.
+
     Args:
         num_input_channels: Number of channels of a series, time features included.
         embedding_size: Length of one embedding.
@@ -30,8 +32,6 @@ class TimeSeriesConfig(PreTrainedConfig):
 
     Raises:
         ValueError: A field is out of its range. The message names the field, the value and the range.
-
-    A key that no field and no part of transformers knows is kept, as transformers does, and a warning names the near match.
     """
 
     num_input_channels: int = 1
@@ -51,7 +51,9 @@ class TimeSeriesConfig(PreTrainedConfig):
                 continue
             near = difflib.get_close_matches(key, sorted(self.__dataclass_fields__), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            logger.warning(f"{type(self).__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
+            logger.warning(
+                f"{type(self).__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}"
+            )
         self.check_ranges()
 
     def check_ranges(self) -> None:
@@ -65,7 +67,9 @@ class TimeSeriesConfig(PreTrainedConfig):
         """Raise ValueError when one of the named fields is below `minimum`."""
         for name in names:
             if getattr(self, name) < minimum:
-                raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)}; it must be at least {minimum}.")
+                raise ValueError(
+                    f"{type(self).__name__}.{name} is {getattr(self, name)}; it must be at least {minimum}."
+                )
 
     def require_one_of(self, name: str, choices: tuple[str, ...]) -> None:
         """Raise ValueError when the named field is none of `choices`."""
@@ -77,4 +81,6 @@ class TimeSeriesConfig(PreTrainedConfig):
         """Raise ValueError when one of the named fields is outside [0, 1]."""
         for name in names:
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+                raise ValueError(
+                    f"{type(self).__name__}.{name} is {getattr(self, name)}; it must lie between 0 and 1."
+                )

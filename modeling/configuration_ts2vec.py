@@ -16,17 +16,18 @@ class TS2VecConfig(TimeSeriesConfig):
         num_input_channels: Number of channels of a series, time features included.
         hidden_size: Width of the input projection and of all residual blocks but the last.
         embedding_size: Width of the last block, which is the embedding (paper, section 4.1: 320).
-        num_hidden_layers: Number of residual blocks; block i has dilation 2^i. The published depth of 10 means 11 blocks.
+        num_hidden_layers: Number of residual blocks; block i has dilation 2^i. The published depth 10 means 11 blocks.
         output_dropout: Dropout probability on the representations, in training only.
-        mask_mode: How timestamps are masked in pre-training: "binomial" (paper, section 3.2), "continuous", "all_true" (keep
-            all), "all_false" (mask all) or "mask_last".
+        mask_mode: How timestamps are masked in pre-training: "binomial" (paper, section 3.2), "continuous",
+            "all_true" (keep all), "all_false" (mask all) or "mask_last".
         mask_ratio: Probability that "binomial" masks a timestamp.
-        alpha: Weight of the instance-wise contrast; the temporal contrast weighs 1 - alpha (equation 3 has 0.5 and a factor 2).
+        alpha: Weight of the instance-wise contrast; the temporal contrast weighs 1 - alpha (equation 3 has 0.5 and a
+            factor 2).
         temporal_unit: First level of the hierarchy that has a temporal contrast; raise it for very long series.
-        gate_padding: True: leading and trailing missing timestamps are padding, which reaches no convolution, no pooling and no
-            loss, so that a padded series has the embeddings of the series alone; other missing timestamps are left out of
-            pooling and loss. False: every missing timestamp is a masked one and nothing else, as in the official code
-            (converted checkpoints have this).
+        gate_padding: True: leading and trailing missing timestamps are padding, which reaches no convolution, no
+            pooling and no loss, so that a padded series has the embeddings of the series alone; other missing
+            timestamps are left out of pooling and loss. False: every missing timestamp is a masked one and nothing
+            else, as in the official code (converted checkpoints have this).
 
     Raises:
         ValueError: A field is out of its range.

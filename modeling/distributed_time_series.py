@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -34,7 +36,7 @@ class _GatherRows(torch.autograd.Function):
     """All processes' rows, in the order of ranks; the gradient of a row is summed over the processes that used it."""
 
     @staticmethod
-    def forward(ctx, rows):  # noqa: ANN001, ANN205, D102
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
         rank, world_size = process_share()
         ctx.rank, ctx.num_rows = rank, rows.shape[0]
         parts = [torch.empty_like(rows) for _ in range(world_size)]
@@ -42,7 +44,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient):  # noqa: ANN001, ANN205, D102
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient[ctx.rank * ctx.num_rows : (ctx.rank + 1) * ctx.num_rows]

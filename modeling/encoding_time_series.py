@@ -1,13 +1,14 @@
 """`encode`: from whatever holds series to embeddings, for every method.
 
-Series of one length share a batch and nothing is ever padded, so that the order of the series and the batch size cannot change a result.
+Series of one length share a batch and nothing is ever padded, so that the order of the series and the batch size
+cannot change a result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,41 +42,54 @@ class EncodeSettings:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level={self.level!r} is unknown; choose one of {', '.join(map(repr, LEVELS))}.")
+        self._check_whole_numbers()
+        if self.window_length is None:
+            self._check_without_window()
+        elif self.level != "window":
+            self._check_sliding(self.window_length)
+        if self.level != "timestamp" and self.pooling not in (None, *INSTANCE_POOLINGS):
+            raise ValueError(
+                f"pooling={self.pooling!r} does not fit level={self.level!r}; choose 'max', 'mean' or 'last'."
+            )
+        if self.level == "window" and self.causal:
+            raise ValueError(
+                "causal=True has no meaning for level='window': a window is encoded as a series of its own."
+            )
+
+    def _check_whole_numbers(self) -> None:
         for name in ("window_length", "stride", "batch_size"):
             value = getattr(self, name)
             if value is None and name != "batch_size":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
-        if self.window_length is None:
-            for name, given in (("stride", self.stride is not None), ("causal", self.causal)):
-                if given:
-                    raise ValueError(f"{name}={getattr(self, name)!r} needs window_length, the number of steps to look at.")
-            if self.level == "window":
-                raise ValueError("level='window' needs window_length, the number of steps of a window.")
-        elif self.level != "window":
-            self._check_sliding()
-        if self.level != "timestamp" and self.pooling not in (None, *INSTANCE_POOLINGS):
-            raise ValueError(f"pooling={self.pooling!r} does not fit level={self.level!r}; choose 'max', 'mean' or 'last'.")
-        if self.level == "window" and self.causal:
-            raise ValueError("causal=True has no meaning for level='window': a window is encoded as a series of its own.")
 
-    def _check_sliding(self) -> None:
+    def _check_without_window(self) -> None:
+        for name, given in (("stride", self.stride is not None), ("causal", self.causal)):
+            if given:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs window_length, the number of steps to look at."
+                )
+        if self.level == "window":
+            raise ValueError("level='window' needs window_length, the number of steps of a window.")
+
+    def _check_sliding(self, window_length: int) -> None:
         stride = self.stride or 1
-        if stride > self.window_length:
+        if stride > window_length:
             raise ValueError(
-                f"stride={stride} is longer than window_length={self.window_length}: timestamps would be left out. "
+                f"stride={stride} is longer than window_length={window_length}: timestamps would be left out. "
                 "Choose a stride of at most the window length."
             )
-        if not self.causal and (self.window_length - stride) % 2:
+        if not self.causal and (window_length - stride) % 2:
             raise ValueError(
-                f"window_length={self.window_length} cannot lie evenly around stride={stride} steps; "
-                f"use window_length={self.window_length + 1}, another stride, or causal=True."
+                f"window_length={window_length} cannot lie evenly around stride={stride} steps; "
+                f"use window_length={window_length + 1}, another stride, or causal=True."
             )
 
     @property
     def context(self) -> tuple[int, int]:
         """Number of steps that a sliding window sees before and after the `stride` steps that it encodes."""
+        assert self.window_length is not None, "only a sliding window has a context"
         around = self.window_length - (self.stride or 1)
         return (around, 0) if self.causal else (around // 2, around // 2)
 
@@ -84,8 +98,8 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
     """Turn any holder of series into a list of arrays, checked.
 
     Args:
-        series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column of arrays (time,
-            channel) of any lengths; (time,) will do for one channel.
+        series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column
+            of arrays (time, channel) of any lengths; (time,) will do for one channel.
         num_channels: Number of channels that the model expects.
 
     Returns:
@@ -96,7 +110,9 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
         ValueError: A series is empty, has another number of channels, or holds text or infinite values.
     """
     if isinstance(series, dict) or hasattr(series, "column_names"):
-        raise TypeError(f"encode takes arrays, not a {type(series).__name__}; pass its column, such as dataset['series'].")
+        raise TypeError(
+            f"encode takes arrays, not a {type(series).__name__}; pass its column, such as dataset['series']."
+        )
     if hasattr(series, "columns") and hasattr(series, "to_numpy"):
         return [_frame_values(series, num_channels)], True
     if not isinstance(series, (np.ndarray, torch.Tensor)) and not _is_numbers(series):
@@ -119,7 +135,9 @@ def _as_array(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} does not hold numbers in equal rows ({error}); give float arrays (time, channel).") from None
+        raise ValueError(
+            f"{name} does not hold numbers in equal rows ({error}); give float arrays (time, channel)."
+        ) from None
 
 
 def _frame_values(frame: Any, num_channels: int) -> np.ndarray:
@@ -138,7 +156,8 @@ def _one_series(values: Any, num_channels: int, name: str) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] != num_channels:
         hint = " Transpose it." if values.ndim == 2 and values.shape[0] == num_channels else ""
         raise ValueError(
-            f"{name} has shape {values.shape}, but the model takes (time, {num_channels}): {num_channels} channel(s) last.{hint}"
+            f"{name} has shape {values.shape}, but the model takes (time, {num_channels}): "
+            f"{num_channels} channel(s) last.{hint}"
         )
     if values.shape[0] == 0:
         raise ValueError(f"{name} has no timestamps; drop it before encoding.")
@@ -146,16 +165,16 @@ def _one_series(values: Any, num_channels: int, name: str) -> np.ndarray:
     if infinite.any():
         step, channel = np.argwhere(infinite)[0]
         raise ValueError(
-            f"{name} is infinite at timestamp {step}, channel {channel}; replace infinite values, with NaN where they mean missing."
+            f"{name} is infinite at timestamp {step}, channel {channel}; "
+            "replace infinite values, with NaN where they mean missing."
         )
     return values
 
 
 def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     """Yield index arrays of at most `batch_size` series of one length, in order of length."""
-    lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+    for group in np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1):
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size]
 
@@ -172,12 +191,13 @@ def encode_series(
         method_arguments: Further arguments of the method's `embed_timestamps`.
 
     Returns:
-        "instance": (num_series, embedding_size). "timestamp": a list of (time, embedding_size). "window": a list of (num_windows,
-        embedding_size).
+        "instance": (num_series, embedding_size). "timestamp": a list of (time, embedding_size). "window": a list of
+        (num_windows, embedding_size).
     """
     _warn_of_missing(series)
     if settings.level == "window":
         return _encode_windows(model, series, settings, method_arguments)
+    results: list[np.ndarray] | np.ndarray
     with _progress(len(series), settings.show_progress_bar) as bar:
         if settings.window_length is not None:
             results = [_slide_one(model, values, settings, method_arguments, bar) for values in series]
@@ -207,7 +227,13 @@ def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
     return embeddings.cpu()
 
 
-def _encode_whole(model, series, settings, method_arguments, bar) -> list[np.ndarray] | np.ndarray:  # noqa: ANN001
+def _instance_pooling(model: Any, settings: EncodeSettings) -> str:
+    return cast(str, settings.pooling or model.config.pooling)  # EncodeSettings lets only names of poolings through
+
+
+def _encode_whole(
+    model: Any, series: list[np.ndarray], settings: EncodeSettings, method_arguments: dict[str, Any], bar: Any
+) -> list[np.ndarray] | np.ndarray:
     lengths = [len(values) for values in series]
     results: Any = [None] * len(series)
     alike = len(set(lengths)) == 1
@@ -215,24 +241,26 @@ def _encode_whole(model, series, settings, method_arguments, bar) -> list[np.nda
         batch = torch.from_numpy(np.stack([series[index] for index in indices])).to(model.device)
         embeddings, pooled = model.embed_timestamps(batch, **method_arguments)
         if settings.level == "instance":
-            embeddings = pool_instance(embeddings, pooled, settings.pooling or model.config.pooling)
+            embeddings = pool_instance(embeddings, pooled, _instance_pooling(model, settings))
         else:
             embeddings = pool_timestamps(embeddings, settings.pooling, pooled)
         embeddings = _finish(embeddings, settings.normalize)
         if isinstance(results, list) and (alike or settings.level == "instance"):
             results = np.empty((len(series), *embeddings.shape[1:]), dtype=np.float32)
-        if isinstance(results, np.ndarray):
-            torch.from_numpy(results[indices[0] : indices[-1] + 1]).copy_(embeddings) if alike else results.__setitem__(
-                indices, embeddings.numpy()
-            )
-        else:
+        if isinstance(results, list):
             for index, embedding in zip(indices, embeddings, strict=True):
                 results[index] = embedding.numpy().copy()
+        elif alike:  # the indices are consecutive
+            torch.from_numpy(results[indices[0] : indices[-1] + 1]).copy_(embeddings)
+        else:
+            results[indices] = embeddings.numpy()
         bar.update(len(indices))
     return results
 
 
-def _slide_one(model, values, settings, method_arguments, bar) -> np.ndarray:  # noqa: ANN001
+def _slide_one(
+    model: Any, values: np.ndarray, settings: EncodeSettings, method_arguments: dict[str, Any], bar: Any
+) -> np.ndarray:
     stride = settings.stride or 1
     tensor = torch.from_numpy(values).to(model.device)
     embeddings = model.slide(
@@ -245,14 +273,19 @@ def _slide_one(model, values, settings, method_arguments, bar) -> np.ndarray:  #
     )[: len(values)]
     if settings.level == "instance":
         pooled = model.pooled_timestamps(~tensor.isnan().any(-1).unsqueeze(0))
-        embeddings = pool_instance(embeddings.unsqueeze(0), pooled, settings.pooling or model.config.pooling)[0]
+        embeddings = pool_instance(embeddings.unsqueeze(0), pooled, _instance_pooling(model, settings))[0]
     bar.update(1)
     return _finish(embeddings, settings.normalize).numpy()
 
 
-def _encode_windows(model, series, settings, method_arguments) -> list[np.ndarray]:  # noqa: ANN001
-    length, stride = settings.window_length, settings.stride or settings.window_length
-    windows, counts = [], []
+def _encode_windows(
+    model: Any, series: list[np.ndarray], settings: EncodeSettings, method_arguments: dict[str, Any]
+) -> list[np.ndarray]:
+    length = settings.window_length
+    assert length is not None, "EncodeSettings refuses level='window' without window_length"
+    stride = settings.stride or length
+    windows: list[np.ndarray] = []
+    counts = []
     for values in series:
         starts = list(range(0, max(len(values) - length, 0) + 1, stride))
         if starts[-1] + length < len(values) and starts[-1] + stride < len(values):
@@ -260,8 +293,10 @@ def _encode_windows(model, series, settings, method_arguments) -> list[np.ndarra
         windows += [values[start : start + length] for start in starts]
         counts.append(len(starts))
     with _progress(len(windows), settings.show_progress_bar) as bar:
-        instance = EncodeSettings("instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None)
-        embeddings = _encode_whole(model, windows, instance, method_arguments, bar)
+        instance = EncodeSettings(
+            "instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None
+        )
+        embeddings = np.asarray(_encode_whole(model, windows, instance, method_arguments, bar))
     return np.split(embeddings, np.cumsum(counts)[:-1])
 
 
@@ -279,8 +314,8 @@ def slide_by_windows(
     Args:
         model: The encoder.
         values: (time, num_channels), NaN = missing.
-        context: Number of steps that a window sees before and after the `stride` steps that it encodes; steps beyond the ends are
-            missing.
+        context: Number of steps that a window sees before and after the `stride` steps that it encodes; steps beyond
+            the ends are missing.
         stride: Number of steps that a window encodes.
         batch_size: Number of windows in one forward pass.
         pooling: As for pool_timestamps, inside a window.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +21,8 @@ class ClassificationHead(nn.Module):
     def __init__(self, config: TimeSeriesConfig) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.projection = nn.Linear(config.embedding_size, config.num_labels)
+        num_labels = cast(int, config.num_labels)  # transformers has two labels where the config says nothing
+        self.projection = nn.Linear(config.embedding_size, num_labels)
 
     def forward(
         self, embedding: torch.Tensor, labels: torch.Tensor | None = None
@@ -64,16 +67,17 @@ class PredictionHead(nn.Module):
             future_observed_mask: The same shape, True = observed, or None.
 
         Returns:
-            The scalar mean squared error over observed values or None, and the prediction (batch_size, prediction_length,
-            num_output_channels).
+            The scalar mean squared error over observed values or None, and the prediction
+            (batch_size, prediction_length, num_output_channels).
         """
         prediction = self.projection(embedding).unflatten(-1, (-1, self.num_output_channels))
         if future_values is None:
             return None, prediction
         if future_values.shape != prediction.shape:
             raise ValueError(
-                f"future_values has shape {tuple(future_values.shape)}, but the model predicts {tuple(prediction.shape)} "
-                "(batch_size, prediction_length, num_output_channels); cut the values or set these fields in the config."
+                f"future_values has shape {tuple(future_values.shape)}, "
+                f"but the model predicts {tuple(prediction.shape)}: "
+                "(batch_size, prediction_length, num_output_channels). Cut the values or set these in the config."
             )
         observed = ~future_values.isnan()
         if future_observed_mask is not None:

@@ -1,13 +1,14 @@
 """Residual blocks of dilated convolutions, in the time-major layout (sequence_length, batch_size, channels).
 
-In that layout a shift by one dilation is a contiguous run of rows for the whole batch, so that a convolution of three taps is three
-matrix products that read their input where it lies: no padded copy, and no product with the zeros beyond the ends (for a dilation
-that is longer than the series two of the three taps vanish).
+In that layout a shift by one dilation is a contiguous run of rows for the whole batch, so that a convolution of three
+taps is three matrix products that read their input where it lies: no padded copy, and no product with the zeros
+beyond the ends (for a dilation that is longer than the series two of the three taps vanish).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,14 @@ class _ActivatedConvolution(torch.autograd.Function):
     """GELU, gate and dilated convolution in one: only the input before the GELU is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, gate, dilation):  # noqa: ANN001, ANN205, D102
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        gate: torch.Tensor | None,
+        dilation: int,
+    ) -> torch.Tensor:
         length, batch_size, width = hidden.shape
         ctx.save_for_backward(hidden, weight, gate)
         ctx.shift = dilation * batch_size
@@ -51,7 +59,7 @@ class _ActivatedConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):  # noqa: ANN001, ANN205, D102
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         hidden, weight, gate = ctx.saved_tensors
         length, batch_size, width = hidden.shape
         shift, num_rows = ctx.shift, length * batch_size
@@ -108,7 +116,8 @@ class DilatedConvolution(nn.Module):
         Returns:
             (sequence_length, batch_size, output_channels).
         """
-        weight, bias = self.weight, self.bias
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor = self.bias
         if torch.is_autocast_enabled(hidden.device.type):
             precision = torch.get_autocast_dtype(hidden.device.type)
             hidden, weight, bias = hidden.to(precision), weight.to(precision), bias.to(precision)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def binomial_mask(batch_size: int, length: int, mask_ratio: float, generator: torch.Generator | None = None) -> torch.Tensor:
+def binomial_mask(
+    batch_size: int, length: int, mask_ratio: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Mask every timestamp independently (TS2Vec, section 3.2).
 
     Args:

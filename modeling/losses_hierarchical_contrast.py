@@ -1,19 +1,23 @@
 """TS2Vec's hierarchical contrast (paper, section 3.3, equations 1 to 3 and algorithm 1).
 
-Both terms are one computation on groups of vectors: a vector's similarity to its partner in the other view against its similarity to all
-others of its group. For the temporal contrast (equation 1) a group is one series and its vectors are the timestamps of both views; for
-the instance-wise contrast (equation 2) a group is one timestamp and its vectors are the series of both views.
+Both terms are one computation on groups of vectors: a vector's similarity to its partner in the other view against
+its similarity to all others of its group. For the temporal contrast (equation 1) a group is one series and its
+vectors are the timestamps of both views; for the instance-wise contrast (equation 2) a group is one timestamp and its
+vectors are the series of both views.
 
-The similarities of a group form a symmetric matrix, of which a row's log-sum-exp and one entry are used. So only the tiles on and above the
-diagonal are computed, one at a time in a buffer that stays in cache, once for the log-sum-exp and once more for the gradient, which is made
-in the forward pass: nothing of the matrix ever reaches memory. (Keeping the tiles for the second pass is slower than their product.)
+The similarities of a group form a symmetric matrix, of which a row's log-sum-exp and one entry are used. So only the
+tiles on and above the diagonal are computed, one at a time in a buffer that stays in cache, once for the log-sum-exp
+and once more for the gradient, which is made in the forward pass: nothing of the matrix ever reaches memory. (Keeping
+the tiles for the second pass is slower than their product.)
 
-Both views are held in one tensor (batch_size, 2, length, embedding_size), which is the temporal contrast's layout without a copy.
+Both views are held in one tensor (batch_size, 2, length, embedding_size), which is the temporal contrast's layout
+without a copy.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -30,7 +34,7 @@ def contrast_groups(
     Args:
         vectors: (num_groups, 2 * half, size); vector i and vector i + half of a group are partners.
         valid: (num_groups, 2 * half) bool; a vector that is not valid is neither anchor nor negative. None: all are.
-        gradient: Of the shape of `vectors`, where `scale` times the gradient of the sum is written; None if not wanted.
+        gradient: Shaped as `vectors`; `scale` times the gradient of the sum is written here. None if not wanted.
         scale: See `gradient`.
 
     Returns:
@@ -114,7 +118,7 @@ class _Similarities:
         return log_sum.masked_fill_(log_sum == -math.inf, 0.0)
 
     def write_gradient(self, log_sum: torch.Tensor, gradient: torch.Tensor, scale: float) -> None:
-        """Write `scale` times the gradient of the summed cross-entropies into `gradient`, (num_groups, num_vectors, size)."""
+        """Write `scale` times the gradient of the summed cross-entropies into `gradient`, of the vectors' shape."""
         half = self.vectors.shape[1] // 2
         for own, partner in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
             torch.mul(self.vectors[:, partner], -2.0 * scale, out=gradient[:, own])
@@ -140,10 +144,18 @@ def _add_product(target: torch.Tensor, left: torch.Tensor, right: torch.Tensor, 
 
 
 class _ContrastLevel(torch.autograd.Function):
-    """One level of the hierarchy: alpha * instance-wise + (1 - alpha) * temporal, with the gradient made in the forward pass."""
+    """One level of the hierarchy, with the gradient made in the forward pass."""
 
     @staticmethod
-    def forward(ctx, views, observed, alpha, temporal, share, with_gradient):  # noqa: ANN001, ANN205, D102
+    def forward(
+        ctx: Any,
+        views: torch.Tensor,
+        observed: torch.Tensor | None,
+        alpha: float,
+        temporal: bool,
+        share: tuple[int, int],
+        with_gradient: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index, count = share
         batch_size, _, length, size = views.shape
         gradient = torch.zeros(views.shape, dtype=_precision(views), device=views.device) if with_gradient else None
@@ -163,7 +175,7 @@ class _ContrastLevel(torch.autograd.Function):
             valid = None if observed is None else torch.cat([observed, observed])[:, part].transpose(0, 1)
             target = None if gradient is None else torch.empty_like(vectors, dtype=gradient.dtype)
             instance_loss = scale * contrast_groups(vectors, valid, target, alpha * scale)
-            if target is not None:
+            if gradient is not None and target is not None:
                 gradient[:, :, part] += target.view(-1, 2, batch_size, size).permute(2, 1, 0, 3)
         if gradient is not None:
             ctx.save_for_backward(gradient.to(views.dtype))
@@ -172,7 +184,9 @@ class _ContrastLevel(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *unused):  # noqa: ANN001, ANN002, ANN205, D102
+    def backward(
+        ctx: Any, gradient: torch.Tensor, *unused: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None, None, None]:
         return ctx.saved_tensors[0] * gradient, None, None, None, None, None
 
 
@@ -190,12 +204,12 @@ def contrast_level(
         observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
         alpha: Weight of the instance-wise contrast.
         temporal: Whether the temporal contrast is computed.
-        share: (index, count): compute the index-th of `count` equal parts, scaled so that the mean over the parts is the whole. For
-            several processes that hold the same views.
+        share: (index, count): compute the index-th of `count` equal parts, scaled so that the mean over the parts is
+            the whole. For several processes that hold the same views.
 
     Returns:
-        alpha * instance-wise + (1 - alpha) * temporal, and the two terms themselves without gradient, as scalars. A term with weight 0
-        is not computed and 0.
+        alpha * instance-wise + (1 - alpha) * temporal, and the two terms themselves without gradient, as scalars. A
+        term with weight 0 is not computed and 0.
 
     Source:
         TS2Vec, equations 1 and 2. One series has no instance-wise term and one timestamp no temporal one: they are 0.
@@ -243,10 +257,10 @@ def hierarchical_contrastive_loss(
         share: See contrast_level.
 
     Returns:
-        The loss, and the means over the levels of its instance-wise and its temporal term without gradient, as scalars.
+        Scalars: the loss, and, without gradient, the means over the levels of its instance-wise and temporal terms.
     """
     views = torch.stack([first_view, second_view], dim=1)
-    levels = []
+    levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     while True:
         levels.append(contrast_level(views, observed, alpha, len(levels) >= temporal_unit, share))
         if views.shape[2] == 1:

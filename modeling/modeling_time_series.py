@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -23,13 +22,14 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     A method's base model implements `forward` and `embed_timestamps`. Heads hold it as `self.model`.
     """
 
+    config: TimeSeriesConfig
     config_class = TimeSeriesConfig
     base_model_prefix = "model"
     main_input_name = "past_values"
-    input_modalities = ("time",)
+    input_modalities = ("time",)  # type: ignore[assignment]  # transformers' own models have a tuple here too
     supports_gradient_checkpointing = True
 
-    # Auto class -> "file.Class" of this method: written into every saved config, so that any Auto class opens any checkpoint.
+    # Auto class -> "file.Class" of this method. Saved configs hold it, so that any Auto class opens any checkpoint.
     auto_classes: ClassVar[dict[str, str]] = {}
 
     @torch.no_grad()
@@ -38,40 +38,41 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim >= 2:
             init.kaiming_uniform_(weight, a=math.sqrt(5))
-            if module.bias is not None:
+            bias = module.bias
+            if isinstance(bias, torch.Tensor):
                 bound = 1.0 / math.sqrt(weight[0].numel())
-                init.uniform_(module.bias, -bound, bound)
+                init.uniform_(bias, -bound, bound)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights (safetensors) and the code that loads them; see PreTrainedModel.save_pretrained."""
         self.config.auto_map = dict(self.auto_classes)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def embed_timestamps(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
         inside: torch.Tensor | None = None,
-        **method_arguments: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embed every timestamp of a batch.
+
+        A method whose `encode` has further arguments takes them here and in `slide`, as optional ones.
 
         Args:
             past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
             past_observed_mask: The same shape, True = observed, or None.
             inside: (batch_size, sequence_length) bool, False = beyond the series; None: found from what is observed.
-            method_arguments: Arguments that only this method knows.
 
         Returns:
-            (batch_size, sequence_length, embedding_size), and which timestamps pooling takes: (batch_size, sequence_length) bool, or
-            None for all.
+            The embeddings (batch_size, sequence_length, embedding_size), and which timestamps pooling takes:
+            (batch_size, sequence_length) bool, or None for all.
         """
-        output = self(past_values, past_observed_mask, **method_arguments)
+        output = self(past_values, past_observed_mask)
         observed = self.observed_values(past_values, past_observed_mask).all(-1)
         return output.last_hidden_state, self.pooled_timestamps(observed)
 
     def pooled_timestamps(self, observed: torch.Tensor) -> torch.Tensor | None:
-        """Return which of the timestamps pooling takes, given which are observed; both (batch_size, sequence_length) bool."""
+        """Return which timestamps pooling takes, given the observed ones: (batch_size, sequence_length) bool."""
         return None if not torch.compiler.is_compiling() and bool(observed.all()) else observed
 
     def slide(
@@ -81,10 +82,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         stride: int,
         batch_size: int,
         pooling: int | str | None = None,
-        **method_arguments: Any,
     ) -> torch.Tensor:
-        """Embed one series by a sliding window; see slide_by_windows. A method overrides it with an equal, faster way."""
-        return slide_by_windows(self, values, context, stride, batch_size, pooling, **method_arguments)
+        """Embed one series by a sliding window; see slide_by_windows. A method may have an equal, faster way."""
+        return slide_by_windows(self, values, context, stride, batch_size, pooling)
 
     def observed_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
         """Return which values are observed: neither NaN nor masked out.
@@ -95,16 +95,16 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         expected = self.config.num_input_channels
         if past_values.ndim != 3 or past_values.shape[-1] != expected:
             raise ValueError(
-                f"past_values has shape {tuple(past_values.shape)}; {type(self).__name__} takes (batch_size, sequence_length, "
-                f"num_input_channels={expected})."
+                f"past_values has shape {tuple(past_values.shape)}; {type(self).__name__} takes "
+                f"(batch_size, sequence_length, num_input_channels={expected})."
             )
         observed = ~past_values.isnan()
         if past_observed_mask is None:
             return observed
         if past_observed_mask.shape != past_values.shape:
             raise ValueError(
-                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values {tuple(past_values.shape)}; "
-                "they must be equal."
+                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, "
+                f"but past_values {tuple(past_values.shape)}; they must be equal."
             )
         return observed & past_observed_mask.bool()
 
@@ -121,42 +121,51 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         normalize: bool = False,
         show_progress_bar: bool | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """Turn series into embeddings. Any length from one timestamp; the order and the batch size never change a result.
+        """Turn series of any length into embeddings; their order and the batch size never change a result.
 
         Args:
-            series: One array or DataFrame (time, num_input_channels), a list, array (series, time, num_input_channels), tensor or
-                datasets column of them, of any lengths. NaN = missing. (time,) will do for one channel.
+            series: One series, as an array, tensor or DataFrame (time, num_input_channels); or several, as an array or
+                tensor (series, time, num_input_channels), or as a list or datasets column of series of any lengths.
+                (time,) will do for one channel. NaN = missing.
             level: "instance" for one embedding a series, "timestamp" for one a timestamp, "window" for one a window.
-            window_length: "instance" and "timestamp": number of steps that are looked at to encode `stride` of them, where a step beyond
-                an end is missing. "window": number of steps of a window; a last, shorter window holds what remains. None: look at the
-                whole series.
+            window_length: "instance" and "timestamp": number of steps that are looked at to encode `stride` of them,
+                where a step beyond an end is missing. "window": number of steps of a window; a last, shorter window
+                holds what remains. None: look at the whole series.
             stride: Number of steps by which the window moves on. Default 1, and window_length for "window".
             causal: Whether the window ends with the steps that it encodes, instead of lying evenly around them.
-            pooling: "instance" and "window": "max", "mean" or "last" over the observed timestamps; None for the config's. "timestamp":
-                None, a number of steps to max-pool around each timestamp, or "multiscale" for windows of 3, 5, 9, ... steps.
+            pooling: "instance" and "window": "max", "mean" or "last" over the observed timestamps; None for the
+                config's. "timestamp": None, a number of steps to max-pool around each timestamp, or "multiscale" for
+                windows of 3, 5, 9, ... steps.
             batch_size: Number of series, or of sliding windows, in one forward pass.
             device: Where to compute; the model moves there. None: where the model is.
             normalize: Whether embeddings have length 1.
             show_progress_bar: None: when transformers' logging is at level INFO.
 
         Returns:
-            float32. "instance": (num_series, embedding_size). "timestamp": (num_series, time, embedding_size), or a list of (time,
-            embedding_size) when the lengths differ. "window": the same with windows for timestamps. For one series, its result alone.
+            float32. "instance": (num_series, embedding_size). "timestamp": (num_series, time, embedding_size), or a
+            list of (time, embedding_size) when the lengths differ. "window": the same with windows for timestamps.
+            For one series, its result alone.
 
         Raises:
             TypeError: `series` holds no series, or an argument is unknown.
             ValueError: A setting or a series is out of range. The message names the value, the place and the fix.
         """
-        settings = EncodeSettings(level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar)
+        settings = EncodeSettings(
+            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
+        )
         return self._encode(series, settings, device, {})
 
     def _encode(
-        self, series: Any, settings: EncodeSettings, device: str | torch.device | None, method_arguments: dict[str, Any]
+        self,
+        series: Any,
+        settings: EncodeSettings,
+        device: str | torch.device | None,
+        method_arguments: dict[str, Any],
     ) -> np.ndarray | list[np.ndarray]:
         encoder = self.base_model
         arrays, single = as_series_list(series, self.config.num_input_channels)
         if device is not None:
-            self.to(device)
+            cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
             return np.empty((0, self.config.embedding_size), dtype=np.float32)
         training = [module for module in encoder.modules() if module.training]
@@ -170,7 +179,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         return _as_asked(results, single)
 
 
-def _as_asked(results: np.ndarray | Sequence[np.ndarray], single: bool) -> np.ndarray | list[np.ndarray]:
+def _as_asked(results: np.ndarray | list[np.ndarray], single: bool) -> np.ndarray | list[np.ndarray]:
     if single:
         return results[0]
     if isinstance(results, list) and len({len(result) for result in results}) == 1:

@@ -1,14 +1,14 @@
 """TS2Vec: Towards Universal Representation of Time Series (Yue et al., AAAI 2022, arXiv 2106.10466).
 
 Section 3.1, the encoder: an input projection, timestamp masking and dilated convolutions -> TS2VecModel.
-Section 3.2, contextual consistency: two crops of a series that overlap, each masked -> draw_views, TS2VecForPreTraining.
+Section 3.2, contextual consistency: two overlapping masked crops of a series -> draw_views, TS2VecForPreTraining.
 Section 3.3, hierarchical contrast -> losses_hierarchical_contrast.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_ts2vec import TS2VecConfig
 from .distributed_time_series import agree_on_seed, gather_rows, process_share
-from .encoding_time_series import EncodeSettings, observed_span
+from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
 from .heads_time_series import ClassificationHead, PredictionHead
 from .layers_dilated_convolution import DilatedResidualBlock
 from .layers_masking import timestamp_mask
@@ -43,18 +43,19 @@ class TS2VecForPreTrainingOutput(ModelOutput):
         loss: Scalar: mean over the levels of alpha * instance-wise + (1 - alpha) * temporal contrast.
         instance_loss: Its instance-wise term, a scalar without gradient.
         temporal_loss: Its temporal term, a scalar without gradient.
-        last_hidden_state: (batch_size, crop_length, embedding_size), the compared timestamps as the first view sees them, without gradient.
+        last_hidden_state: (batch_size, crop_length, embedding_size), the compared timestamps as the first view sees
+            them, without gradient.
     """
 
-    loss: torch.FloatTensor | None = None
-    instance_loss: torch.FloatTensor | None = None
-    temporal_loss: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    instance_loss: torch.Tensor | None = None
+    temporal_loss: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class TS2VecViews:
-    """The random choices of one pre-training step: two crops of every series, which overlap in `crop_length` timestamps.
+    """The random choices of one pre-training step: two crops of every series that overlap in `crop_length` steps.
 
     The last `crop_length` timestamps of the first view are the first `crop_length` of the second.
 
@@ -98,8 +99,9 @@ def draw_views(
 ) -> TS2VecViews:
     """Draw two overlapping crops and their timestamp masks (paper, section 3.2).
 
-    With u = temporal_unit: the overlap is uniform in 2^(u+1) .. length, its place uniform, each view reaches out uniformly on its own
-    side, and each series has an offset of its own, uniform where both views stay inside. A series shorter than 2^(u+1) is not cropped.
+    With u = temporal_unit: the overlap is uniform in 2^(u+1) .. length, its place uniform, each view reaches out
+    uniformly on its own side, and each series has an offset of its own, uniform where both views stay inside. A
+    series shorter than 2^(u+1) is not cropped.
 
     Args:
         batch_size: Number of series.
@@ -139,9 +141,10 @@ def take_steps(values: torch.Tensor, start: torch.Tensor, length: int) -> torch.
 class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
     """Base class of TS2Vec's models."""
 
+    config: TS2VecConfig
     config_class = TS2VecConfig
-    _no_split_modules = ["DilatedResidualBlock"]  # noqa: RUF012
-    auto_classes = {  # noqa: RUF012
+    _no_split_modules = ["DilatedResidualBlock"]  # noqa: RUF012 - transformers declares it as an instance's variable
+    auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_ts2vec.TS2VecConfig",
         "AutoModel": "modeling_ts2vec.TS2VecModel",
         "AutoModelForPreTraining": "modeling_ts2vec.TS2VecForPreTraining",
@@ -167,11 +170,11 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
         show_progress_bar: bool | None = None,
         mask: str | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """Turn series into embeddings; see TimeSeriesPreTrainedModel.encode for all arguments but `mask`.
+        """Turn series into embeddings; all arguments but `mask` are those of TimeSeriesPreTrainedModel.encode.
 
-        Args:
-            mask: "mask_last" masks the last timestamp of every series or window (its embedding is then what the rest tells about it; the
-                anomaly score compares it with the unmasked one), "all_false" masks all. None and "all_true" mask nothing.
+        `mask`: "mask_last" masks the last timestamp of every series or window (its embedding is then what the rest
+        tells about it; the anomaly score compares it with the unmasked one), "all_false" masks all. None and
+        "all_true" mask nothing.
 
         Returns:
             See TimeSeriesPreTrainedModel.encode.
@@ -181,7 +184,9 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
         """
         if mask is not None and mask not in ENCODE_MASKS:
             raise ValueError(f"mask={mask!r} is unknown; choose None, {', '.join(map(repr, ENCODE_MASKS))}.")
-        settings = EncodeSettings(level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar)
+        settings = EncodeSettings(
+            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
+        )
         return self._encode(series, settings, device, {"mask": mask})
 
 
@@ -215,9 +220,11 @@ class TS2VecModel(TS2VecPreTrainedModel):
         """Embed a batch of series.
 
         Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. A timestamp with any missing channel is missing.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. A timestamp with any
+                missing channel is missing.
             past_observed_mask: The same shape, True = observed, or None.
-            timestamp_mask: (batch_size, sequence_length) bool, True = kept, or None for all. A masked timestamp has the projection zero.
+            timestamp_mask: (batch_size, sequence_length) bool, True = kept, or None for all. A masked timestamp has
+                the projection zero.
             output_hidden_states: Whether to return the projected input and every block's output.
             return_dict: Whether to return a TimeSeriesModelOutput instead of a tuple.
 
@@ -273,7 +280,7 @@ class TS2VecModel(TS2VecPreTrainedModel):
         return self.input_projection(values) * kept
 
     def _gate(self, observed: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor | None:
-        """Return (sequence_length, batch_size) with zeros beyond the series, in the layout of the blocks; None for no zeros."""
+        """Return (sequence_length, batch_size) of ones, with zeros beyond the series; None for ones only."""
         if not self.config.gate_padding:
             return None
         inside = observed_span(observed) if inside is None else inside
@@ -290,7 +297,9 @@ class TS2VecModel(TS2VecPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embed every timestamp of a batch; see TimeSeriesPreTrainedModel.embed_timestamps and `encode` for `mask`."""
         keep = None if mask is None else timestamp_mask(mask, *past_values.shape[:2])
-        return self._embed(past_values, past_observed_mask, inside, None if keep is None else keep.to(past_values.device))
+        return self._embed(
+            past_values, past_observed_mask, inside, None if keep is None else keep.to(past_values.device)
+        )
 
     def slide(
         self,
@@ -301,9 +310,9 @@ class TS2VecModel(TS2VecPreTrainedModel):
         pooling: int | str | None = None,
         mask: str | None = None,
     ) -> torch.Tensor:
-        """Embed one series by a sliding window; see slide_by_windows, to which it is equal while computing shared values once."""
+        """Embed one series by a sliding window: equal to slide_by_windows, but shared values are computed once."""
         if pooling is not None or mask == "all_false":
-            return super().slide(values, context, stride, batch_size, pooling, mask=mask)
+            return slide_by_windows(self, values, context, stride, batch_size, pooling, mask=mask)
         before, after = context
         num_windows = -(-len(values) // stride)
         beyond = num_windows * stride - len(values) + after
@@ -311,7 +320,7 @@ class TS2VecModel(TS2VecPreTrainedModel):
         observed = ~padded.isnan().any(-1)
         gate = self._gate(observed.unsqueeze(0), None)
         return slide_dilated_blocks(
-            self.blocks,
+            cast(list[DilatedResidualBlock], list(self.blocks)),
             self.project(padded, observed),
             None if gate is None else gate[:, 0] > 0,
             window_length=before + stride + after,
@@ -324,8 +333,8 @@ class TS2VecModel(TS2VecPreTrainedModel):
 class TS2VecForPreTraining(TS2VecPreTrainedModel):
     """The pretext task: two views of a series agree where they overlap (paper, sections 3.2 and 3.3).
 
-    With several processes the views are drawn for the global batch, every process sees all embeddings, and the mean of the processes'
-    losses is the loss of one process on the same global batch, with its gradient.
+    With several processes the views are drawn for the global batch, every process sees all embeddings, and the mean
+    of the processes' losses is the loss of one process on the same global batch, with its gradient.
 
     Args:
         config: Sizes of the encoder and settings of the task.
@@ -380,7 +389,11 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
     ) -> TS2VecViews:
         rank, num_processes = share
         batch_size, length, _ = past_values.shape
-        seed = agree_on_seed(generator, past_values.device) if self.training else int(torch.randint(2**62, (), generator=generator))
+        seed = (
+            agree_on_seed(generator, past_values.device)
+            if self.training
+            else int(torch.randint(2**62, (), generator=generator))
+        )
         source = torch.Generator().manual_seed(seed)
         views = draw_views(num_processes * batch_size, length, self.config, source)
         return views.rows(rank * batch_size, (rank + 1) * batch_size)
@@ -390,11 +403,13 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
     ) -> torch.Tensor:
         """Embed one view: (batch_size, length, embedding_size)."""
         mask = None if mask is None else mask.to(values.device)
-        embeddings, _ = self.model._embed(take_steps(values, start, length), None, take_steps(inside, start, length), mask)
+        embeddings, _ = self.model._embed(
+            take_steps(values, start, length), None, take_steps(inside, start, length), mask
+        )
         return embeddings
 
     def _compared(self, observed: torch.Tensor, views: TS2VecViews, num_processes: int) -> torch.Tensor | None:
-        """Mark which of the compared timestamps are observed: (num_processes * batch_size, crop_length) bool; None for all."""
+        """Mark the observed timestamps of the crop: (num_processes * batch_size, crop_length) bool; None for all."""
         if not self.config.gate_padding:
             return None
         compared = take_steps(observed, views.second_start, views.crop_length)

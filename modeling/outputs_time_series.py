@@ -15,13 +15,13 @@ class TimeSeriesModelOutput(ModelOutput):
     Args:
         last_hidden_state: (batch_size, sequence_length, embedding_size), one embedding a timestamp.
         pooler_output: (batch_size, embedding_size), one embedding a series.
-        hidden_states: One tensor (batch_size, sequence_length, hidden_size) for the projected input and one for each block's
-            output, when asked for.
+        hidden_states: One tensor (batch_size, sequence_length, hidden_size) for the projected input and one for each
+            block's output, when asked for.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -34,9 +34,9 @@ class TimeSeriesClassificationOutput(ModelOutput):
         hidden_states: As in TimeSeriesModelOutput, when asked for.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -49,6 +49,6 @@ class TimeSeriesPredictionOutput(ModelOutput):
         hidden_states: As in TimeSeriesModelOutput, when asked for.
     """
 
-    loss: torch.FloatTensor | None = None
-    prediction_outputs: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    prediction_outputs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None

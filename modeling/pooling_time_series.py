@@ -25,9 +25,9 @@ def pool_instance(embeddings: torch.Tensor, observed: torch.Tensor | None, pooli
     if pooling not in INSTANCE_POOLINGS:
         raise ValueError(f"Unknown pooling {pooling!r} for one embedding a series; choose 'max', 'mean' or 'last'.")
     if observed is None:
-        return {"max": lambda: embeddings.amax(1), "mean": lambda: embeddings.mean(1), "last": lambda: embeddings[:, -1]}[
-            pooling
-        ]()
+        if pooling == "max":
+            return embeddings.amax(1)
+        return embeddings.mean(1) if pooling == "mean" else embeddings[:, -1]
     seen = observed.unsqueeze(-1)
     if pooling == "max":
         pooled = embeddings.masked_fill(~seen, -torch.inf).amax(1)
@@ -45,7 +45,8 @@ def max_pool_window(embeddings: torch.Tensor, window: int, observed: torch.Tenso
 
     Args:
         embeddings: (batch_size, sequence_length, embedding_size).
-        window: Number of timestamps; timestamp t sees t - window // 2 and the window - 1 after it, as far as they exist.
+        window: Number of timestamps; timestamp t sees t - window // 2 and the window - 1 after it, as far as they
+            exist.
         observed: (batch_size, sequence_length) bool; the others are left out. None for all.
 
     Returns:
@@ -75,8 +76,8 @@ def pool_timestamps(
 
     Args:
         embeddings: (batch_size, sequence_length, embedding_size).
-        pooling: None for the embeddings themselves, an integer for a max-pooled window of so many timestamps, "multiscale" for all
-            windows of multiscale_windows beside each other.
+        pooling: None for the embeddings themselves, an integer for a max-pooled window of so many timestamps,
+            "multiscale" for all windows of multiscale_windows beside each other.
         observed: (batch_size, sequence_length) bool; the others are left out. None for all.
 
     Returns:
@@ -97,6 +98,6 @@ def pool_timestamps(
         return torch.cat([max_pool_window(embeddings, window, observed) for window in windows], dim=-1)
     if isinstance(pooling, bool) or not isinstance(pooling, int) or pooling < 1:
         raise ValueError(
-            f"pooling={pooling!r} does not fit level='timestamp'; use None, a number of timestamps from 1, or 'multiscale'."
+            f"pooling={pooling!r} does not fit level='timestamp'; use None, a number of timestamps or 'multiscale'."
         )
     return max_pool_window(embeddings, pooling, observed)

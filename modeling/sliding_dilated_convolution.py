@@ -1,22 +1,24 @@
 """Sliding a window over a series through stacked dilated convolutions, computing what the windows share only once.
 
-A window keeps a few of its timestamps, and those depend on few positions of each dilated layer. Away from the borders of the window
-a layer's value belongs to an absolute time: it is the same in every window that contains that time with room to spare. So each layer has
-two kinds of values: the shared ones, computed along the whole series, and those at the positions of a window that its borders can reach,
-computed for all windows at once as one matrix product. Nothing is approximated; only the order of sums differs.
+A window keeps a few of its timestamps, and those depend on few positions of each dilated layer. Away from the borders
+of the window a layer's value belongs to an absolute time: it is the same in every window that contains that time with
+room to spare. So each layer has two kinds of values: the shared ones, computed along the whole series, and those at
+the positions of a window that its borders can reach, computed for all windows at once as one matrix product. Nothing
+is approximated; only the order of sums differs.
 
-For TS2Vec's 11 blocks and a causal window of 201 steps that is 55 block evaluations a step where encoding each window whole takes 2,211.
+For TS2Vec's 11 blocks and a causal window of 201 steps that is 55 block evaluations a step where encoding each window
+whole takes 2,211.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from .layers_dilated_convolution import DilatedConvolution
+from .layers_dilated_convolution import DilatedConvolution, DilatedResidualBlock
 
 # Windows handled at once: enough rows for efficient matrix products, few enough to stay in cache on a CPU.
 _WINDOWS_ON_CPU, _WINDOWS_ON_ACCELERATOR = 1024, 16384
@@ -24,7 +26,7 @@ _WINDOWS_ON_CPU, _WINDOWS_ON_ACCELERATOR = 1024, 16384
 
 @dataclass(frozen=True)
 class _Layer:
-    """Positions of a window at which a layer's output is needed, and how far the borders of the window reach into it."""
+    """Positions of a window at which a layer is needed, and how far the borders of the window reach into it."""
 
     needed: tuple[int, ...]
     left_reach: int
@@ -72,7 +74,8 @@ def plan_layers(dilations: list[int], window_length: int, kept: range, last_diff
             left, right = left + dilation, right + dilation
             reaches.append((left, right))
     return [
-        _Layer(tuple(sorted(positions)), *reach, window_length) for positions, reach in zip(needed, reaches, strict=True)
+        _Layer(tuple(sorted(positions)), *reach, window_length)
+        for positions, reach in zip(needed, reaches, strict=True)
     ]
 
 
@@ -85,11 +88,15 @@ class _Values:
     stride: int
     num_windows: int
 
+    def along_series(self) -> torch.Tensor:
+        assert self.shared is not None, "plan_layers gives every shared value shared ones below it"
+        return self.shared
+
     def at(self, position: int) -> torch.Tensor:
         if position in self.border:
             return self.border[position]
         stop = position + self.stride * (self.num_windows - 1) + 1
-        return self.shared[position : stop : self.stride]
+        return self.along_series()[position : stop : self.stride]
 
     def activated(self, inside: torch.Tensor | None) -> _Values:
         """Apply GELU, and set to zero what lies beyond the series."""
@@ -109,7 +116,7 @@ def _convolve(values: _Values, convolution: DilatedConvolution, layer: _Layer) -
     bias, dilation = convolution.bias, convolution.dilation
     shared = None
     if layer.has_shared:
-        rows = values.shared
+        rows = values.along_series()
         shared = torch.addmm(bias, rows, taps[1])
         if dilation < len(rows):
             shared[dilation:].addmm_(rows[:-dilation], taps[0])
@@ -125,16 +132,16 @@ def _convolve(values: _Values, convolution: DilatedConvolution, layer: _Layer) -
     return _Values(shared, border, values.stride, values.num_windows)
 
 
-def _add_residual(block: nn.Module, before: _Values, after: _Values) -> _Values:
+def _add_residual(block: DilatedResidualBlock, before: _Values, after: _Values) -> _Values:
     if after.shared is not None:
-        after.shared += block.residual(before.shared)
+        after.shared += block.residual(before.along_series())
     for position, rows in after.border.items():
         rows += block.residual(before.at(position))
     return after
 
 
 def slide_dilated_blocks(
-    blocks: nn.ModuleList,
+    blocks: Sequence[DilatedResidualBlock],
     projected: torch.Tensor,
     inside: torch.Tensor | None,
     window_length: int,
@@ -145,9 +152,9 @@ def slide_dilated_blocks(
     """Encode every window of a series and keep the embeddings at some of its positions.
 
     Args:
-        blocks: DilatedResidualBlocks.
-        projected: (length, hidden_size), the projected input of the series with what the first and last windows see beyond it; window
-            i covers the steps from i * stride on.
+        blocks: The residual blocks, first block first.
+        projected: (length, hidden_size), the projected input of the series with what the first and last windows see
+            beyond it; window i covers the steps from i * stride on.
         inside: (length,) bool, False = beyond the series, whose activations are zero; None: all inside.
         window_length: Number of steps of a window.
         kept: Positions of a window whose embeddings are returned.
@@ -167,12 +174,14 @@ def slide_dilated_blocks(
     for first in range(0, num_windows, at_once):
         count = min(at_once, num_windows - first)
         steps = slice(first * stride, (first + count - 1) * stride + window_length)
-        results.append(_slide_chunk(blocks, layers, projected[steps], None if gate is None else gate[steps], stride, count))
+        results.append(
+            _slide_chunk(blocks, layers, projected[steps], None if gate is None else gate[steps], stride, count)
+        )
     return torch.cat(results)
 
 
 def _slide_chunk(
-    blocks: nn.ModuleList,
+    blocks: Sequence[DilatedResidualBlock],
     layers: list[_Layer],
     projected: torch.Tensor,
     gate: torch.Tensor | None,

@@ -1,4 +1,7 @@
-"""Measure speed and memory against a plain implementation, in one run: python scripts/benchmark.py --output results/benchmark.json."""
+"""Measure speed and memory against a plain implementation, in one run.
+
+Usage: python scripts/benchmark.py --output results/benchmark.json
+"""
 
 from __future__ import annotations
 

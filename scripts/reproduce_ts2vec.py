@@ -1,6 +1,9 @@
-"""Pre-train and evaluate TS2Vec by the paper's protocols: python scripts/reproduce_ts2vec.py ucr uea etth1 kpi --seeds 1 2.
+"""Pre-train and evaluate TS2Vec by the paper's protocols.
 
-Every run gives one file in results/ts2vec; runs whose file is there are not done again, so an interrupted call goes on where it was.
+Usage: python scripts/reproduce_ts2vec.py ucr uea etth1 kpi --seeds 1 2
+
+Every run gives one file in results/ts2vec; runs whose file is there are not done again, so an interrupted call goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -56,7 +59,9 @@ def run(name: str, corpora: list[str], protocol: str, options: dict, seed: int, 
     corpus_name = corpora[0] if len(corpora) == 1 else corpora[0].rsplit("/", 1)[0]
     write_results(target, make_result(trained.model, corpus, protocol, outcome, seed=seed, corpus_name=corpus_name))
     shutil.rmtree(folder)
-    logger.info("%s, seed %d: %s", name, seed, {key: round(value, 4) for key, value in list(outcome["metrics"].items())[:10]})
+    logger.info(
+        "%s, seed %d: %s", name, seed, {key: round(value, 4) for key, value in list(outcome["metrics"].items())[:10]}
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The measured cases. Each runs in a process of its own, which gives its peak memory, and returns seconds and what it computed."""
+"""The measured cases. Each runs in a process of its own and returns seconds and some of what it computed."""
 
 from __future__ import annotations
 
@@ -49,16 +49,20 @@ def causal_encode(plain: bool) -> dict[str, Any]:
     if plain:
         model = _plain_encoder()
         with torch.inference_mode():
-            seconds, result = _timed(lambda: model.slide_causally(torch.from_numpy(series), WINDOW_LENGTH, 256).numpy())
+            seconds, result = _timed(
+                lambda: model.slide_causally(torch.from_numpy(series), WINDOW_LENGTH, 256).numpy()
+            )
     else:
         model = _encoder()
         model.encode(series[:300], level="timestamp", window_length=WINDOW_LENGTH, causal=True)
-        seconds, result = _timed(lambda: model.encode(series, level="timestamp", window_length=WINDOW_LENGTH, causal=True))
+        seconds, result = _timed(
+            lambda: model.encode(series, level="timestamp", window_length=WINDOW_LENGTH, causal=True)
+        )
     return {"seconds": seconds, "sample": _sample(result)}
 
 
 def whole_encode(plain: bool) -> dict[str, Any]:
-    """Encode 64 series of 1,000 steps, a batch of 32 at a time; the plain side is the bare forward pass of our own model."""
+    """Encode 64 series of 1,000 steps, 32 at a time; the plain side is our own model's bare forward pass."""
     model = _encoder()
     series = _series()[:16000].reshape(16, 1000, NUM_CHANNELS).repeat(4, axis=0)
 
@@ -106,8 +110,12 @@ def _training_step(plain: bool, crops: str, count: int) -> dict[str, Any]:
         masks = [torch.rand(2, 4320, generator=generator) < 0.5 for _ in range(2)]
         return TS2VecViews(4320, start, 4320, start, 4320, *masks)
 
+    def steps() -> None:
+        for _ in range(count):
+            step(views())
+
     step(views())
-    seconds, _ = _timed(lambda: [step(views()) for _ in range(count)])
+    seconds, _ = _timed(steps)
     return {"seconds": seconds / count, "sample": losses}
 
 

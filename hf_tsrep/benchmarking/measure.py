@@ -39,8 +39,8 @@ def compare(case: str, repeats: int, num_threads: int) -> dict[str, Any]:
         num_threads: Threads of torch.
 
     Returns:
-        Medians of seconds and peak memory of both sides, their ratio, the spread of our seconds, and the largest difference of what
-        they computed.
+        Medians of seconds and peak memory of both sides, their ratio, the spread of our seconds, and the largest
+        difference of what they computed.
     """
     runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for _ in range(repeats):

@@ -1,20 +1,24 @@
 """TS2Vec written down plainly: `torch.nn.Conv1d`, whole similarity matrices, and every window encoded by itself.
 
-It is what the equations say and what the published code computes, without any of the ideas that make ours fast, and serves as the other side of
-the measured ratios. It takes its weights from our model, so that both sides also compute the same numbers.
+It is what the equations say and what the published code computes, without any of the ideas that make ours fast, and
+serves as the other side of the measured ratios. It takes its weights from our model, so that both sides also compute
+the same numbers.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..modeling.layers_dilated_convolution import DilatedConvolution, DilatedResidualBlock
 from ..modeling.modeling_ts2vec import TS2VecModel, TS2VecViews, take_steps
 
 
 class _PlainBlock(nn.Module):
-    def __init__(self, first: nn.Module, second: nn.Module, residual: nn.Module | None) -> None:
+    def __init__(self, first: DilatedConvolution, second: DilatedConvolution, residual: nn.Module | None) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList()
         for source in (first, second):
@@ -42,8 +46,12 @@ class PlainTS2Vec(nn.Module):
     def __init__(self, model: TS2VecModel) -> None:
         super().__init__()
         self.input_projection = model.input_projection
+        blocks = cast(list[DilatedResidualBlock], list(model.blocks))
         self.blocks = nn.Sequential(
-            *(_PlainBlock(block.first_convolution, block.second_convolution, block.residual_projection) for block in model.blocks)
+            *(
+                _PlainBlock(block.first_convolution, block.second_convolution, block.residual_projection)
+                for block in blocks
+            )
         )
         self.dropout = nn.Dropout(model.config.output_dropout)
 
@@ -65,12 +73,14 @@ class PlainTS2Vec(nn.Module):
         """Encode every causal window by itself and keep its last embedding: (length, embedding_size)."""
         padded = F.pad(values, (0, 0, window_length - 1, 0), value=torch.nan)
         windows = padded.unfold(0, window_length, 1).transpose(1, 2)
-        kept = [self(windows[start : start + batch_size])[:, -1].clone() for start in range(0, len(values), batch_size)]
+        kept = [
+            self(windows[start : start + batch_size])[:, -1].clone() for start in range(0, len(values), batch_size)
+        ]
         return torch.cat(kept)
 
 
 def _plain_contrast(groups: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (num_groups, 2 * half, size): logits without the diagonal as two copied triangles, then the log-softmax of all."""
+    """Cross-entropy of (num_groups, 2 * half, size), with the logits beside the diagonal copied as two triangles."""
     half = groups.shape[1] // 2
     similarity = torch.matmul(groups, groups.transpose(1, 2))
     logits = torch.tril(similarity, diagonal=-1)[:, :, :-1]

@@ -142,7 +142,7 @@ def test_every_checkpoint_opens_with_automodel(name, kind, tmp_path):
 
 @every_method
 def test_no_state_hides_outside_the_state_dict(name):
-    """Built on the meta device and filled from the state dict: what a constructor computes and does not save would be lost."""
+    """Built on the meta device and filled from the state dict, so that what is not saved would be lost."""
     model = build(name, "model")
     with torch.device("meta"):
         empty = type(model)(copy.deepcopy(model.config))
@@ -258,7 +258,13 @@ def test_plain_trainer_trains_it(name, kind, tmp_path):
     rows = [{key: value[index] for key, value in inputs.items()} for index in range(8)]
     before = copy.deepcopy(model.state_dict())
     arguments = TrainingArguments(
-        output_dir=tmp_path, max_steps=3, per_device_train_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True, logging_steps=1
+        output_dir=tmp_path,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_steps=1,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows)
     trainer.train()

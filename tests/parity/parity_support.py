@@ -41,7 +41,9 @@ class Fixture:
 
     def check_equal(self, name, value):
         """Compare with output `name` bit by bit, NaN equal to NaN."""
-        torch.testing.assert_close(torch.as_tensor(value), self.outputs[name], rtol=0, atol=0, equal_nan=True, check_dtype=False)
+        torch.testing.assert_close(
+            torch.as_tensor(value), self.outputs[name], rtol=0, atol=0, equal_nan=True, check_dtype=False
+        )
         self.compared.add(name)
 
 
@@ -49,7 +51,7 @@ def load_fixture(path):
     metadata = read_metadata(path)
     parts = {"input": {}, "output": {}, "grad": {}, "param": {}}
     with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118
+        for key in file.keys():
             role, name = key.split(".", 1)
             parts[role][name] = file.get_tensor(key)
     return Fixture(

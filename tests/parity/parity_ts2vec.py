@@ -101,7 +101,8 @@ def check_encode(fixture):
     clean = np.nan_to_num(values, nan=0.25)
     fixture.check("clean_sliding_causal", model.encode(clean, **one_step))
     fixture.check("clean_sliding_causal_unbuffered", model.encode(clean, batch_size=2, **one_step))
-    # The official output runs beyond the series to a multiple of the stride; with so many missing steps behind it, ours does too.
+    # The official output runs beyond the series to a multiple of the stride; with so many missing steps behind it,
+    # ours does too.
     beyond = -length % stride
     longer = np.pad(values, ((0, 0), (0, beyond), (0, 0)), constant_values=np.nan)
     causal = {"level": "timestamp", "window_length": padding + stride, "stride": stride, "causal": True}
@@ -120,8 +121,9 @@ def check_encode(fixture):
 def _check_unbuffered(fixture, model, padding):
     """The official path without buffers writes zeros over NaN in the batch itself as it goes, which ours does not do.
 
-    So its output is ours on the data as the official loop left them at each step: from the first window that lies wholly inside the series
-    on, every window is a view of the batch, and its missing rows become zeros for the windows after it.
+    So its output is ours on the data as the official loop left them at each step: from the first window that lies
+    wholly inside the series on, every window is a view of the batch, and its missing rows become zeros for the
+    windows after it.
     """
     values = fixture.inputs["data"].numpy().copy()
     expected = []
@@ -198,9 +200,7 @@ def check_preprocess(fixture):
     fixture.check_equal("pad_right", preparation.pad_with_missing(values, length + 5))
     fixture.check_equal("pad_both", preparation.pad_with_missing(values, length + 5, both_sides=True))
     fixture.check_equal("torch_pad", preparation.pad_with_missing_steps(values, left=3, right=2))
-    fixture.check_equal(
-        "take_per_row", preparation.take_per_row(values, fixture.inputs["index"], config["num_elem"])
-    )
+    fixture.check_equal("take_per_row", preparation.take_per_row(values, fixture.inputs["index"], config["num_elem"]))
     return fixture.compared
 
 

@@ -1,7 +1,7 @@
 """Every fixture of the official implementations, against ours.
 
-Runs over all files of the folder HF_TSREP_PARITY_DIR (sub-folders included), by default the fixtures beside this file, and dispatches on
-the metadata `method` and `kind`, never on a file's name.
+Runs over all files of the folder HF_TSREP_PARITY_DIR (sub-folders included), by default the fixtures beside this
+file, and dispatches on the metadata `method` and `kind`, never on a file's name.
 """
 
 import os
@@ -28,7 +28,9 @@ def test_parity(path):
     checks = KINDS[fixture.method]
     assert fixture.kind in checks, f"{path.name}: no check for kind {fixture.kind!r} of {fixture.method}"
     compared = checks[fixture.kind](fixture)
-    assert compared == set(fixture.outputs) | {f"grad.{name}" for name in fixture.gradients}, "something was not compared"
+    assert compared == set(fixture.outputs) | {f"grad.{name}" for name in fixture.gradients}, (
+        "something was not compared"
+    )
 
 
 def test_every_kind_of_every_method_is_exercised():

@@ -37,7 +37,8 @@ socket.socket.connect = refuse
 import torch, transformers
 before = set(sys.modules)
 import hf_tsrep
-heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn", "transformers.modeling_utils", "modeling", "tokenization"}
+heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn"}
+heavy |= {"transformers.modeling_utils", "modeling", "tokenization"}
 loaded = heavy & (set(sys.modules) - before)
 assert not loaded, loaded
 from transformers import AutoConfig, AutoModel

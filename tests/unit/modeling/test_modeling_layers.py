@@ -29,7 +29,8 @@ def test_dilated_convolution_and_its_gradients_are_conv1d_after_gelu(length, bat
     weight = torch.randn_like(output)
     found = torch.autograd.grad((output * weight).sum(), (hidden, layer.weight, layer.bias))
     rows = F.gelu(hidden) if gate is None else F.gelu(hidden) * gate.unsqueeze(-1)
-    expected = F.conv1d(rows.permute(1, 2, 0), layer.weight, layer.bias, padding=dilation, dilation=dilation).permute(2, 0, 1)
+    expected = F.conv1d(rows.permute(1, 2, 0), layer.weight, layer.bias, padding=dilation, dilation=dilation)
+    expected = expected.permute(2, 0, 1)
     torch.testing.assert_close(output, expected)
     gradients = torch.autograd.grad((expected * weight).sum(), (hidden, layer.weight, layer.bias))
     for one, other in zip(found, gradients, strict=True):
@@ -103,7 +104,8 @@ def test_take_steps_is_a_stretch_of_each_row():
 
 @pytest.mark.parametrize("mode", ["binomial", "continuous", "all_true", "all_false", "mask_last"])
 def test_every_mask_mode_trains(mode):
-    model = TS2VecForPreTraining(TS2VecConfig(hidden_size=8, embedding_size=8, num_hidden_layers=3, mask_mode=mode)).train()
+    config = TS2VecConfig(hidden_size=8, embedding_size=8, num_hidden_layers=3, mask_mode=mode)
+    model = TS2VecForPreTraining(config).train()
     loss = model(torch.randn(3, 20, 1)).loss
     loss.backward()
     assert torch.isfinite(loss)

@@ -108,7 +108,10 @@ def test_the_shares_of_several_processes_average_to_the_whole(count):
     whole = losses.hierarchical_contrastive_loss(*whole_views, observed=observed)[0]
     whole.backward()
     shared_views = random_views(4, 11)
-    shares = [losses.hierarchical_contrastive_loss(*shared_views, observed=observed, share=(i, count))[0] for i in range(count)]
+    shares = [
+        losses.hierarchical_contrastive_loss(*shared_views, observed=observed, share=(i, count))[0]
+        for i in range(count)
+    ]
     torch.stack(shares).mean().backward()
     torch.testing.assert_close(torch.stack(shares).mean(), whole)
     for one, other in zip(shared_views, whole_views, strict=True):
