@@ -28,6 +28,11 @@ from .models import OpenedModel, open_model, weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
+_UNEQUAL_WIDTHS = (
+    "pooling='multiscale' has more scales for longer series, so that these rows have unequal widths: choose a number "
+    "of steps, or encode series of one length."
+)
+
 
 def encode_command(
     context: typer.Context,
@@ -131,10 +136,17 @@ def encode_corpus(
         embeddings = opened.model.encode(
             inputs, batch_size=batch_size, show_progress_bar=show_progress_bar, **settings
         )
-        blocks.append(embeddings if settings["level"] == "instance" else np.concatenate(list(embeddings)))
+        if settings["level"] != "instance":
+            if len({one.shape[-1] for one in embeddings}) > 1:
+                raise ValueError(_UNEQUAL_WIDTHS)
+            embeddings = np.concatenate(list(embeddings))
+        blocks.append(embeddings)
         for key, values in _row_columns(corpus, name, series, settings).items():
             columns.setdefault(key, []).append(values)
     whole = {key: np.concatenate(parts) for key, parts in columns.items() if len(parts) == len(chosen)}
+    widths = {one.shape[-1] for one in blocks}
+    if len(widths) > 1:
+        raise ValueError(_UNEQUAL_WIDTHS)
     embeddings = np.concatenate(blocks)
     return EmbeddingTable(embeddings, whole, _provenance(opened, corpus, settings, embeddings.shape[1]))
 

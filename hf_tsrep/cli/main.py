@@ -80,8 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=[*given, *rest], prog_name="hf-tsrep", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _print_error("interrupted.")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # `hf-tsrep list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
@@ -89,6 +88,8 @@ def run(arguments: Sequence[str]) -> int:
         if "--debug" in given:
             traceback.print_exc()
         return _report(error)
+    if code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this code
+        _print_error("interrupted.")
     return code if isinstance(code, int) else 0
 
 
@@ -139,7 +140,9 @@ def configure_output(*, quiet: bool) -> None:
         logger.addHandler(handler)
         logger.propagate = False
     transformers_logging.set_verbosity_error() if quiet else transformers_logging.set_verbosity_warning()
-    if quiet:
+    if not quiet:
+        transformers_logging.enable_progress_bar()
+    else:
         transformers_logging.disable_progress_bar()
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -83,7 +83,22 @@ def test_blocks_run(session):
     folder, _ = session
     assert (folder / "machines-embedded.csv").is_file()
     assert (folder / "corpora/basic-motions/README.md").is_file()
-    assert json.loads((folder / "demo/model/results.json").read_text())["results"]
+    assert (folder / "runs/motions/checkpoint-15").is_dir()
+
+
+def test_the_demo_leaves_what_it_says(session):
+    folder, output = session
+    for picture in ("embedding_map.png", "loss_curve.png"):
+        assert (folder / "demo" / picture).read_bytes() == (folder / "demo/model" / picture).read_bytes()
+    card = (folder / "demo/model/README.md").read_text(encoding="utf-8")
+    accuracy = json.loads((folder / "demo/model/results.json").read_text())["results"][0]["metrics"]["svm_accuracy"]
+    assert f"{accuracy:.3f}" in output
+    assert f"{accuracy:.4f}"[:5] in card.split("## Results")[1]
+    assert "](embedding_map.png)" in card
+    assert "](loss_curve.png)" in card
+    assert "largest difference 0: equal" in output
+    for command in re.findall(r"\$ (hf-tsrep .+)", output):
+        assert command.split()[1] in ("data", "pretrain", "encode", "evaluate")
 
 
 def test_shapes_are_those_of_the_comments(session):

@@ -1,0 +1,166 @@
+"""What is asked in a wrong way: exit code, one line on stderr that names the fix, no traceback."""
+
+import pytest
+
+PRETRAIN = ("pretrain", "--method", "ts2vec", "--corpus", "uea/BasicMotions", "--output-dir", "out")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("pretrian",), ("No such command 'pretrian'", "'pretrain'", "hf-tsrep --help")),
+        (("data", "prepar"), ("'prepar'", "'prepare'")),
+        (("encode", "--modle", "x"), ("--modle", "--model")),
+        (("encode", "--model", "m"), ("Missing option", "--input")),
+        ((*PRETRAIN, "--lerning-rate", "1"), ("--lerning-rate", "--learning-rate")),
+        ((*PRETRAIN, "--hiden-size=3"), ("--hiden-size", "--hidden-size")),
+        ((*PRETRAIN, "--max-steps", "many"), ("max_steps='many'", "expected an integer")),
+        ((*PRETRAIN, "surprise"), ("Unexpected argument 'surprise'",)),
+        (("pretrain", "--methdo", "ts2vec"), ("--methdo", "--method")),
+        (("pretrain", "--method", "ts2vek", "--corpus", "a.csv", "--output-dir", "b"), ("'ts2vek'", "'ts2vec'")),
+        (("pretrain", "--corpus", "a.csv", "--output-dir", "b"), ("method is missing",)),
+        ((*PRETRAIN, "--recipe", "uae"), ("'uae'", "'uea'")),
+        (("evaluate", "--model", "m", "--corpus", "c", "--protocol", "clasification"), ("'classification'",)),
+        (
+            ("evaluate", "--model", "m", "--corpus", "c", "--protocol", "forecasting", "--horizon", "3"),
+            ("--horizon", "--horizons"),
+        ),
+        (("encode", "--model", "m", "--input", "x.csv", "--output", "e.txt"), ("e.txt", ".npz, .parquet, .npy, .csv")),
+        (("list", "tsvec"), ("'tsvec'", "ts2vec")),
+        (("convert", "ts2vek", "--checkpoint", "c.pkl", "--output-dir", "o"), ("'ts2vek'", "'ts2vec'")),
+        (("data", "info", "./nothing.csv"), ("nothing.csv", "no such file")),
+        (("data", "prepare", "uea/BasicMotions"), ("Nothing to do",)),
+    ],
+)
+def test_wrong_requests_end_with_2(command_line, arguments, parts):
+    code, out, err = command_line(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("hf-tsrep: error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("encode", "--model", "./nope", "--input", "x.csv", "--output", "e.npz"), ("./nope",)),
+        (("encode", "--model", "m", "--input", "x.csv", "--output", "no/e.npz"), ("the folder no does not exist",)),
+        (("results", "nowhere"), ("nowhere",)),
+        (("push", "--model", "nowhere", "--repo-id", "a/b"), ("nowhere",)),
+        (("convert", "ts2vec", "--checkpoint", "none.pkl", "--output-dir", "o"), ("none.pkl",)),
+    ],
+)
+def test_missing_files_end_with_1(command_line, arguments, parts):
+    code, out, err = command_line(*arguments)
+    assert code == 1, err
+    assert out == ""
+    assert err.startswith("hf-tsrep: error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+def test_a_near_folder_is_named(command_line, tmp_path):
+    (tmp_path / "runs" / "etth1").mkdir(parents=True)
+    _, _, err = command_line("encode", "--model", "runs/eth1", "--input", "x.csv", "--output", "e.npz")
+    assert "Did you mean runs/etth1?" in err
+    _, _, err = command_line("encode", "--model", "runs/etth1", "--input", "x.csv", "--output", "e.npz")
+    assert "runs/etth1 holds no model: config.json is missing" in err
+    (tmp_path / "runs" / "etth1" / "checkpoint-7").mkdir()
+    _, _, err = command_line("encode", "--model", "runs/etth1", "--input", "x.csv", "--output", "e.npz")
+    assert "--resume" in err
+    assert "checkpoint-7" in err
+
+
+def test_bad_cells_are_named_by_line_and_column(command_line, tmp_path):
+    (tmp_path / "bad.csv").write_text("date,a\n2026-01-01,1\n2026-01-02,oops\n")
+    code, _, err = command_line("pretrain", "--method", "ts2vec", "--corpus", "bad.csv", "--output-dir", "out")
+    assert code == 2
+    assert "line 3, column 'a': 'oops' is not a number" in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(command_line):
+    for arguments in (("--debug", "results", "nowhere"), ("results", "nowhere", "--debug")):
+        code, _, err = command_line(*arguments)
+        assert code == 1
+        assert "Traceback" in err
+        assert err.splitlines()[-1].startswith("hf-tsrep: error: ")
+
+
+def test_faults_of_the_program_are_not_hidden(command_line, monkeypatch):
+    from hf_tsrep import registry
+
+    def broken(pattern="*"):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(registry, "list_models", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        command_line("list")
+
+
+def test_interrupting_ends_with_130_and_one_line(command_line, monkeypatch):
+    from hf_tsrep import registry
+
+    def interrupted(pattern="*"):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "list_models", interrupted)
+    code, _, err = command_line("list")
+    assert code == 130
+    assert err == "hf-tsrep: error: interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["pretrain", "encode", "evaluate", "convert", "push", "list", "data", "results", "demo"]
+)
+def test_every_command_has_help(command_line, command):
+    code, out, _ = command_line(command, "--help")
+    assert code == 0
+    assert f"hf-tsrep {command}" in out
+    code, out, _ = command_line("--help")
+    assert code == 0
+    assert command in out
+
+
+def test_fields_of_the_command_line():
+    from hf_tsrep.cli.arguments import UsageError, parse_fields, read_value
+
+    words = "--a-b 1 --c=2 --flag --no-other --negative -0.5 --many x --many y --last".split()
+    assert parse_fields(words) == {
+        "a_b": "1",
+        "c": "2",
+        "flag": True,
+        "other": False,
+        "negative": "-0.5",
+        "many": ["x", "y"],
+        "last": True,
+    }
+    with pytest.raises(UsageError, match="'-x'"):
+        parse_fields(["-x", "1"])
+    assert read_value("24,48", is_list=True) == [24, 48]
+    assert read_value("svm", is_list=True) == ["svm"]
+    assert [read_value(one, is_list=False) for one in ("3", "0.5", "true", "none", "mean")] == [
+        3,
+        0.5,
+        True,
+        None,
+        "mean",
+    ]
+
+
+def test_list_names_methods_papers_and_classes(command_line):
+    code, out, _ = command_line("list")
+    assert code == 0
+    assert "ts2vec: TS2Vec: Towards Universal Representation of Time Series" in out
+    assert "https://arxiv.org/abs/2106.10466" in out
+    assert "TS2VecForPreTraining" in out
+    _, out, _ = command_line("list", "*Classification")
+    assert "TS2VecForTimeSeriesClassification" in out
+    assert "TS2VecForPreTraining" not in out
