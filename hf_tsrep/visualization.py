@@ -110,8 +110,8 @@ def plot_embedding_map(
     _label_axes(axes, method)
     axes.set_title(title, loc="left", fontsize=14, fontweight="bold", pad=24 if subtitle else 10)
     if subtitle:
-        above = {"xycoords": "axes fraction", "xytext": (0, 8), "textcoords": "offset points"}
-        axes.annotate(subtitle, (0, 1), fontsize=9.5, color="#555555", **above)
+        place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, 8), "textcoords": "offset points"}
+        axes.annotate(subtitle, (0, 1), fontsize=9.5, color="#555555", **place)
     _add_legends(axes, names, colours, part_names, parts, class_title)
     figure.savefig(path)
     return Path(path)
