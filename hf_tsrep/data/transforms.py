@@ -30,9 +30,9 @@ def select_channels(corpus: RawCorpus, target: str | Sequence[str], metadata: Co
         CorpusError: unknown column.
     """
     names = corpus.channel_names
-    if target == "univariate":
-        target = metadata.target if metadata.target in names else names[-1]
     wanted = [target] if isinstance(target, str) else list(target)
+    if wanted == ["univariate"] and "univariate" not in names:
+        wanted = [metadata.target if metadata.target in names else names[-1]]
     if not wanted:
         raise CorpusError(f"{metadata.name}: target is an empty list; name at least one of {list(names)}.")
     for name in wanted:

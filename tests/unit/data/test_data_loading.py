@@ -126,8 +126,9 @@ def test_target_selects_channels(data_directory):
     assert corpus_metadata(corpus).channel_names == ("OT", "HUFL")
     whole = etth_like(15_000)
     np.testing.assert_array_equal(get_series(corpus["train"])[0], whole[["OT", "HUFL"]].to_numpy(np.float32)[:8640])
-    univariate = load_corpus("ett/ETTh1", data_directory=data_directory, target="univariate")
-    assert corpus_metadata(univariate).channel_names == ("OT",)
+    for target in ("univariate", ["univariate"], "OT"):
+        univariate = load_corpus("ett/ETTh1", data_directory=data_directory, target=target)
+        assert corpus_metadata(univariate).channel_names == ("OT",)
 
 
 def test_time_features_are_in_front_and_scaled_on_train(hourly_frame):
