@@ -34,7 +34,7 @@ def test_importing_is_light_and_opens_no_socket():
 import socket, sys
 def refuse(*arguments, **keywords): raise AssertionError("a socket was opened")
 socket.socket.connect = refuse
-import torch, transformers
+import torch, transformers.models.auto.modeling_auto
 before = set(sys.modules)
 import hf_tsrep
 heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn"}
