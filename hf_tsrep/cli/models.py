@@ -97,7 +97,11 @@ def open_model(
     folder = _local_folder(name_or_path)
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}
     options["trust_remote_code"] = trust_remote_code
-    config = AutoConfig.from_pretrained(name_or_path, **options)
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, **options)
+    except OSError as error:
+        place = "cannot be read" if folder is not None else "is no folder here, and cannot be had from the Hub"
+        raise OSError(f"{name_or_path} {place}: {error}") from error
     with without_file_bars():
         model = AutoModel.from_pretrained(name_or_path, config=config, **options).eval()
     if not hasattr(model, "encode"):

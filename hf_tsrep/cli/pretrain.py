@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,8 @@ def pretrain_command(
     settings = resolve_settings(fields, config)
     with training_progress(quiet=bool(context.find_root().params.get("quiet"))):
         result = run_pretraining(settings, resume_from_checkpoint=resume_from or (True if resume else None))
+    if os.environ.get("RANK", "0") != "0":
+        return
     loss = result.metrics.get("loss")
     typer.echo(
         f"{result.output_dir}: {settings.method}, {result.metrics.get('num_steps', 0):.0f} steps in "

@@ -79,6 +79,16 @@ def test_a_near_folder_is_named(command_line, tmp_path):
     assert "checkpoint-7" in err
 
 
+def test_a_model_that_is_nowhere_is_named(command_line, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, _, err = command_line("encode", "--model", "nobody/nothing", "--input", "x.csv", "--output", "e.npz")
+    assert code == 1
+    assert err.startswith("hf-tsrep: error: nobody/nothing is no folder here")
+    assert err.count("\n") == 1
+
+
 def test_bad_cells_are_named_by_line_and_column(command_line, tmp_path):
     (tmp_path / "bad.csv").write_text("date,a\n2026-01-01,1\n2026-01-02,oops\n")
     code, _, err = command_line("pretrain", "--method", "ts2vec", "--corpus", "bad.csv", "--output-dir", "out")

@@ -18,26 +18,46 @@ BLOCK = re.compile(
     flags=re.MULTILINE | re.DOTALL,
 )
 
-# One process for all blocks: imports are paid once, and Python blocks share their names as a reader's session does.
-DRIVER = """
-import json, shlex, sys, time
+# Two processes, so that imports are paid once each: Python blocks share their names as a reader's session does and see
+# nothing of the other one, which runs the commands.
+COMMANDS = """
+import json, sys
 import torch
 torch.set_num_threads(1)
 from hf_tsrep.cli.main import run
+for line in sys.stdin:
+    code = run(["--quiet", *json.loads(line)])
+    print(f"CODE {code}", flush=True)
+"""
+DRIVER = r"""
+import json, shlex, subprocess, sys, time
+blocks, commands = json.loads(sys.stdin.read())
+terminal = subprocess.Popen([sys.executable, "-c", commands], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+def run(words):
+    terminal.stdin.write(json.dumps(words) + "\n")
+    terminal.stdin.flush()
+    for line in terminal.stdout:
+        if line.startswith("CODE "):
+            return int(line.split()[1])
+        print(line, end="")
+    return "an end of the process"
+
 names = {"__name__": "__main__"}
-for block in json.loads(sys.stdin.read()):
+for block in blocks:
     begin = time.perf_counter()
     if block["language"] == "python":
         exec(compile(block["code"], f"README.md, line {block['line']}", "exec"), names)
     else:
-        for command in block["code"].replace("\\\\\\n", " ").splitlines():
+        for command in block["code"].replace("\\\n", " ").splitlines():
             words = shlex.split(command, comments=True)
             if not words:
                 continue
             assert words[0] == "hf-tsrep", f"README.md, line {block['line']}: {words[0]} is not run by this test"
-            code = run(["--quiet", *words[1:]])
+            code = run(words[1:])
             assert code == 0, f"README.md, line {block['line']}: {command} ended with {code}"
     print(f"line {block['line']}: {time.perf_counter() - begin:.1f} s")
+terminal.stdin.close()
 for name in ("embeddings", "nearest", "whole", "timestamps", "streaming", "windows", "scales", "metrics"):
     value = names[name]
     print("RESULT", json.dumps([name, list(getattr(value, "shape", ())), value if isinstance(value, dict) else None]))
@@ -68,7 +88,7 @@ def session(tmp_path_factory):
     environment["HF_HOME"] = str(folder / ".cache")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=json.dumps(blocks_to_run()),
+        input=json.dumps([blocks_to_run(), COMMANDS]),
         capture_output=True,
         text=True,
         cwd=folder,
