@@ -174,3 +174,17 @@ def test_list_names_methods_papers_and_classes(command_line):
     _, out, _ = command_line("list", "*Classification")
     assert "TS2VecForTimeSeriesClassification" in out
     assert "TS2VecForPreTraining" not in out
+
+
+def test_the_demo_stops_where_the_reloaded_model_differs():
+    import numpy as np
+
+    from hf_tsrep.demo import compare
+
+    before = np.ones((3, 2), np.float32)
+    assert compare(before, before.copy()) == 0
+    for after in (before + 1e-3, np.where(before > 0, np.nan, before)):
+        with pytest.raises(RuntimeError, match="other embeddings"):
+            compare(before, after)
+    with pytest.raises(RuntimeError, match=r"\(2, 2\) instead of \(3, 2\)"):
+        compare(before, before[:2])
