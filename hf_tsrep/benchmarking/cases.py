@@ -82,8 +82,11 @@ def _training_step(plain: bool, crops: str, count: int) -> dict[str, Any]:
     from ..modeling.configuration_ts2vec import TS2VecConfig
     from ..modeling.modeling_ts2vec import TS2VecForPreTraining
     from ..modeling.views_ts2vec import TS2VecViews, draw_views
+    from ..training.memory import give_back_freed_blocks
     from .plain_ts2vec import PlainTS2Vec
 
+    if not plain:
+        give_back_freed_blocks()  # as `pretrain` does on a CPU
     torch.manual_seed(0)
     config = TS2VecConfig(num_input_channels=NUM_CHANNELS, output_dropout=0.0)
     model: Any = TS2VecForPreTraining(config).train()

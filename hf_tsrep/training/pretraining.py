@@ -81,6 +81,8 @@ def run_pretraining(
 
     output_dir = Path(settings.output_dir)
     arguments = _training_arguments(settings)
+    if arguments.device.type == "cpu":
+        give_back_freed_blocks()
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
         check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
         loaded = load_training_series(settings)
@@ -208,7 +210,8 @@ def _build_trainer(
 ) -> tuple[Any, Any]:
     """Return the trainer and the weight averaging, or None."""
     from ..data import PretrainingCollator
-    from .monitors import CollapseMonitor
+    from .memory import give_back_freed_blocks
+from .monitors import CollapseMonitor
     from .trainer import IndexedCollator, IndexedDataset, TimeSeriesTrainer
     from .weight_averaging import WeightAveragingCallback
 
