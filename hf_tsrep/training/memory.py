@@ -18,8 +18,8 @@ def give_back_freed_blocks() -> bool:
 
     Tensors of a training step have other sizes in every step, because the crops are random. glibc keeps such blocks,
     once freed, for reuse; but pieces of the wrong sizes pile up, and a process that needs 0.8 GiB at a time grows to
-    several. Mapped blocks cost page faults instead, which huge pages make fewer. It acts on the whole process, on Linux
-    with glibc; elsewhere it does nothing. A setting that the environment makes (MALLOC_MMAP_THRESHOLD_) is left alone.
+    several. Mapped blocks cost page faults instead, which huge pages make fewer. It acts on the whole process, on
+    Linux with glibc; elsewhere it does nothing. A setting of the environment (MALLOC_MMAP_THRESHOLD_) is left alone.
 
     Returns:
         Whether it was set.

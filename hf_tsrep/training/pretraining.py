@@ -78,6 +78,7 @@ def run_pretraining(
 
     from ..data import PretrainingDataset
     from ..registry import get_method
+    from .memory import give_back_freed_blocks
 
     output_dir = Path(settings.output_dir)
     arguments = _training_arguments(settings)
@@ -210,8 +211,7 @@ def _build_trainer(
 ) -> tuple[Any, Any]:
     """Return the trainer and the weight averaging, or None."""
     from ..data import PretrainingCollator
-    from .memory import give_back_freed_blocks
-from .monitors import CollapseMonitor
+    from .monitors import CollapseMonitor
     from .trainer import IndexedCollator, IndexedDataset, TimeSeriesTrainer
     from .weight_averaging import WeightAveragingCallback
 
