@@ -20,6 +20,7 @@ from .hub_layout import (
     records_of_datasets,
     records_of_foreign_datasets,
 )
+from .known_corpora import find_known_corpus
 from .metadata import CorpusMetadata, attach_metadata
 from .records import RawCorpus, check_corpus
 from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_ts_folder
@@ -171,7 +172,10 @@ def _find_on_hub(
     token: str | bool | None,
 ) -> tuple[Any, CorpusMetadata]:
     reason: CorpusError | None = None
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):
+    near = near_matches(name, known_names(Path(directory) if directory else None))
+    # A slip in one of our own names (uea/BasicMotion) should not wait for the network.
+    mistyped = bool(near) and find_known_corpus(name) is not None
+    if not mistyped and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):
         try:
             loaded, stored = load_hub_layout(name, streaming=streaming, revision=revision, token=token)
             logger.info("%s was loaded from the Hub.", name)
@@ -179,7 +183,6 @@ def _find_on_hub(
         except CorpusError as error:
             reason = error
             tried = [*tried, f"the Hub ({error})"]
-    near = near_matches(name, known_names(Path(directory) if directory else None))
     raise CorpusError(f"Unknown corpus {name!r}.{near} Tried: {'; '.join(tried)}.") from reason
 
 

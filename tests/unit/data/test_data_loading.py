@@ -336,3 +336,13 @@ def test_every_public_name_resolves():
     assert set(hf_tsrep.data._MODULE_OF_NAME) == set(hf_tsrep.data.__all__)
     with pytest.raises(AttributeError, match="load_corpse"):
         _ = hf_tsrep.data.load_corpse
+
+
+def test_a_slip_in_a_known_name_is_answered_without_the_network(monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("hf_tsrep.data.loading.load_hub_layout", refuse)
+    monkeypatch.delenv("HF_TSREP_DATA", raising=False)
+    with pytest.raises(CorpusError, match="Near matches: 'uea/BasicMotions'"):
+        load_corpus("uea/BasicMotion")
