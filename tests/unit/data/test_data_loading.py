@@ -185,7 +185,7 @@ def test_recommended_scaler_of_other_peoples_data(hourly_frame):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ett/ETTh3", r"Near matches: .*'ett/ETTh1'.* Tried: forecasting/ETTh3.csv in .*; the Hub \("),
+        ("ett/ETTh3", r"Near matches: .*'ett/ETTh1'.* Tried: forecasting/ETTh3.csv in "),
         ("exchange_rate", r"Near matches: 'forecasting/exchange_rate'"),
         ("nobody/nothing-like it", "no known name"),
         ("./absent.csv", "no such file or folder"),
