@@ -23,7 +23,7 @@ from .hub_layout import (
 from .known_corpora import find_known_corpus
 from .metadata import CorpusMetadata, attach_metadata
 from .records import RawCorpus, check_corpus
-from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_ts_folder
+from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_table_folder, read_ts_folder
 from .splits import split_by_time
 from .tables import TableOptions, corpus_from_frame
 from .transforms import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
@@ -55,7 +55,7 @@ def load_corpus(
     """Loads a corpus: one row a series, with standard splits.
 
     Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
-    `save_to_disk`, or `NAME_TRAIN.ts` and `NAME_TEST.ts`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a
+    `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a
     known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in the data directory, then among the problems
     that the aeon package carries; then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
 
@@ -143,7 +143,7 @@ def _find(
             return loaded, metadata_or_default(loaded, None, path.stem)
         return read_file(path, options)
     if path.is_dir():
-        source = read_ts_folder(path)
+        source = read_ts_folder(path) or read_table_folder(path, options)
         if source is not None:
             return source
         loaded, stored = load_hub_layout(name, streaming=streaming)

@@ -20,7 +20,7 @@ from .known_corpora import (
     locate_bundled,
 )
 from .metadata import CorpusMetadata
-from .records import RawCorpus
+from .records import SPLIT_ORDER, RawCorpus, label_order
 from .tables import TableOptions, read_csv
 from .ts_format import read_ts_problem
 
@@ -81,6 +81,32 @@ def read_ts_folder(folder: Path) -> Source | None:
     corpus = read_ts_problem(train, test if test.is_file() else None)
     name = train.name.removesuffix("_TRAIN.ts")
     return Source(corpus, CorpusMetadata(name=name, task=corpus.task, source=name))
+
+
+def read_table_folder(folder: Path, options: TableOptions) -> Source | None:
+    """Reads `train.csv`, `validation.csv` and `test.csv` of a folder, or returns None where there is no `train.csv`.
+
+    Raises:
+        CorpusError: the files differ in their columns, or what the reader raises.
+    """
+    files = {split: folder / f"{split}.csv" for split in SPLIT_ORDER}
+    if not files["train"].is_file():
+        return None
+    parts = {split: read_csv(file, options) for split, file in files.items() if file.is_file()}
+    first = parts["train"]
+    for split, part in parts.items():
+        if part.channel_names != first.channel_names:
+            raise CorpusError(
+                f"{files[split]}: columns {list(part.channel_names)} where {files['train'].name} has "
+                f"{list(first.channel_names)}. Give all files of the folder the same columns."
+            )
+    names = {name for part in parts.values() for name in part.label_names or ()}
+    corpus = replace(
+        first,
+        splits={split: part.splits["train"] for split, part in parts.items()},
+        label_names=tuple(sorted(names, key=label_order)) or None,
+    )
+    return Source(corpus, CorpusMetadata(name=folder.name, task=corpus.task, source=folder.name))
 
 
 def read_known(name: str, data_directory: Path | None, options: TableOptions) -> tuple[Source | None, list[str]]:
