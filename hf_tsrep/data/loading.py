@@ -55,9 +55,10 @@ def load_corpus(
     """Loads a corpus: one row a series, with standard splits.
 
     Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
-    `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv, .ts, .npz, .parquet, UCR anomaly .txt); a
-    known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in the data directory, then among the problems
-    that the aeon package carries; then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
+    `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv,
+    .ts, .npz, .parquet, UCR anomaly .txt); a known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in
+    the data directory, then among the problems that the aeon package carries; then the Hub, as a dataset id
+    (`owner/name` or `owner/name:config`).
 
     Args:
         name_or_path: see above.
