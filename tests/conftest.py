@@ -5,6 +5,21 @@ import logging
 import pytest
 
 
+def _reset_logger():
+    logger = logging.getLogger("hf_tsrep")
+    logger.setLevel(logging.NOTSET)  # not by assignment: the loggers below keep what they found enabled
+    logger.propagate = True
+    logger.handlers = [one for one in logger.handlers if not getattr(one, "of_command_line", False)]
+
+
+@pytest.fixture(autouse=True)
+def untouched_logger():
+    """Undo what a command line in this process, also one of a module's fixture, has set for the library's logger."""
+    _reset_logger()
+    yield
+    _reset_logger()
+
+
 @pytest.fixture
 def command_line(capfd):
     """Return a function that runs `hf-tsrep ARGUMENTS` in this process and gives its exit code, stdout and stderr."""
@@ -13,7 +28,7 @@ def command_line(capfd):
     from hf_tsrep.cli.main import run
 
     logger = logging.getLogger("hf_tsrep")
-    before = logger.level, logger.propagate, list(logger.handlers), transformers_logging.get_verbosity()
+    verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
 
     def call(*arguments):
@@ -24,6 +39,5 @@ def command_line(capfd):
         return code, captured.out, captured.err
 
     yield call
-    logger.level, logger.propagate, logger.handlers = before[:3]
-    transformers_logging.set_verbosity(before[3])
+    transformers_logging.set_verbosity(verbosity)
     transformers_logging.enable_progress_bar() if bars else transformers_logging.disable_progress_bar()
