@@ -1,0 +1,120 @@
+"""A codebook that is learnt by moving averages (van den Oord et al., NeurIPS 2017, appendix A.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from torch import nn
+
+
+def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Return the index of the nearest code by squared distance; the first of equally near ones.
+
+    |latent|^2 is the same for all codes, so that the nearest has the largest product minus half its own square: one
+    matrix product, in float32 whatever runs around it.
+
+    Args:
+        latents: (num_latents, hidden_size).
+        codebook: (codebook_size, hidden_size).
+
+    Returns:
+        (num_latents,) int64.
+    """
+    with torch.autocast(latents.device.type, enabled=False):
+        codebook = codebook.float()
+        return torch.addmm(-0.5 * codebook.square().sum(1), latents.float(), codebook.t()).argmax(1)
+
+
+def perplexity_of_counts(counts: torch.Tensor) -> torch.Tensor:
+    """Return exp(entropy) of the codes' frequencies: how many codes are used as if evenly; a scalar."""
+    shares = counts.float() / counts.sum().clamp(min=1)
+    return torch.exp(-torch.special.xlogy(shares, shares).sum())
+
+
+class Codebook(nn.Module):
+    """Codes that follow the latents by exponential moving averages; they get no gradient.
+
+    In a training step the codes are those of the codebook before the step; the averages are then updated with the
+    counts and sums of all processes, so that every process keeps the same codebook.
+
+    Args:
+        codebook_size: Number of codes.
+        hidden_size: Length of a code.
+        decay: Decay of the averages.
+        epsilon: Laplace smoothing of the counts.
+        dead_code_threshold: Codes whose moving count is below it are replaced by latents of the batch; 0 replaces none.
+    """
+
+    codes: torch.Tensor
+    counts: torch.Tensor
+    sums: torch.Tensor
+
+    def __init__(
+        self, codebook_size: int, hidden_size: int, decay: float, epsilon: float, dead_code_threshold: float
+    ) -> None:
+        super().__init__()
+        self.decay, self.epsilon, self.dead_code_threshold = decay, epsilon, dead_code_threshold
+        self.register_buffer("codes", torch.empty(codebook_size, hidden_size))
+        self.register_buffer("counts", torch.empty(codebook_size))
+        self.register_buffer("sums", torch.empty(codebook_size, hidden_size))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the codes uniformly, within the bound of Kaiming initialisation, as published."""
+        bound = (6.0 / self.codes.shape[0]) ** 0.5
+        self.start_from(torch.empty_like(self.codes).uniform_(-bound, bound))
+        self.counts.zero_()
+
+    @torch.no_grad()
+    def start_from(self, codes: torch.Tensor, counts: torch.Tensor | None = None) -> None:
+        """Take these codes (codebook_size, hidden_size); with counts, as if each had been seen so often a step."""
+        self.codes.copy_(codes)
+        self.counts.fill_(1.0) if counts is None else self.counts.copy_(counts)
+        self.sums.copy_(self.codes * (1.0 if counts is None else self.counts.unsqueeze(1)))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return the nearest codes of (num_latents, hidden_size): (num_latents,) int64."""
+        return nearest_codes(latents, self.codes)
+
+    def look_up(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the codes of indices of any shape: (..., hidden_size)."""
+        return F.embedding(indices, self.codes)
+
+    @torch.no_grad()
+    def update(self, latents: torch.Tensor, indices: torch.Tensor, generator: torch.Generator | None = None) -> None:
+        """Move the averages by one step.
+
+        Args:
+            latents: (num_latents, hidden_size) of this process.
+            indices: (num_latents,) their codes.
+            generator: Source of the latents that replace dead codes, on the CPU; None for torch's global one.
+        """
+        latents = latents.detach().float()
+        counts = torch.bincount(indices, minlength=len(self.codes)).to(latents.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, latents)
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(counts)
+            distributed.all_reduce(sums)
+        self.counts.mul_(self.decay).add_(counts, alpha=1 - self.decay)
+        self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
+        total = self.counts.sum()
+        smoothed = (self.counts + self.epsilon) / (total + len(self.codes) * self.epsilon) * total
+        self.codes.copy_(self.sums / smoothed.unsqueeze(1))
+        if self.dead_code_threshold > 0:
+            self._revive(latents, generator)
+
+    def _revive(self, latents: torch.Tensor, generator: torch.Generator | None) -> None:
+        """Replace dead codes by latents of the first process, which all processes receive."""
+        dead = (self.counts < self.dead_code_threshold).nonzero().squeeze(1)
+        if not len(dead):
+            return
+        fresh = self.codes[dead]
+        if len(latents):
+            chosen = torch.randint(len(latents), (len(dead),), generator=generator)
+            fresh = latents[chosen.to(latents.device)].contiguous()
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.broadcast(fresh, 0)
+        self.codes[dead] = fresh
+        self.counts[dead] = self.dead_code_threshold
+        self.sums[dead] = fresh * self.dead_code_threshold

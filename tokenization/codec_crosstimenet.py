@@ -1,0 +1,391 @@
+"""CrossTimeNet's codec: series to codes and back (Cheng et al., WSDM 2025, arXiv 2403.12372, section 3.2).
+
+Every domain has networks and a codebook of its own, because domains differ in channels, scale and speed:
+series -> causal dilated encoder -> one vector a patch -> nearest code -> decoder -> series.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .codebook_vector_quantization import Codebook, perplexity_of_counts
+from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
+from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
+
+
+@dataclass
+class CrossTimeNetCodecOutput(ModelOutput):
+    """What the codec makes of a batch of one domain.
+
+    Args:
+        loss: Scalar: reconstruction_loss + commitment_weight * commitment_loss.
+        reconstruction_loss: Mean squared error over the observed values, of normalised series; a scalar.
+        commitment_loss: Mean squared distance of a latent to its code; a scalar.
+        codebook_perplexity: How many codes the batch uses, as if evenly; a scalar.
+        reconstruction: (batch_size, sequence_length, num_input_channels), in the units of the input.
+        codes: (batch_size, num_patches) int64 indices into the domain's codebook.
+        latents: (batch_size, num_patches, hidden_size), before quantisation.
+    """
+
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    codebook_perplexity: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+
+
+def fill_missing(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Repeat the last observed value of a channel where it is missing; 0, the mean, before the first one.
+
+    Args:
+        values: (batch_size, time, num_channels), normalised.
+        observed: The same shape, bool.
+    """
+    if not torch.compiler.is_compiling() and bool(observed.all()):
+        return values
+    steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1)
+    last = torch.where(observed, steps, -1).cummax(dim=1).values
+    filled = torch.where(observed, values, 0.0).gather(1, last.clamp(min=0))
+    return torch.where(last < 0, 0.0, filled)
+
+
+class PatchExpansion(nn.Module):
+    """The any-length decoder's first step: every token becomes its timestamps, by one map for all positions.
+
+    Args:
+        hidden_size: Width.
+        patch_length: Number of timestamps of a token.
+    """
+
+    def __init__(self, hidden_size: int, patch_length: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden_size, patch_length * hidden_size)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (num_patches, batch_size, hidden_size) to (num_patches * patch_length, batch_size, hidden_size)."""
+        num_patches, batch_size, hidden_size = embeddings.shape
+        steps = self.projection(embeddings).view(num_patches, batch_size, -1, hidden_size)
+        return steps.transpose(1, 2).reshape(-1, batch_size, hidden_size)
+
+
+class TokenMixing(nn.Module):
+    """The published decoder's first step: timestamps as weighted sums of all tokens; for one number of tokens.
+
+    Args:
+        num_patches: Number of tokens.
+        num_steps: Number of timestamps.
+    """
+
+    def __init__(self, num_patches: int, num_steps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_steps, num_patches))
+        self.bias = nn.Parameter(torch.empty(num_steps))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (num_patches, batch_size, hidden_size) to (num_steps, batch_size, hidden_size)."""
+        num_patches, batch_size, hidden_size = embeddings.shape
+        mixed = F.linear(embeddings.reshape(num_patches, -1).t(), self.weight, self.bias)
+        return mixed.t().reshape(-1, batch_size, hidden_size)
+
+
+class DomainCodec(nn.Module):
+    """Networks and codebook of one domain; series are (batch_size, time, num_input_channels).
+
+    Args:
+        domain: Sizes.
+    """
+
+    channel_mean: torch.Tensor
+    channel_scale: torch.Tensor
+
+    def __init__(self, domain: CodecDomain) -> None:
+        super().__init__()
+        self.domain = domain
+        hidden_size, num_channels = domain.hidden_size, domain.num_input_channels
+        self.register_buffer("channel_mean", torch.zeros(num_channels))
+        self.register_buffer("channel_scale", torch.ones(num_channels))
+        self.input_projection = nn.Linear(num_channels, hidden_size)
+        self.encoder = CausalConvolutionNetwork(hidden_size, domain.num_blocks, domain.dropout)
+        self.patch_projection = nn.Linear(domain.patch_length * hidden_size, hidden_size)
+        self.codebook = Codebook(
+            domain.codebook_size,
+            hidden_size,
+            domain.codebook_decay,
+            domain.codebook_epsilon,
+            domain.dead_code_threshold,
+        )
+        self.expansion: nn.Module
+        if domain.decoder == "fixed_length":
+            length = cast(int, domain.context_length)
+            self.expansion = TokenMixing(domain.num_patches(length), length)
+        else:
+            self.expansion = PatchExpansion(hidden_size, domain.patch_length)
+        self.decoder = CausalConvolutionNetwork(hidden_size, domain.num_blocks, domain.dropout)
+        self.output_projection = nn.Linear(hidden_size, num_channels)
+
+    def normalise(self, values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+        """Scale by the domain's statistics, fill what is missing and add missing steps up to a whole patch."""
+        values = (values - self.channel_mean) / self.channel_scale
+        beyond = -values.shape[1] % self.domain.patch_length
+        if beyond:
+            values, observed = F.pad(values, (0, 0, 0, beyond)), F.pad(observed, (0, 0, 0, beyond))
+        return fill_missing(values, observed).to(self.input_projection.weight.dtype)
+
+    def latents(self, values: torch.Tensor) -> torch.Tensor:
+        """Encode whole patches of normalised values: (num_patches, batch_size, hidden_size)."""
+        hidden = self.encoder(self.input_projection(values.transpose(0, 1)))
+        length, batch_size, hidden_size = hidden.shape
+        patches = hidden.view(-1, self.domain.patch_length, batch_size, hidden_size).transpose(1, 2)
+        return self.patch_projection(patches.reshape(-1, batch_size, self.domain.patch_length * hidden_size))
+
+    def reconstruct(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Decode (num_patches, batch_size, hidden_size) to normalised (batch_size, time, num_input_channels)."""
+        return self.output_projection(self.decoder(self.expansion(embeddings))).transpose(0, 1)
+
+
+class CrossTimeNetCodec(PreTrainedModel):
+    """The codecs of all domains.
+
+    Args:
+        config: The domains.
+    """
+
+    config: CrossTimeNetCodecConfig
+    config_class = CrossTimeNetCodecConfig
+    base_model_prefix = "codec"
+    main_input_name = "past_values"
+    input_modalities = ("time",)  # type: ignore[assignment]  # transformers' own models have a tuple here too
+
+    def __init__(self, config: CrossTimeNetCodecConfig) -> None:
+        super().__init__(config)
+        self.domains = nn.ModuleList(DomainCodec(domain) for domain in config.codec_domains)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The published initialisation: Xavier normal and a bias of 0.1 for linear maps, PyTorch's own for the rest.
+        if isinstance(module, nn.Linear):
+            init.xavier_normal_(module.weight)
+            init.constant_(module.bias, 0.1)
+        elif isinstance(module, (CausalConvolution, TokenMixing)):
+            bound = module.weight[0].numel() ** -0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, GatedResidualBlock):
+            init.constant_(module.gate, 1e-8)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, Codebook):
+            bound = (6.0 / module.codes.shape[0]) ** 0.5
+            init.uniform_(module.codes, -bound, bound)
+            init.copy_(module.sums, module.codes)
+            init.zeros_(module.counts)
+        elif isinstance(module, DomainCodec):
+            init.zeros_(module.channel_mean)
+            init.ones_(module.channel_scale)
+
+    def domain_index(self, domain: str | int | None) -> int:
+        """Return the place of a domain; None will do where there is only one.
+
+        Raises:
+            ValueError: There is no such domain, or None is not enough. The message names the near matches.
+        """
+        names = [one["name"] for one in self.config.domains or []]
+        if domain is None:
+            if len(names) == 1:
+                return 0
+            raise ValueError(f"The codec has {len(names)} domains; name one: domain={' or '.join(map(repr, names))}.")
+        if isinstance(domain, int) and 0 <= domain < len(names):
+            return domain
+        if domain in names:
+            return names.index(cast(str, domain))
+        near = difflib.get_close_matches(str(domain), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown domain {domain!r}.{hint} Domains: {', '.join(names) or 'none'}.")
+
+    def domain_codec(self, domain: str | int | None) -> DomainCodec:
+        """Return networks and codebook of a domain; see domain_index."""
+        return cast(DomainCodec, self.domains[self.domain_index(domain)])
+
+    def add_domain(self, domain: CodecDomain | Mapping[str, Any]) -> None:
+        """Add a domain with fresh weights behind the others, which keep their places.
+
+        Raises:
+            ValueError: The name is taken, or a field is out of its range.
+        """
+        described = CodecDomain.from_dict(domain)
+        config = CrossTimeNetCodecConfig(domains=[*(self.config.domains or []), described.to_dict()])
+        added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[described.to_dict()])).to(self.device, self.dtype)
+        self.domains.append(added.domains[0].train(self.training))
+        self.config.domains = config.domains
+
+    def forward(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        generator: torch.Generator | None = None,
+        return_dict: bool | None = None,
+    ) -> CrossTimeNetCodecOutput | tuple[torch.Tensor, ...]:
+        """Encode, quantise, decode and compare; in training mode the codebook then moves by one step.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            domain: Name or place of the domain; None where there is only one.
+            generator: Source of the latents that replace dead codes, on the CPU; None for torch's global one.
+            return_dict: Whether to return a CrossTimeNetCodecOutput instead of a tuple.
+
+        Returns:
+            Loss, its terms, reconstruction and codes.
+
+        Raises:
+            ValueError: A shape does not fit, or the domain is unknown.
+        """
+        network = self.domain_codec(domain)
+        observed = self.observed_values(past_values, past_observed_mask, network.domain)
+        values = network.normalise(past_values, observed)
+        latents = network.latents(values)
+        flat = latents.reshape(-1, latents.shape[-1])
+        indices = network.codebook(flat)
+        quantised = network.codebook.look_up(indices).view_as(latents).to(latents.dtype)
+        # Straight-through: the decoder sees the code, the encoder gets its gradient (van den Oord et al., eq. 3).
+        straight = latents + (quantised - latents).detach()
+        length = past_values.shape[1]
+        reconstruction = network.reconstruct(straight)[:, :length]
+        known = self._patches_with_values(observed, network.domain).t()
+        weight = observed.float()
+        error = torch.where(observed, reconstruction.float() - values[:, :length].float(), 0.0)
+        reconstruction_loss = error.square().sum() / weight.sum().clamp(min=1)
+        distance = (latents.float() - quantised.float().detach()).square().mean(-1)
+        commitment_loss = (distance * known).sum() / known.sum().clamp(min=1)
+        used = known.reshape(-1)
+        counts = torch.bincount(indices[used], minlength=len(network.codebook.codes))
+        if self.training:
+            network.codebook.update(flat[used], indices[used], generator)
+        output = CrossTimeNetCodecOutput(
+            loss=reconstruction_loss + network.domain.commitment_weight * commitment_loss,
+            reconstruction_loss=reconstruction_loss,
+            commitment_loss=commitment_loss,
+            codebook_perplexity=perplexity_of_counts(counts),
+            reconstruction=reconstruction * network.channel_scale + network.channel_mean,
+            codes=indices.view(latents.shape[:2]).t(),
+            latents=latents.transpose(0, 1),
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def encode_codes(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn series into codes.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. The encoder is causal: what
+                follows a patch, padding too, does not change its code.
+            past_observed_mask: The same shape, True = observed, or None.
+            domain: Name or place of the domain; None where there is only one.
+
+        Returns:
+            codes (batch_size, num_patches) int64, and which patches hold an observed value, the same shape, bool.
+
+        Raises:
+            ValueError: A shape does not fit, or the domain is unknown.
+        """
+        network = self.domain_codec(domain)
+        observed = self.observed_values(past_values, past_observed_mask, network.domain)
+        latents = network.latents(network.normalise(past_values, observed))
+        codes = network.codebook(latents.reshape(-1, latents.shape[-1])).view(latents.shape[:2]).t()
+        return codes, self._patches_with_values(observed, network.domain)
+
+    def decode_codes(
+        self, codes: torch.Tensor, domain: str | int | None = None, length: int | None = None
+    ) -> torch.Tensor:
+        """Turn codes into series.
+
+        Args:
+            codes: (batch_size, num_patches) int64 indices into the domain's codebook.
+            domain: Name or place of the domain; None where there is only one.
+            length: Number of timestamps to return; None for num_patches * patch_length.
+
+        Returns:
+            (batch_size, length, num_input_channels), in the units of the training series.
+
+        Raises:
+            ValueError: A code is out of range, or the decoder takes another number of tokens.
+        """
+        network = self.domain_codec(domain)
+        size = network.domain.codebook_size
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size:
+            wrong = int(codes.min()) if int(codes.min()) < 0 else int(codes.max())
+            raise ValueError(f"Code {wrong} is out of range: domain {network.domain.name!r} has codes 0 to {size - 1}.")
+        if network.domain.decoder == "fixed_length":
+            expected = network.domain.num_patches(cast(int, network.domain.context_length))
+            if codes.shape[1] != expected:
+                raise ValueError(
+                    f"Domain {network.domain.name!r} has the published decoder for {expected} tokens, but got "
+                    f"{codes.shape[1]}; a domain with decoder='any_length' takes any number."
+                )
+        if not codes.shape[1]:
+            return network.channel_mean.expand(codes.shape[0], 0, -1)
+        values = network.reconstruct(network.codebook.look_up(codes.t()).to(self.dtype))
+        return (values * network.channel_scale + network.channel_mean)[:, :length]
+
+    def observed_values(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None, domain: CodecDomain
+    ) -> torch.Tensor:
+        """Return which values are observed: neither NaN nor masked out.
+
+        Raises:
+            ValueError: A shape does not fit. The message names it and what was expected.
+        """
+        expected = domain.num_input_channels
+        if past_values.ndim != 3 or past_values.shape[-1] != expected or not past_values.shape[1]:
+            raise ValueError(
+                f"past_values has shape {tuple(past_values.shape)}; domain {domain.name!r} takes (batch_size, "
+                f"sequence_length of at least 1, num_input_channels={expected})."
+            )
+        fixed = domain.context_length
+        if fixed is not None and past_values.shape[1] != fixed:
+            raise ValueError(
+                f"A series has {past_values.shape[1]} timestamps, but domain {domain.name!r} has the published decoder "
+                f"for {fixed}; a domain with decoder='any_length' takes any number."
+            )
+        observed = ~past_values.isnan()
+        if past_observed_mask is None:
+            return observed
+        if past_observed_mask.shape != past_values.shape:
+            raise ValueError(
+                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
+                f"{tuple(past_values.shape)}; they must be equal."
+            )
+        return observed & past_observed_mask.bool()
+
+    @staticmethod
+    def _patches_with_values(observed: torch.Tensor, domain: CodecDomain) -> torch.Tensor:
+        """Tell which patches hold an observed value: (batch_size, num_patches) bool."""
+        padded = F.pad(observed.any(-1), (0, -observed.shape[1] % domain.patch_length))
+        return padded.view(len(observed), -1, domain.patch_length).any(-1)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save config, weights and code; see PreTrainedModel.save_pretrained. The tokenizer saves it beside itself."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+CrossTimeNetCodec.register_for_auto_class("AutoModel")

@@ -1,0 +1,139 @@
+"""Configuration of CrossTimeNet's codec: one small vector-quantising autoencoder a domain."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+DECODERS = ("any_length", "fixed_length")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True)
+class CodecDomain:
+    """A domain: series of one kind, with a codebook of their own.
+
+    Args:
+        name: Lower-case letters, digits and dashes; the domain's tokens are `<NAME_0>`, `<NAME_1>`, ...
+        num_input_channels: Number of channels of a series.
+        patch_length: Number of timestamps that one token stands for.
+        codebook_size: Number of codes.
+        hidden_size: Width of the networks and of a code.
+        num_blocks: Number of pairs of residual blocks (dilations 1 and 4) in the encoder, and in the decoder.
+        dropout: Dropout probability in the residual blocks.
+        decoder: "any_length", which turns every token into its timestamps with one map for all positions, or
+            "fixed_length", the published one, which mixes the tokens with one weight a pair of token and timestamp.
+        context_length: Number of timestamps of every series; for "fixed_length" only, a multiple of patch_length.
+        codebook_decay: Decay of the moving averages that are the codebook.
+        codebook_epsilon: Laplace smoothing of the codes' counts.
+        commitment_weight: Weight of the commitment loss.
+        dead_code_threshold: A code whose moving count falls below it is replaced by a latent of the batch; 0 never
+            replaces one, as published.
+
+    Raises:
+        ValueError: A field is out of its range. The message names the domain, the field, the value and the range.
+    """
+
+    name: str
+    num_input_channels: int
+    patch_length: int
+    codebook_size: int = 512
+    hidden_size: int = 64
+    num_blocks: int = 4
+    dropout: float = 0.1
+    decoder: str = "any_length"
+    context_length: int | None = None
+    codebook_decay: float = 0.99
+    codebook_epsilon: float = 1e-5
+    commitment_weight: float = 0.25
+    dead_code_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"A domain is called {self.name!r}; take lower-case letters, digits and dashes, such as 'har'."
+            )
+        for field in ("num_input_channels", "patch_length", "codebook_size", "hidden_size", "num_blocks"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                self._refuse(field, "a whole number of at least 1")
+        for field in ("dropout", "codebook_decay"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                self._refuse(field, "at least 0 and below 1")
+        for field in ("codebook_epsilon", "commitment_weight", "dead_code_threshold"):
+            if not getattr(self, field) >= 0.0:
+                self._refuse(field, "at least 0")
+        if self.decoder not in DECODERS:
+            self._refuse("decoder", f"one of {', '.join(DECODERS)}")
+        if self.decoder == "fixed_length":
+            if not self.context_length or self.context_length % self.patch_length:
+                self._refuse("context_length", f"a multiple of patch_length={self.patch_length} for this decoder")
+        elif self.context_length is not None:
+            self._refuse("context_length", "None: the decoder takes any length")
+
+    def _refuse(self, field: str, expected: str) -> None:
+        raise ValueError(f"Domain {self.name!r}: {field} is {getattr(self, field)!r}; it must be {expected}.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | CodecDomain) -> CodecDomain:
+        """Read a domain from a mapping.
+
+        Raises:
+            ValueError: An unknown or missing field, with the near match; or a value out of its range.
+        """
+        if isinstance(values, CodecDomain):
+            return values
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"Domain {values.get('name')!r} has no field {name!r}.{hint}")
+        missing = [name for name in ("name", "num_input_channels", "patch_length") if name not in values]
+        if missing:
+            raise ValueError(f"Domain {values.get('name')!r} lacks {', '.join(missing)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+    def num_patches(self, length: int) -> int:
+        """Return how many tokens a series of `length` timestamps has; the last may stand for fewer timestamps."""
+        return -(-length // self.patch_length)
+
+
+class CrossTimeNetCodecConfig(PreTrainedConfig):
+    """Configuration of CrossTimeNetCodec.
+
+    Args:
+        domains: The fields of a CodecDomain for each domain. Their order is the order of the tokens' ids and never
+            changes; a new domain comes last.
+
+    Raises:
+        ValueError: Two domains have one name, or a field is out of its range.
+    """
+
+    model_type = "crosstimenet_codec"
+
+    domains: list[dict[str, Any]] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check the domains."""
+        self.domains = [CodecDomain.from_dict(one).to_dict() for one in self.domains or []]
+        names = [one["name"] for one in self.domains]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Several domains are called {', '.join(twice)}; every domain needs its own name.")
+        super().__post_init__(**kwargs)
+
+    @property
+    def codec_domains(self) -> Sequence[CodecDomain]:
+        """The domains in the order of their ids."""
+        return [CodecDomain.from_dict(one) for one in self.domains or []]
