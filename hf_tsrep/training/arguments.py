@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import sys
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .field_types import SettingsError, coerce
+from .field_types import SettingsError
 from .recipes import load_recipe, recipe_for_corpus
+from .settings_layers import (
+    SettingsField,
+    corpus_name,
+    dataclass_fields,
+    first_given,
+    is_private,
+    merge_layers,
+    read_settings_file,
+    require_field,
+    underscored,
+)
 
 SETTINGS_FILE = "pretraining.json"
 
@@ -81,16 +89,6 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class SettingsField:
-    """One field that can be set: its group ("method", "model", "training", "data" or "run"), type and default."""
-
-    name: str
-    group: str
-    annotation: Any
-    default: Any
-
-
-@dataclass(frozen=True)
 class PretrainSettings:
     """Everything that decides a pre-training.
 
@@ -119,7 +117,7 @@ class PretrainSettings:
     @property
     def corpus_names(self) -> list[str]:
         """What to call the corpora: their names, of a path its last part, of an object its type."""
-        return [_corpus_name(one) for one in self.corpus]
+        return [corpus_name(one) for one in self.corpus]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without places and secrets: the record is published with the model."""
@@ -130,10 +128,10 @@ class PretrainSettings:
             "corpus": self.corpus_names,
             "recipe": self.recipe,
             "model": self.model,
-            "training": {name: value for name, value in self.training.items() if not _is_private(name)},
+            "training": {name: value for name, value in self.training.items() if not is_private(name)},
             "data": data,
             "run": run,
-            "sources": {name: where for name, where in self.sources.items() if not _is_private(name)},
+            "sources": {name: where for name, where in self.sources.items() if not is_private(name)},
         }
         return json.loads(json.dumps(plain, default=str))
 
@@ -166,47 +164,8 @@ def pretraining_fields(method: str) -> dict[str, SettingsField]:
         "recipe": SettingsField("recipe", "method", str | None, None),
     }
     for group, owner, left_out in groups:
-        hints = _type_hints(owner)
-        for one in dataclasses.fields(owner):
-            if one.init and one.name not in left_out | _NOT_OFFERED | set(known):
-                default = one.default_factory() if callable(one.default_factory) else one.default
-                known[one.name] = SettingsField(one.name, group, hints[one.name], default)
+        known |= dataclass_fields(group, owner, left_out | _NOT_OFFERED | set(known))
     return known
-
-
-def _type_hints(owner: type) -> dict[str, Any]:
-    """Return the types of a dataclass's fields; Any for what its module names for type checkers only."""
-    hints: dict[str, Any] = {}
-    for base in reversed(owner.__mro__):
-        scope = vars(sys.modules[base.__module__])
-        for name, annotation in vars(base).get("__annotations__", {}).items():
-            try:
-                holder = type("Holder", (), {"__annotations__": {name: annotation}})
-                hints |= typing.get_type_hints(holder, globalns=dict(scope))
-            except NameError:
-                hints[name] = Any
-    return hints
-
-
-def read_settings_file(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of pre-training fields.
-
-    Raises:
-        SettingsError: There is no such file, or it holds no mapping.
-    """
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"The settings file {path} is not YAML: {error}") from error
-    if not isinstance(loaded or {}, dict):
-        raise SettingsError(
-            f"The settings file {path} holds a {type(loaded).__name__}; expected lines `field: value`."
-        )
-    return dict(loaded or {})
 
 
 def resolve_settings(
@@ -226,28 +185,24 @@ def resolve_settings(
         SettingsError: An unknown field (with the near match), a wrong type, a missing method, corpus or output folder.
         ValueError: Unknown method or recipe, with the near matches.
     """
-    layers = [({_underscored(name): value for name, value in overrides.items()}, place)]
+    layers = [({underscored(name): value for name, value in overrides.items()}, place)]
     if yaml_path is not None:
-        values = {_underscored(name): value for name, value in read_settings_file(yaml_path).items()}
+        values = {underscored(name): value for name, value in read_settings_file(yaml_path).items()}
         layers.append((values, f"file {Path(yaml_path).name}"))
-    method, corpus, output_dir = (_require(name, layers) for name in ("method", "corpus", "output_dir"))
+    method, corpus, output_dir = (require_field(name, layers) for name in ("method", "corpus", "output_dir"))
+    if not isinstance(method, str):
+        _, where = first_given("method", layers)
+        raise SettingsError(f"method={method!r} ({where}): expected text, got {type(method).__name__}.")
     corpora = tuple(corpus) if isinstance(corpus, (list, tuple)) else (corpus,)
     if not corpora:
         raise SettingsError("corpus is an empty list; name at least one corpus.")
     first = corpora[0] if isinstance(corpora[0], str) else None
-    recipe = _first("recipe", layers)[0] or recipe_for_corpus(method, first)
+    recipe = first_given("recipe", layers)[0] or recipe_for_corpus(method, first)
     layers.append((load_recipe(method, recipe), f"recipe {method}/{recipe}"))
 
     fields = pretraining_fields(method)
-    chosen: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "data": {}, "run": {}}
-    sources: dict[str, str] = {}
-    for values, where in reversed(layers):
-        for name, value in values.items():
-            known = _known_field(name, where, fields, method)
-            sources[name] = where
-            if known.group in chosen:
-                chosen[known.group][name] = coerce(name, value, known.annotation, where)
-    _give_budget_precedence(chosen, sources, layers)
+    task = f"a pre-training with {method}"
+    chosen, sources = merge_layers(layers, fields, _REFUSED, task, ("model", "training", "data", "run"))
     return PretrainSettings(
         method=method,
         corpus=corpora,
@@ -259,56 +214,3 @@ def resolve_settings(
         run=RunSettings(**chosen["run"]),
         sources=sources,
     )
-
-
-def _corpus_name(corpus: Any) -> str:
-    if not isinstance(corpus, (str, Path)):
-        return f"<{type(corpus).__name__}>"
-    name = str(corpus)
-    is_path = isinstance(corpus, Path) or Path(name).is_absolute() or name.startswith((".", "~"))
-    return Path(name).name if is_path else name
-
-
-def _is_private(name: str) -> bool:
-    return name in ("output_dir", "data_directory", "overwrite_output_dir") or name.endswith("token")
-
-
-def _underscored(name: Any) -> str:
-    return str(name).strip().lstrip("-").replace("-", "_")
-
-
-def _first(name: str, layers: Sequence[tuple[Mapping[str, Any], str]]) -> tuple[Any, str]:
-    return next(((values[name], where) for values, where in layers if values.get(name) is not None), (None, ""))
-
-
-def _require(name: str, layers: Sequence[tuple[Mapping[str, Any], str]]) -> Any:
-    value, where = _first(name, layers)
-    if value is None:
-        raise SettingsError(f"{name} is missing: give it in the {layers[0][1]} or in the settings file.")
-    if name == "method" and not isinstance(value, str):
-        raise SettingsError(f"method={value!r} ({where}): expected text, got {type(value).__name__}.")
-    return value
-
-
-def _known_field(name: str, where: str, fields: Mapping[str, SettingsField], method: str) -> SettingsField:
-    if name in fields:
-        return fields[name]
-    if name in _REFUSED:
-        raise SettingsError(f"{name} ({where}) cannot be set for a pre-training: {_REFUSED[name]}.")
-    near = difflib.get_close_matches(name, fields, n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise SettingsError(f"Unknown field {name!r} ({where}) for a pre-training with {method}.{hint}")
-
-
-def _give_budget_precedence(
-    chosen: dict[str, dict[str, Any]], sources: dict[str, str], layers: Sequence[tuple[Mapping[str, Any], str]]
-) -> None:
-    """Let the higher layer's max_steps or num_train_epochs win: the Trainer would always take max_steps."""
-    budget = ("max_steps", "num_train_epochs")
-    for values, _ in layers:
-        given = [name for name in budget if name in values]
-        if given:
-            for name in set(budget) - set(given):
-                chosen["training"].pop(name, None)
-                sources.pop(name, None)
-            return
