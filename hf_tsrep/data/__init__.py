@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
+    from .batches import DomainBatchSampler, NumberedBatchSampler
     from .errors import CorpusError
     from .known_corpora import list_known_corpora
     from .loading import load_corpus
@@ -27,6 +28,8 @@ _MODULE_OF_NAME = {
     "ChannelScaler": "scaling",
     "CorpusError": "errors",
     "CorpusMetadata": "metadata",
+    "DomainBatchSampler": "batches",
+    "NumberedBatchSampler": "batches",
     "PretrainingCollator": "pretraining_data",
     "PretrainingDataset": "pretraining_data",
     "SeriesBank": "windows",
@@ -54,6 +57,8 @@ __all__ = [
     "ChannelScaler",
     "CorpusError",
     "CorpusMetadata",
+    "DomainBatchSampler",
+    "NumberedBatchSampler",
     "PretrainingCollator",
     "PretrainingDataset",
     "SeriesBank",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .batches import NumberedBatch
 from .preparation import centre_observed_span, missing_steps, pad_with_missing, split_with_missing
 
 
@@ -20,10 +21,13 @@ class PretrainingDataset(Dataset):
     observed span of every piece is centred. Pieces without an observed value are dropped. Pieces that are still longer
     than `max_train_length` are cropped to a random window, one start for all pieces of a batch.
 
-    The start is a function of `seed`, the epoch (`set_epoch`) and the batch's first index, so that neither worker
-    processes nor read-ahead change it, and a resumed epoch sees the same windows. Whoever trains calls `set_epoch` at
-    the beginning of every epoch: Accelerate's data loader does so only while no wrapped batch sampler (several
-    processes, skipped batches of a resume) stands in between, and persistent workers keep the epoch they began with.
+    The start is a function of `seed`, the epoch (`set_epoch`) and the batch's number in the epoch, so that neither
+    worker processes nor read-ahead change it, and a resumed epoch sees the same windows. The number comes with the
+    indices of a NumberedBatchSampler, which gives the batches that several processes train on together one number:
+    all of them then see one window, the one that a single process would see. Indices without a number are numbered by
+    the first of them. Whoever trains calls `set_epoch` at the beginning of every epoch: Accelerate's data loader does
+    so only while no wrapped batch sampler (several processes, skipped batches of a resume) stands in between, and
+    persistent workers keep the epoch they began with.
 
     Args:
         series: arrays (time, channel) with one number of channels, NaN = missing.
@@ -63,16 +67,16 @@ class PretrainingDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """Returns the items of one batch, all cropped to the same window."""
-        start = self.crop_start(int(indices[0]))
+        number = indices.number if isinstance(indices, NumberedBatch) else range(len(self))[int(indices[0])]
+        start = self.crop_start(number)
         return [{"past_values": self.pieces[index, start : start + self.sequence_length]} for index in indices]
 
-    def crop_start(self, first_index: int) -> int:
-        """Returns the start of the window of the batch that begins with `first_index` in this epoch."""
+    def crop_start(self, number: int) -> int:
+        """Returns the start of the window of the batch of this number in this epoch."""
         num_starts = self.pieces.shape[1] - self.sequence_length + 1
         if num_starts == 1:
             return 0
-        first_index = range(len(self))[first_index]
-        return int(np.random.default_rng([self.seed, self.epoch, first_index]).integers(num_starts))
+        return int(np.random.default_rng([self.seed, self.epoch, number]).integers(num_starts))
 
 
 def _pieces(series: Sequence[np.ndarray | Tensor], max_train_length: int | None) -> Tensor:

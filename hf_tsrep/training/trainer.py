@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import seed_worker
 
+from ..data.batches import NumberedBatchSampler
 from .checkpoints import find_last_checkpoint, missing_parts
 from .monitors import CollapseMonitor
 from .weight_averaging import WeightAveragingCallback
@@ -85,16 +88,20 @@ class IndexedCollator:
 
 
 class _EpochAndLogCallback(TrainerCallback):
-    """Tells the dataset its epoch, and logs at every checkpoint: a resumed run then averages over the same steps."""
+    """Tells data their epoch, and logs at every checkpoint: a resumed run then averages over the same steps.
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    Args:
+        listeners: Datasets and samplers; those that draw by the epoch have `set_epoch`.
+    """
+
+    def __init__(self, listeners: Iterable[Any]) -> None:
+        self._listeners = [one for one in listeners if hasattr(one, "set_epoch")]
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if hasattr(self._dataset, "set_epoch"):
-            self._dataset.set_epoch(math.floor(state.epoch or 0))
+        for one in self._listeners:
+            one.set_epoch(math.floor(state.epoch or 0))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -117,6 +124,11 @@ class TimeSeriesTrainer(Trainer):
         monitors: Asked at every logging step; their measures go into the log.
         item_names: Name of every item of the training dataset, for error messages.
         decay_all_parameters: Whether weight decay also applies to biases and normalisation weights.
+        batch_sampler: Draws the batches of all processes, one after the other; None for the Trainer's own random
+            batches. If it has `set_epoch`, it is told every epoch.
+        logged_outputs: Scalar outputs of the model that go into the log besides those that end in `_loss`.
+        learning_rate_decay: (factor, steps): the learning rate is multiplied by the factor after every so many steps,
+            after the warm-up and in place of another schedule; None for the schedule of the arguments.
         positional: See `transformers.Trainer`.
         arguments: See `transformers.Trainer`.
     """
@@ -127,17 +139,23 @@ class TimeSeriesTrainer(Trainer):
         monitors: Sequence[CollapseMonitor] = (),
         item_names: Sequence[str] | None = None,
         decay_all_parameters: bool = False,
+        batch_sampler: Any = None,
+        logged_outputs: Sequence[str] = (),
+        learning_rate_decay: tuple[float, int] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(*positional, **arguments)
         self.monitors = list(monitors)
         self.item_names = item_names
         self.decay_all_parameters = decay_all_parameters
+        self.batch_sampler = batch_sampler
+        self.logged_outputs = frozenset(logged_outputs)
+        self.learning_rate_decay = learning_rate_decay
         self._terms: dict[str, torch.Tensor] = {}
         self._num_term_batches = 0
         self._indices: torch.Tensor | None = None
         self._batch: dict[str, Any] = {}
-        self.add_callback(_EpochAndLogCallback(self.train_dataset))
+        self.add_callback(_EpochAndLogCallback((self.train_dataset, batch_sampler)))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *positional: Any, **arguments: Any) -> Any:
         """Train; see `transformers.Trainer.train`.
@@ -178,6 +196,47 @@ class TimeSeriesTrainer(Trainer):
     def _averaging(self) -> list[WeightAveragingCallback]:
         return [one for one in self.callback_handler.callbacks if isinstance(one, WeightAveragingCallback)]
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of this process: those of the batch sampler, or the Trainer's, numbered.
+
+        See `hf_tsrep.data.batches` for what the numbers are for.
+        """
+        batch_sampler = self.batch_sampler
+        if batch_sampler is None:
+            sampler = self._get_train_sampler()
+            if sampler is None or self.args.train_sampling_strategy == "batch_rebalance":
+                return super().get_train_dataloader()
+            batch_sampler = NumberedBatchSampler(
+                sampler, self._train_batch_size, self.args.dataloader_drop_last, self.args.world_size
+            )
+        num_workers = self.args.dataloader_num_workers
+        loader = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=batch_sampler,
+            collate_fn=self.data_collator,
+            num_workers=num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            worker_init_fn=partial(seed_worker, num_workers=num_workers, rank=self.args.process_index),
+        )
+        return self.accelerator.prepare(loader)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Create the schedule of the learning rate; see `learning_rate_decay` of the class."""
+        if self.learning_rate_decay is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factor, every = self.learning_rate_decay
+        warmup = self.args.get_warmup_steps(num_training_steps)
+
+        def share(step: int) -> float:
+            return step / warmup if step < warmup else factor ** ((step - warmup) // every)
+
+        chosen: Any = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, share)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Return the names of the parameters that weight decay applies to."""
         if self.decay_all_parameters:
@@ -210,7 +269,8 @@ class TimeSeriesTrainer(Trainer):
         if not isinstance(outputs, Mapping):
             return
         for name, value in outputs.items():
-            if name.endswith("_loss") and isinstance(value, torch.Tensor):
+            wanted = name.endswith("_loss") or name in self.logged_outputs
+            if wanted and isinstance(value, torch.Tensor):
                 value = value.detach().float().mean()
                 self._terms[name] = self._terms[name] + value if name in self._terms else value
         self._num_term_batches += 1

@@ -129,8 +129,10 @@ def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
 
 
 def test_two_processes_are_one_process_on_the_global_batch(corpus, tmp_path):
+    """The windows of series longer than max_train_length are random, and the same on both processes."""
     fields = {
         "max_steps": 6,
+        "max_train_length": 30,
         "logging_steps": 1,
         "save_strategy": "no",
         "output_dropout": 0.0,

@@ -1,0 +1,110 @@
+"""Which series make up a batch: numbered batches, and batches of one domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import BatchSampler, Sampler
+
+
+class NumberedBatch(list):
+    """Indices of a batch that also know the batch's number in its epoch, wherever a data loader carries them.
+
+    Args:
+        indices: Indices of the items.
+        number: Number of the batch; the batches that several processes train on together have one number.
+    """
+
+    def __init__(self, indices: Iterable[int] = (), number: int = 0) -> None:
+        super().__init__(indices)
+        self.number = number
+
+
+class NumberedBatchSampler(BatchSampler):
+    """A BatchSampler of NumberedBatch.
+
+    Args:
+        sampler: Draws the indices.
+        batch_size: Number of items of a batch of one process.
+        drop_last: Whether an incomplete batch at the end is left out.
+        num_processes: Number of processes that share the batches; Accelerate gives them out in turn.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, num_processes: int = 1) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.num_processes = num_processes
+
+    def __iter__(self) -> Iterator[NumberedBatch]:
+        """Draw the batches of an epoch."""
+        for position, indices in enumerate(super().__iter__()):
+            yield NumberedBatch(indices, position // self.num_processes)
+
+
+class DomainBatchSampler(Sampler[list[int]]):
+    """Batches of one domain each, the domains in random order: as often as there are series in each.
+
+    Every epoch shuffles the items of each domain, cuts them into batches for all processes together, and shuffles the
+    batches of all domains (Cheng et al., CrossTimeNet, official code: every series once an epoch). A batch is then cut
+    into one part a process, which stand behind each other, as Accelerate gives them out: so every process has the same
+    domain at the same step, and together they have the batch of a single process. What is left of a domain at the end
+    of an epoch is left out; a domain that is smaller than a batch has one batch of all that the processes can share
+    equally.
+
+    The order is a function of the seed and the epoch (`set_epoch`), on every process alike.
+
+    Args:
+        domain_sizes: Number of items of each domain; items are numbered through all domains in their order.
+        batch_size: Number of items of a batch of one process.
+        num_processes: Number of processes that share a batch.
+        seed: Seed of the order.
+        mixed: Whether batches hold items of all domains instead, shuffled together.
+
+    Raises:
+        ValueError: A domain has fewer items than there are processes.
+    """
+
+    def __init__(
+        self,
+        domain_sizes: Sequence[int],
+        batch_size: int,
+        num_processes: int = 1,
+        seed: int = 0,
+        mixed: bool = False,
+    ) -> None:
+        if mixed:
+            domain_sizes = [sum(domain_sizes)]
+        for place, size in enumerate(domain_sizes):
+            if size < num_processes:
+                raise ValueError(f"Domain {place} has {size} items, fewer than the {num_processes} processes.")
+        self.domain_sizes = list(domain_sizes)
+        self.num_processes, self.seed, self.epoch = num_processes, seed, 0
+        # None: batches may differ in size, which Accelerate then does not check.
+        self.batch_size, self.drop_last = None, True
+        whole = batch_size * num_processes
+        self.global_sizes = [min(whole, size // num_processes * num_processes) for size in self.domain_sizes]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = int(epoch)
+
+    @property
+    def num_global_batches(self) -> int:
+        """Number of batches of all processes together in an epoch."""
+        return sum(size // whole for size, whole in zip(self.domain_sizes, self.global_sizes, strict=True))
+
+    def __len__(self) -> int:
+        return self.num_global_batches * self.num_processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Draw the batches of an epoch, those of the processes behind each other."""
+        generator = np.random.default_rng([self.seed, self.epoch])
+        batches: list[np.ndarray] = []
+        first = 0
+        for size, whole in zip(self.domain_sizes, self.global_sizes, strict=True):
+            order = first + generator.permutation(size)
+            batches += [order[start : start + whole] for start in range(0, size - whole + 1, whole)]
+            first += size
+        for place in generator.permutation(len(batches)):
+            for part in np.split(batches[place], self.num_processes):
+                yield part.tolist()
