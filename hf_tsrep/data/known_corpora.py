@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class KnownCorpus:
     one_series_per_column: bool = False
     label_column: str | None = None
 
+
+# What the literature on self-supervised learning calls a corpus by, where several have a similar name.
+SHORT_NAMES = {"epilepsy": "sensor/Epilepsy_TSTCC", "har": "sensor/HAR"}
 
 UCR_URL = "https://www.timeseriesclassification.com"
 ETT_CITATION = (
@@ -185,6 +188,27 @@ def find_known_corpus(name: str) -> KnownCorpus | None:
         return _archive(family, rest)
     families = {"ett": _ett, "forecasting": _forecasting, "sensor": _sensor}
     return families[family](rest) if family in families else None
+
+
+def complete_name(name: str, candidates: Iterable[str]) -> str | None:
+    """Returns the one known name that is meant by a name without its folder, or in other upper and lower case.
+
+    Args:
+        name: what the user wrote: `har`, `gunpoint` or `SENSOR/har`.
+        candidates: the names that load on this machine.
+
+    Returns:
+        The short name's corpus (`har` and `epilepsy` are the ones that the literature on self-supervised learning
+        means); else the only candidate that is equal without regard to case, or whose part behind the last slash is;
+        None where there is none or more than one.
+    """
+    written = name.lower()
+    if written in SHORT_NAMES:
+        return SHORT_NAMES[written]
+    names = list(candidates)
+    whole = [one for one in names if one.lower() == written]
+    found = whole or [one for one in names if "/" not in written and one.lower().rpartition("/")[2] == written]
+    return found[0] if len(found) == 1 else None
 
 
 def locate(corpus: KnownCorpus, directory: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -57,8 +58,8 @@ def load_corpus(
     Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
     `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv,
     .ts, .npz, .parquet, UCR anomaly .txt); a known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in
-    the data directory, then among the problems that the aeon package carries; then the Hub, as a dataset id
-    (`owner/name` or `owner/name:config`).
+    the data directory, then among the problems that the aeon package carries, in any case, and without its folder
+    where that is unique (`har` is `sensor/HAR`); then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
 
     Args:
         name_or_path: see above.
@@ -164,6 +165,16 @@ def _near_files(path: Path) -> str:
     return near_matches(path.name, [file.name for file in path.parent.iterdir()])
 
 
+def _near_names(name: str, known: list[str]) -> str:
+    """Returns the near matches of a name; one without its folder is compared with names without theirs."""
+    if "/" in name:
+        return near_matches(name, known)
+    last_parts = [one.lower().rpartition("/")[2] for one in known]
+    close = difflib.get_close_matches(name.lower(), sorted(set(last_parts)), n=3, cutoff=0.6)
+    found = [one for match in close for one, last in zip(known, last_parts, strict=True) if last == match]
+    return f" Near matches: {', '.join(map(repr, found))}." if found else ""
+
+
 def _find_on_hub(
     name: str,
     directory: str | Path | None,
@@ -173,7 +184,7 @@ def _find_on_hub(
     token: str | bool | None,
 ) -> tuple[Any, CorpusMetadata]:
     reason: CorpusError | None = None
-    near = near_matches(name, known_names(Path(directory) if directory else None))
+    near = _near_names(name, known_names(Path(directory) if directory else None))
     # A slip in one of our own names (uea/BasicMotion) should not wait for the network.
     mistyped = bool(near) and find_known_corpus(name) is not None
     if not mistyped and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):

@@ -14,6 +14,7 @@ from .errors import CorpusError
 from .known_corpora import (
     KnownCorpus,
     bundled_directory,
+    complete_name,
     find_known_corpus,
     list_known_corpora,
     locate,
@@ -113,7 +114,7 @@ def read_known(name: str, data_directory: Path | None, options: TableOptions) ->
     """Reads a known name from the data directory, then from aeon's bundled copies.
 
     Args:
-        name: `family/NAME`.
+        name: `family/NAME`, in any case, or `NAME` alone where that is one corpus (see `complete_name`).
         data_directory: where the files are, or None.
         options: the caller's options for tables; those of the known corpus fill the gaps.
 
@@ -121,6 +122,11 @@ def read_known(name: str, data_directory: Path | None, options: TableOptions) ->
         The source, or None where it is not on this machine; and what was tried, for messages.
     """
     known = find_known_corpus(name)
+    if known is None or not _is_here(known, data_directory):
+        completed = complete_name(name, list_known_corpora(data_directory))
+        if completed is not None and completed != name:
+            logger.info("%s is read as %s.", name, completed)
+            known = find_known_corpus(completed)
     if known is None:
         return None, ["it is no known name of the form family/NAME"]
     tried = []
@@ -136,6 +142,11 @@ def read_known(name: str, data_directory: Path | None, options: TableOptions) ->
             "the copies inside the aeon package" + ("" if bundled_directory() else " (aeon is not installed)")
         )
     return (None if path is None else _read_known_file(known, path, options)), tried
+
+
+def _is_here(known: KnownCorpus, data_directory: Path | None) -> bool:
+    found = None if data_directory is None else locate(known, data_directory)
+    return found is not None or locate_bundled(known) is not None
 
 
 def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> Source:

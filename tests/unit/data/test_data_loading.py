@@ -186,7 +186,8 @@ def test_recommended_scaler_of_other_peoples_data(hourly_frame):
     ("name", "message"),
     [
         ("ett/ETTh3", r"Near matches: .*'ett/ETTh1'.* Tried: forecasting/ETTh3.csv in "),
-        ("exchange_rate", r"Near matches: 'forecasting/exchange_rate'"),
+        ("exchang_rate", r"Near matches: 'forecasting/exchange_rate'"),
+        ("ETH1", r"Near matches: 'ett/ETTh1'"),
         ("nobody/nothing-like it", "no known name"),
         ("./absent.csv", "no such file or folder"),
         ("ett/../../etc", "Unknown corpus"),
