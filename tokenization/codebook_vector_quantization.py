@@ -43,7 +43,7 @@ class Codebook(nn.Module):
         hidden_size: Length of a code.
         decay: Decay of the averages.
         epsilon: Laplace smoothing of the counts.
-        dead_code_threshold: Codes whose moving count is below it are replaced by latents of the batch; 0 replaces none.
+        dead_code_threshold: Codes with a moving count below it are replaced by latents of the batch; 0 replaces none.
     """
 
     codes: torch.Tensor

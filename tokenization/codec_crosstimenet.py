@@ -7,7 +7,6 @@ series -> causal dilated encoder -> one vector a patch -> nearest code -> decode
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +21,9 @@ from transformers.utils import ModelOutput
 from .codebook_vector_quantization import Codebook, perplexity_of_counts
 from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
 from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
+
+# Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
+STEPS_IN_CACHE = 8192
 
 
 @dataclass
@@ -147,7 +149,7 @@ class DomainCodec(nn.Module):
     def latents(self, values: torch.Tensor) -> torch.Tensor:
         """Encode whole patches of normalised values: (num_patches, batch_size, hidden_size)."""
         hidden = self.encoder(self.input_projection(values.transpose(0, 1)))
-        length, batch_size, hidden_size = hidden.shape
+        _, batch_size, hidden_size = hidden.shape
         patches = hidden.view(-1, self.domain.patch_length, batch_size, hidden_size).transpose(1, 2)
         return self.patch_projection(patches.reshape(-1, batch_size, self.domain.patch_length * hidden_size))
 
@@ -310,9 +312,12 @@ class CrossTimeNetCodec(PreTrainedModel):
         """
         network = self.domain_codec(domain)
         observed = self.observed_values(past_values, past_observed_mask, network.domain)
-        latents = network.latents(network.normalise(past_values, observed))
-        codes = network.codebook(latents.reshape(-1, latents.shape[-1])).view(latents.shape[:2]).t()
-        return codes, self._patches_with_values(observed, network.domain)
+        rows = len(past_values) if self.training else max(1, STEPS_IN_CACHE // past_values.shape[1])
+        parts = []
+        for values, known in zip(past_values.split(rows), observed.split(rows), strict=True):
+            latents = network.latents(network.normalise(values, known))
+            parts.append(network.codebook(latents.reshape(-1, latents.shape[-1])).view(latents.shape[:2]).t())
+        return torch.cat(parts), self._patches_with_values(observed, network.domain)
 
     def decode_codes(
         self, codes: torch.Tensor, domain: str | int | None = None, length: int | None = None
@@ -334,7 +339,9 @@ class CrossTimeNetCodec(PreTrainedModel):
         size = network.domain.codebook_size
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size:
             wrong = int(codes.min()) if int(codes.min()) < 0 else int(codes.max())
-            raise ValueError(f"Code {wrong} is out of range: domain {network.domain.name!r} has codes 0 to {size - 1}.")
+            raise ValueError(
+                f"Code {wrong} is out of range: domain {network.domain.name!r} has codes 0 to {size - 1}."
+            )
         if network.domain.decoder == "fixed_length":
             expected = network.domain.num_patches(cast(int, network.domain.context_length))
             if codes.shape[1] != expected:
@@ -364,8 +371,8 @@ class CrossTimeNetCodec(PreTrainedModel):
         fixed = domain.context_length
         if fixed is not None and past_values.shape[1] != fixed:
             raise ValueError(
-                f"A series has {past_values.shape[1]} timestamps, but domain {domain.name!r} has the published decoder "
-                f"for {fixed}; a domain with decoder='any_length' takes any number."
+                f"A series has {past_values.shape[1]} timestamps, but domain {domain.name!r} has the published "
+                f"decoder for {fixed}; a domain with decoder='any_length' takes any number."
             )
         observed = ~past_values.isnan()
         if past_observed_mask is None:
@@ -382,10 +389,6 @@ class CrossTimeNetCodec(PreTrainedModel):
         """Tell which patches hold an observed value: (batch_size, num_patches) bool."""
         padded = F.pad(observed.any(-1), (0, -observed.shape[1] % domain.patch_length))
         return padded.view(len(observed), -1, domain.patch_length).any(-1)
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save config, weights and code; see PreTrainedModel.save_pretrained. The tokenizer saves it beside itself."""
-        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 CrossTimeNetCodec.register_for_auto_class("AutoModel")

@@ -69,6 +69,9 @@ class CodecDomain:
         for field in ("codebook_epsilon", "commitment_weight", "dead_code_threshold"):
             if not getattr(self, field) >= 0.0:
                 self._refuse(field, "at least 0")
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
         if self.decoder not in DECODERS:
             self._refuse("decoder", f"one of {', '.join(DECODERS)}")
         if self.decoder == "fixed_length":
