@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TS2VecModel,
     )
     from .tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
-    from .training import pretrain
+    from .training import finetune, pretrain
 
 _LAZY = {
     "AutoModelForTimeSeriesClassification": "auto",
@@ -38,6 +38,7 @@ _LAZY = {
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
     "evaluate": "evaluation",
+    "finetune": "training",
     "load_corpus": "data",
     "pretrain": "training",
     "push_to_hub": "hub",
@@ -58,6 +59,7 @@ __all__ = [
     "build_model_card",
     "convert_checkpoint",
     "evaluate",
+    "finetune",
     "get_method",
     "list_methods",
     "list_models",

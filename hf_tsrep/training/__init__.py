@@ -1,4 +1,4 @@
-"""Pre-training: the Trainer, what it adds for the methods, recipes and the one call `pretrain`."""
+"""Pre-training and fine-tuning: the Trainer, what it adds, recipes and the calls `pretrain` and `finetune`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .arguments import PretrainSettings, SettingsError, pretraining_fields, resolve_settings
     from .checkpoints import find_last_checkpoint
     from .figures import plot_loss_curve
+    from .finetuning import FinetuningResult, finetune, run_finetuning
+    from .finetuning_settings import FinetuneSettings, finetuning_fields, resolve_finetuning
     from .monitors import CollapseMonitor, effective_rank
     from .pretraining import PretrainingResult, pretrain, run_pretraining
     from .recipes import list_recipes, load_recipe, recipe_for_corpus
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF_NAME = {
     "CollapseMonitor": "monitors",
+    "FinetuneSettings": "finetuning_settings",
+    "FinetuningResult": "finetuning",
     "NonFiniteLossError": "trainer",
     "PretrainSettings": "arguments",
     "PretrainingResult": "pretraining",
@@ -25,18 +29,24 @@ _MODULE_OF_NAME = {
     "WeightAveragingCallback": "weight_averaging",
     "effective_rank": "monitors",
     "find_last_checkpoint": "checkpoints",
+    "finetune": "finetuning",
+    "finetuning_fields": "finetuning_settings",
     "list_recipes": "recipes",
     "load_recipe": "recipes",
     "plot_loss_curve": "figures",
     "pretrain": "pretraining",
     "pretraining_fields": "arguments",
     "recipe_for_corpus": "recipes",
+    "resolve_finetuning": "finetuning_settings",
     "resolve_settings": "arguments",
+    "run_finetuning": "finetuning",
     "run_pretraining": "pretraining",
 }
 
 __all__ = [
     "CollapseMonitor",
+    "FinetuneSettings",
+    "FinetuningResult",
     "NonFiniteLossError",
     "PretrainSettings",
     "PretrainingResult",
@@ -45,13 +55,17 @@ __all__ = [
     "WeightAveragingCallback",
     "effective_rank",
     "find_last_checkpoint",
+    "finetune",
+    "finetuning_fields",
     "list_recipes",
     "load_recipe",
     "plot_loss_curve",
     "pretrain",
     "pretraining_fields",
     "recipe_for_corpus",
+    "resolve_finetuning",
     "resolve_settings",
+    "run_finetuning",
     "run_pretraining",
 ]
 

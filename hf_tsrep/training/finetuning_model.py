@@ -1,0 +1,291 @@
+"""The model of a fine-tuning: a pretrained encoder with a new head, and which of its weights learn."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .arguments import SETTINGS_FILE
+from .field_types import SettingsError
+from .finetuning_data import FinetuningData
+from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, is_method_name
+
+logger = logging.getLogger(__name__)
+
+
+def method_of(model: Any) -> str:
+    """Return the name of the method of a model.
+
+    Args:
+        model: Folder or Hub id of a model, a model, or the name of a method.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no finished model in it.
+        OSError: It is not on the Hub, or the Hub cannot be reached.
+        ValueError: Its method is not one of hf_tsrep, or a method's name is misspelt.
+    """
+    from ..registry import METHODS, get_method
+
+    if not isinstance(model, (str, Path)):
+        return get_method(str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))).name
+    name = str(model)
+    if is_method_name(name):
+        return name
+    check_place(name)
+    if (
+        "/" not in name
+        and not Path(name).is_dir()
+        and difflib.get_close_matches(name.lower(), METHODS, n=1, cutoff=0.7)
+    ):
+        return get_method(name).name  # raises, with the near match
+    config = read_config(name)
+    try:
+        return get_method(config.model_type).name
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a {config.model_type!r} model, which hf_tsrep cannot fine-tune. {error}"
+        ) from None
+
+
+def check_place(name: str) -> None:
+    """Refuse a path without a model.
+
+    Raises:
+        FileNotFoundError: The message names what is missing, and the near matches.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
+        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(str(path.parent / one) for one in near)}?" if near else ""
+        raise FileNotFoundError(f"There is no folder {name}.{hint}")
+
+
+def read_config(name: str) -> Any:
+    """Return the config of a folder or Hub id."""
+    from transformers import AutoConfig
+
+    import hf_tsrep  # noqa: F401  (registers the methods)
+
+    try:
+        return AutoConfig.from_pretrained(name)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise OSError(f"{name} cannot be read: {error}") from error
+        raise OSError(
+            f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
+        ) from error
+
+
+def training_record(model: Any) -> dict[str, Any]:
+    """Return the record of a model's pre-training, or of the fine-tuning that it comes from; empty without one."""
+    if not isinstance(model, (str, Path)) or is_method_name(model):
+        return {}
+    from transformers.utils import cached_file
+
+    for file in (SETTINGS_FILE, FINETUNING_FILE):
+        path = cached_file(
+            str(model),
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is not None:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+    return {}
+
+
+def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
+    """Return how the corpus is scaled and extended: as said, else as in the model's training, else as recommended."""
+    recorded = training_record(settings.model).get("data") or {}
+    scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", "recommended")
+    features = settings.data.time_features
+    return {
+        "scaler": scaler,
+        "time_features": bool(recorded.get("time_features")) if features is None else features,
+    }
+
+
+def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
+    """Build the head of the task on the model's encoder. The head is new, whatever the model had.
+
+    Args:
+        settings: Name the model.
+        data: Gives the classes or the numbers of channels and steps.
+
+    Returns:
+        The model in training mode, on the CPU.
+
+    Raises:
+        ValueError: The encoder's weights do not fit the corpus; the message says what to do.
+    """
+    from ..registry import get_method
+
+    method = get_method(settings.method)
+    head_class: Any = method.classification_class if data.class_names else method.prediction_class
+    config = head_config(settings, data)
+    model = head_class(config)
+    if settings.is_pretrained:
+        _load_encoder(model, settings)
+    tokenizer = getattr(settings.model, "tokenizer", None) if not isinstance(settings.model, (str, Path)) else None
+    if tokenizer is not None and hasattr(model, "set_tokenizer"):
+        model.set_tokenizer(tokenizer)
+    return model
+
+
+def model_config(settings: FinetuneSettings) -> Any:
+    """Return the config of the model as it is, or the method's default one; a copy."""
+    from copy import deepcopy
+
+    from ..registry import get_method
+
+    if is_method_name(settings.model):
+        config_class: Any = get_method(settings.method).config_class
+        return config_class()
+    if isinstance(settings.model, (str, Path)):
+        return read_config(str(settings.model))
+    return deepcopy(settings.model.config)
+
+
+def prediction_length_of(settings: FinetuneSettings) -> int:
+    """Return the number of steps to predict: as said, else as the model's config has it."""
+    return int(settings.config.get("prediction_length", model_config(settings).prediction_length))
+
+
+def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
+    """Return the model's config with the labels, channels and lengths of this task."""
+    config = model_config(settings)
+    values: dict[str, Any] = {"num_input_channels": data.num_input_channels}
+    if data.class_names:
+        values["id2label"] = dict(enumerate(data.class_names))
+        values["label2id"] = {name: index for index, name in enumerate(data.class_names)}
+    else:
+        values["num_output_channels"] = data.num_input_channels - data.metadata.num_time_features
+    if hasattr(config, "context_length"):
+        values["context_length"] = data.sequence_length
+    for name, value in {**values, **settings.config}.items():
+        setattr(config, name, value)
+    config.check_ranges()
+    return config
+
+
+def _load_encoder(model: Any, settings: FinetuneSettings) -> None:
+    """Load the pretrained encoder's weights into the model, and nothing of its head."""
+    weights: Mapping[str, Tensor] = _pretrained_encoder(settings).state_dict()
+    own = model.base_model.state_dict()
+    missing = sorted(set(own) - set(weights))
+    if missing:
+        raise ValueError(
+            f"The pretrained encoder lacks {len(missing)} weights that it needs with these settings, such as "
+            f"{missing[0]}. Leave out what changes its layers ({', '.join(settings.config) or 'nothing was set'})."
+        )
+    mismatched = {
+        name: (tuple(weights[name].shape), tuple(own[name].shape))
+        for name in own
+        if own[name].shape != weights[name].shape
+    }
+    _check_shapes(mismatched, settings, model.config)
+    model.base_model.load_state_dict({name: (own if name in mismatched else weights)[name] for name in own})
+
+
+def _pretrained_encoder(settings: FinetuneSettings) -> Any:
+    from ..registry import get_method
+
+    if not isinstance(settings.model, (str, Path)):
+        return settings.model.base_model
+    encoder_class: Any = get_method(settings.method).model_class
+    encoder, loading = encoder_class.from_pretrained(str(settings.model), output_loading_info=True)
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{settings.model} lacks {len(missing)} weights of a {encoder_class.__name__}, such as {missing[0]}: it "
+            "is no whole checkpoint."
+        )
+    return encoder
+
+
+def _check_shapes(mismatched: Mapping[str, tuple[Any, Any]], settings: FinetuneSettings, config: Any) -> None:
+    if not mismatched:
+        return
+    shown = ", ".join(
+        f"{name} {given} instead of {needed}" for name, (given, needed) in sorted(mismatched.items())[:3]
+    )
+    if not settings.run.adapt_input:
+        raise ValueError(
+            f"{len(mismatched)} weights of the pretrained encoder do not fit a corpus of {config.num_input_channels} "
+            f"channels and these settings ({shown}). Choose the model's channels with target, or let these weights "
+            "start anew with adapt_input=True (--adapt-input)."
+        )
+    logger.warning("%d weights do not fit and start anew: %s.", len(mismatched), shown)
+
+
+def freeze_encoder(model: Any) -> None:
+    """Keep every weight of the encoder as it is."""
+    for parameter in model.base_model.parameters():
+        parameter.requires_grad = False
+
+
+def require_peft() -> Any:
+    """Import and return peft.
+
+    Raises:
+        SettingsError: It is not installed; the message has the command.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise SettingsError('mode=lora needs the package peft: pip install "peft>=0.17"') from error
+    return peft
+
+
+def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
+    """Freeze the encoder and give its linear layers low-rank changes that learn (Hu et al., ICLR 2022).
+
+    Args:
+        model: A model with a head; the head learns as before.
+        rank: Rank of the changes.
+        alpha: Their scale is alpha / rank.
+
+    Raises:
+        SettingsError: peft is not installed, or the encoder has no linear layer.
+    """
+    peft = require_peft()
+    prefix = f"{model.base_model_prefix}."
+    # Subclasses of nn.Linear are left alone: attention layers read their weights past their forward.
+    targets = [name for name, module in model.named_modules() if type(module) is nn.Linear and name.startswith(prefix)]
+    if not targets:
+        raise SettingsError(f"mode=lora: the encoder {type(model.base_model).__name__} has no linear layer to change.")
+    head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
+    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name in head or "lora_" in name
+    logger.info("LoRA changes %d linear layers of the encoder.", len(targets))
+
+
+def merge_low_rank_changes(model: Any) -> None:
+    """Add the low-rank changes to the weights and put the plain layers back, so that the model needs no peft."""
+    peft = require_peft()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            parent, _, child = name.rpartition(".")
+            changed: Any = module
+            changed.merge()
+            setattr(model.get_submodule(parent), child, changed.get_base_layer())
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+
+
+def accepted_arguments(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments that a function takes by name."""
+    return {name: value for name, value in arguments.items() if name in inspect.signature(function).parameters}

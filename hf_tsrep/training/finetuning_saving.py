@@ -1,0 +1,174 @@
+"""The finished folder of a fine-tuning: weights, code, config, preprocessing, results, card, log and picture."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..registry import get_method
+from .checkpoints import WEIGHTS_FILE
+from .figures import plot_loss_curve
+from .finetuning_data import FinetuningData
+from .finetuning_settings import FINETUNING_FILE, FinetuneSettings
+from .saving import FIGURE_FILE, LOG_FILE
+
+if TYPE_CHECKING:
+    from .finetuning import FinetuningResult
+
+logger = logging.getLogger(__name__)
+
+_STAGING = ".saving"
+PROTOCOL = "finetune"
+
+
+def save_finetuned_model(result: FinetuningResult, settings: FinetuneSettings, data: FinetuningData) -> None:
+    """Write the model folder. The weights come last, so that a folder with weights is complete.
+
+    Args:
+        result: Model, metrics and history.
+        settings: What was asked for.
+        data: The corpus.
+    """
+    from ..evaluation.results import write_results
+    from ..hub import feature_extractor_of_corpus
+
+    staging = result.output_dir / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    result.model.save_pretrained(staging)
+    feature_extractor_of_corpus(data.metadata).save_pretrained(staging)
+    _write_json(staging / FINETUNING_FILE, {**settings.to_dict(), "facts": result.facts})
+    log = {"metrics": result.metrics, "validation_metrics": result.validation_metrics, "history": result.history}
+    _write_json(staging / LOG_FILE, log)
+    write_results(staging, finetuning_record(result, settings, data))
+    _save_figure(staging, settings, result)
+    _save_card(staging, settings, result, data)
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == WEIGHTS_FILE):
+        target = result.output_dir / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    shutil.rmtree(staging)
+
+
+def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, data: FinetuningData) -> dict[str, Any]:
+    """Return metrics, details, timings and settings as every protocol does.
+
+    Args:
+        result: Metrics and facts.
+        settings: What was asked for.
+        data: The corpus.
+    """
+    run, facts = settings.run, result.facts
+    metrics = dict(result.metrics)
+    if settings.task == "forecasting":  # a horizon in the name, as in the other forecasting protocol
+        metrics |= {f"{name}_{facts['prediction_length']}": value for name, value in result.metrics.items()}
+    budget: dict[str, Any] = {
+        name: settings.training[name] for name in ("num_train_epochs", "max_steps") if name in settings.training
+    }
+    chosen: dict[str, Any] = {
+        "setting": _setting(settings, data),
+        "task": settings.task,
+        "mode": run.mode,
+        "pretrained": settings.to_dict()["model"] if settings.is_pretrained else "none",
+        "label_fraction": settings.data.label_fraction,
+        **budget,
+        "selection": f"best epoch on validation data ({facts['validation']})" if settings.selects else "last epoch",
+        "learning_rate": settings.training.get("learning_rate"),
+        "per_device_train_batch_size": settings.training.get("per_device_train_batch_size"),
+    }
+    if settings.task == "forecasting":
+        chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
+    details = {
+        "validation_metrics": result.validation_metrics,
+        **{name: value for name, value in facts.items() if name.startswith(("num_", "selected_"))},
+    }
+    timings = {"train": facts["train_runtime"]}
+    return {"metrics": metrics, "details": details, "timings": timings, "settings": chosen}
+
+
+def finetuning_record(result: FinetuningResult, settings: FinetuneSettings, data: FinetuningData) -> Any:
+    """Return the EvaluationResult of the run."""
+    from ..evaluation.results import make_result
+
+    return make_result(
+        result.model,
+        data.corpus,
+        PROTOCOL,
+        finetuning_outcome(result, settings, data),
+        seed=int(settings.training.get("seed", 42)),
+        model_name=str(result.output_dir.resolve()),
+    )
+
+
+def _setting(settings: FinetuneSettings, data: FinetuningData) -> str:
+    """Return what tells runs apart in tables: what was trained, on how much, and in forecasting how many channels."""
+    words = [settings.run.mode if settings.is_pretrained else f"{settings.run.mode}, from scratch"]
+    if settings.data.label_fraction < 1.0:
+        words.append(f"{settings.data.label_fraction:.4g} of the labels")
+    if settings.task == "forecasting":
+        targets = data.num_input_channels - data.metadata.num_time_features
+        words.append("univariate" if targets == 1 else "multivariate")
+    return ", ".join(words)
+
+
+def _save_figure(folder: Path, settings: FinetuneSettings, result: FinetuningResult) -> None:
+    title = f"{get_method(settings.method).title} on {settings.to_dict()['corpus']}: fine-tuning loss"
+    try:
+        plot_loss_curve(result.history, folder / FIGURE_FILE, title)
+    except ImportError:
+        logger.info("matplotlib is not installed; there is no %s.", FIGURE_FILE)
+    except ValueError as error:
+        logger.warning("There is no %s: %s", FIGURE_FILE, error)
+
+
+def _save_card(folder: Path, settings: FinetuneSettings, result: FinetuningResult, data: FinetuningData) -> None:
+    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged."""
+    try:
+        from ..hub import build_model_card
+
+        card = build_model_card(
+            folder,
+            method=settings.method,
+            corpus_metadata=data.metadata,
+            corpus_fingerprint=result.facts["corpus_fingerprint"],
+            training=training_facts(settings, result),
+            figures={"Loss of the fine-tuning": FIGURE_FILE} if (folder / FIGURE_FILE).is_file() else None,
+        )
+        card.save(folder / "README.md")
+    except Exception:
+        logger.exception("The model card could not be written; the model itself is saved.")
+
+
+def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict[str, Any]:
+    """Return how the model was fine-tuned, in the order of a card.
+
+    Args:
+        settings: What was asked for.
+        result: Facts and metrics of the run.
+    """
+    plain, facts = settings.to_dict(), dict(result.facts)
+    versions = facts.pop("versions")
+    data = {name: value for name, value in plain["data"].items() if value not in (None, False, {})}
+    for name in ("corpus_fingerprint", "validation"):
+        facts.pop(name)
+    return {
+        "what": f"{settings.task}, fine-tuned" if settings.is_pretrained else f"{settings.task}, trained from scratch",
+        "pretrained model": plain["model"] if settings.is_pretrained else "none",
+        "recipe": f"finetuning/{settings.recipe}",
+        **plain["run"],
+        **plain["training"],
+        **data,
+        "validation": result.facts["validation"],
+        **facts,
+        **{f"validation {name}": value for name, value in result.validation_metrics.items()},
+        **versions,
+    }
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
