@@ -28,7 +28,7 @@ def main() -> None:
     print(f"{arguments.num_threads} threads, torch {torch.__version__}, matrix products at {rate / 1e9:.0f} GFLOP/s\n")
     rows = []
     for case in arguments.cases:
-        rows.append(compare(case, arguments.repeats, arguments.num_threads))
+        rows.append(compare(case, arguments.repeats, arguments.num_threads, rate))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     print(f"\n{table(rows)}")
     if arguments.output:

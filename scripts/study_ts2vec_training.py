@@ -1,6 +1,6 @@
 """Train TS2Vec on ETTh1 in a plain loop whose random draws come in the order of the published description.
 
-Usage: python scripts/study_ts2vec_training.py --seeds 42 43 --output results/studies/ts2vec_etth1_plain_loop.json
+Usage: python scripts/study_ts2vec_training.py --seeds 42 1 --output results/studies/ts2vec_etth1_plain_loop.json
 
 It shares the encoder, the loss and the evaluation with `reproduce_ts2vec.py`, but neither the Trainer, the recipe,
 the collator nor the drawing of the views. If its errors spread over the seeds as those of `reproduce_ts2vec.py` do,
@@ -27,11 +27,11 @@ from hf_tsrep.data.preparation import split_with_missing
 from hf_tsrep.modeling.losses_hierarchical_contrast import hierarchical_contrastive_loss
 from hf_tsrep.modeling.views_ts2vec import take_steps
 
-NUM_STEPS, WINDOW = 600, 3000
+NUM_STEPS, MAX_TRAIN_LENGTH = 600, 3000
 logger = logging.getLogger("study")
 
 
-def train(pieces: torch.Tensor, seed: int) -> hf_tsrep.TS2VecModel:
+def train(pieces: torch.Tensor, window_length: int, seed: int) -> hf_tsrep.TS2VecModel:
     """Train on pieces (num_pieces, time, num_input_channels) and return the averaged encoder."""
     random.seed(seed)
     np.random.seed(seed + 1)  # noqa: NPY002 - the description draws from numpy's global generator
@@ -45,7 +45,7 @@ def train(pieces: torch.Tensor, seed: int) -> hf_tsrep.TS2VecModel:
     step = 0
     while step < NUM_STEPS:
         for (batch,) in loader:
-            loss = contrast(model, batch)
+            loss = contrast(model, batch, window_length)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -56,16 +56,16 @@ def train(pieces: torch.Tensor, seed: int) -> hf_tsrep.TS2VecModel:
     return averaged.module.eval()
 
 
-def contrast(model: hf_tsrep.TS2VecModel, batch: torch.Tensor) -> torch.Tensor:
+def contrast(model: hf_tsrep.TS2VecModel, batch: torch.Tensor, length: int) -> torch.Tensor:
     """Draw a window, two views and their masks, and return the loss."""
-    draw = np.random.randint  # noqa: NPY002
-    start = draw(batch.shape[1] - WINDOW + 1)
-    batch = batch[:, start : start + WINDOW]
-    crop_length = draw(2, WINDOW + 1)
-    left = draw(WINDOW - crop_length + 1)
+    draw = np.random.randint
+    start = draw(batch.shape[1] - length + 1)
+    batch = batch[:, start : start + length]
+    crop_length = draw(2, length + 1)
+    left = draw(length - crop_length + 1)
     right = left + crop_length
-    outer_left, outer_right = draw(left + 1), draw(right, WINDOW + 1)
-    offset = torch.from_numpy(draw(-outer_left, WINDOW - outer_right + 1, size=len(batch)))
+    outer_left, outer_right = draw(left + 1), draw(right, length + 1)
+    offset = torch.from_numpy(draw(-outer_left, length - outer_right + 1, size=len(batch)))
     views = []
     for begin, length in ((outer_left, right - outer_left), (left, outer_right - left)):
         kept = torch.from_numpy(np.random.binomial(1, 0.5, size=(len(batch), length)) > 0)  # noqa: NPY002
@@ -79,17 +79,18 @@ def main() -> None:
     """Train and evaluate every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--window-length", type=int, default=MAX_TRAIN_LENGTH, help="4320: the pieces are not cropped")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     done: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     corpus = load_corpus("ett/ETTh1", scaler="standard", time_features=True)
     series = torch.from_numpy(np.array(get_series(corpus["train"])[0]))[None]
-    pieces = split_with_missing(series, series.shape[1] // WINDOW)
+    pieces = split_with_missing(series, series.shape[1] // MAX_TRAIN_LENGTH)
     for seed in arguments.seeds:
         if str(seed) in done:
             continue
-        outcome = hf_tsrep.evaluate(train(pieces, seed), corpus, "forecasting", seed=seed)
+        outcome = hf_tsrep.evaluate(train(pieces, arguments.window_length, seed), corpus, "forecasting", seed=seed)
         done[str(seed)] = {name: value for name, value in outcome["metrics"].items() if name.startswith("mse_")}
         logger.info("seed %d: %s", seed, done[str(seed)])
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .cases_crosstimenet import tokenize, tokenizer_step
+
 NUM_STEPS, NUM_CHANNELS, WINDOW_LENGTH = 17420, 14, 201  # ETTh1, multivariate, with time features; padding 200
 HORIZONS = (24, 48, 168, 336, 720)
 
@@ -213,4 +215,6 @@ CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "long_training_step": long_training_step,
     "ridge_protocol": ridge_protocol,
     "windows": windows,
+    "tokenize": tokenize,
+    "tokenizer_step": tokenizer_step,
 }

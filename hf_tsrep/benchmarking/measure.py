@@ -30,17 +30,19 @@ def run_in_child(case: str, plain: bool, num_threads: int) -> dict[str, Any]:
     return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
-def compare(case: str, repeats: int, num_threads: int) -> dict[str, Any]:
+def compare(case: str, repeats: int, num_threads: int, rate: float) -> dict[str, Any]:
     """Measure both sides of a case in turn.
 
     Args:
         case: Name in CASES.
         repeats: Number of runs of each side.
         num_threads: Threads of torch.
+        rate: The machine's matrix products, in operations a second.
 
     Returns:
-        Medians of seconds and peak memory of both sides, their ratio, the spread of our seconds, and the largest
-        difference of what they computed.
+        Medians of seconds and peak memory of both sides, their ratio, the spread of our seconds, the largest
+        difference of what they computed, and, where the case counts its operations, the share of the machine's rate
+        that we reach.
     """
     runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for _ in range(repeats):
@@ -49,6 +51,7 @@ def compare(case: str, repeats: int, num_threads: int) -> dict[str, Any]:
     seconds = {plain: statistics.median(run["seconds"] for run in runs[plain]) for plain in runs}
     peak = {plain: statistics.median(run["peak_mib"] for run in runs[plain]) for plain in runs}
     ours, theirs = (np.asarray(runs[plain][0]["sample"]) for plain in (False, True))
+    operations = runs[False][0].get("operations")
     return {
         "case": case,
         "seconds": seconds[False],
@@ -58,6 +61,7 @@ def compare(case: str, repeats: int, num_threads: int) -> dict[str, Any]:
         "peak_mib": peak[False],
         "plain_peak_mib": peak[True],
         "largest_difference": float(np.abs(ours - theirs).max()),
+        "share_of_limit": None if operations is None else operations / seconds[False] / rate,
     }
 
 
@@ -77,13 +81,16 @@ def matrix_product_rate() -> float:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Render comparisons as Markdown."""
     lines = [
-        "| case | ours, s | plain, s | times faster | ours, peak MiB | plain, peak MiB | largest difference |",
-        "|---|---|---|---|---|---|---|",
+        "| case | ours, s | plain, s | times faster | ours, peak MiB | plain, peak MiB | largest difference | "
+        "share of the matrix-product limit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        share = "" if row["share_of_limit"] is None else f"{row['share_of_limit']:.0%}"
         lines.append(
             f"| {row['case']} | {row['seconds']:.3f} | {row['plain_seconds']:.3f} | {row['times_faster']:.1f} | "
-            f"{row['peak_mib']:.0f} | {row['plain_peak_mib']:.0f} | {row['largest_difference']:.1e} |"
+            f"{row['peak_mib']:.0f} | {row['plain_peak_mib']:.0f} | {row['largest_difference']:.1e} | "
+            f"{share} |"
         )
     return "\n".join(lines)
 
