@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_SHOWN = {"loss": "loss", "effective_rank": "rank"}
+_SHOWN = {
+    "loss": "loss",
+    "effective_rank": "rank",
+    "eval_accuracy": "validation accuracy",
+    "eval_mse": "validation mse",
+}
 
 
 @contextmanager
@@ -35,6 +40,11 @@ def training_progress(*, quiet: bool) -> Iterator[None]:
                     mininterval=interval,
                     disable=quiet,
                 )
+
+        def on_prediction_step(
+            self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+        ) -> None:
+            """Leave the bar of the training alone: no second one for every validation."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if self.training_bar is not None:

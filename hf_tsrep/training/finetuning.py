@@ -56,6 +56,7 @@ class FinetuningResult:
         epoch: The selected epoch.
         facts: What was found out about the run.
         history: Everything that was logged, of the steps before a resume too.
+        outcome: Metrics, details, timings and settings as every protocol of `hf_tsrep.evaluation` returns them.
     """
 
     model: Any
@@ -65,6 +66,7 @@ class FinetuningResult:
     epoch: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def finetune(
@@ -108,10 +110,24 @@ def finetune(
 
 
 def run_finetuning(
-    settings: FinetuneSettings, *, resume_from_checkpoint: bool | str | None = None
+    settings: FinetuneSettings,
+    *,
+    resume_from_checkpoint: bool | str | None = None,
+    saves: bool = True,
+    shows_progress: bool = True,
 ) -> FinetuningResult:
-    """Fine-tune as settings say; see `finetune`."""
-    from transformers import enable_full_determinism, set_seed
+    """Fine-tune as settings say; see `finetune`.
+
+    Args:
+        settings: What to do.
+        resume_from_checkpoint: See `finetune`.
+        saves: Whether the finished model is saved. Checkpoints are in any case: the best epoch is read from them.
+        shows_progress: Whether the Trainer prints anything or has a progress bar.
+
+    Returns:
+        The selected model and its metrics.
+    """
+    from transformers import PrinterCallback, ProgressCallback, enable_full_determinism, set_seed
 
     from .memory import give_back_freed_blocks
 
@@ -138,6 +154,9 @@ def run_finetuning(
         resume_from_checkpoint = None
     _prepare_inputs(model, settings, data, arguments.device)
     trainer = build_trainer(settings, arguments, model, data)
+    if not shows_progress:
+        for printing in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(printing)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         record = json.dumps({**settings.to_dict(), "facts": facts}, indent=2)
@@ -146,7 +165,7 @@ def run_finetuning(
     if settings.run.mode == "lora":
         merge_low_rank_changes(model)
     facts["train_runtime"] = round(trained.metrics.get("train_runtime", 0.0), 2)
-    return _finish(trainer, settings, data, facts)
+    return _finish(trainer, settings, data, facts, saves)
 
 
 def training_arguments(settings: FinetuneSettings) -> Any:
@@ -295,9 +314,11 @@ def check_resume(
             )
 
 
-def _finish(trainer: Any, settings: FinetuneSettings, data: FinetuningData, facts: dict[str, Any]) -> FinetuningResult:
+def _finish(
+    trainer: Any, settings: FinetuneSettings, data: FinetuningData, facts: dict[str, Any], saves: bool
+) -> FinetuningResult:
     """Test the selected model once, and save it."""
-    from .finetuning_saving import save_finetuned_model
+    from .finetuning_saving import finetuning_outcome, save_finetuned_model
     from .trainer import IndexedDataset
 
     state = trainer.state
@@ -313,7 +334,8 @@ def _finish(trainer: Any, settings: FinetuneSettings, data: FinetuningData, fact
     facts |= {"num_steps": state.global_step, "num_epochs": epochs_run, "selected_epoch": epoch}
     model = trainer.model.eval()
     result = FinetuningResult(model, Path(settings.output_dir), metrics, validated, epoch, facts, history)
-    if trainer.is_world_process_zero():
+    result.outcome = finetuning_outcome(result, settings, data)
+    if saves and trainer.is_world_process_zero():
         save_finetuned_model(result, settings, data)
     trainer.accelerator.wait_for_everyone()
     return result

@@ -74,7 +74,7 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
         "setting": _setting(settings, data),
         "task": settings.task,
         "mode": run.mode,
-        "pretrained": settings.to_dict()["model"] if settings.is_pretrained else "none",
+        "pretrained": settings.is_pretrained,
         "label_fraction": settings.data.label_fraction,
         **budget,
         "selection": f"best epoch on validation data ({facts['validation']})" if settings.selects else "last epoch",
@@ -84,6 +84,7 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
     if settings.task == "forecasting":
         chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
     details = {
+        "pretrained_model": settings.model_name if settings.is_pretrained else None,
         "validation_metrics": result.validation_metrics,
         **{name: value for name, value in facts.items() if name.startswith(("num_", "selected_"))},
     }
@@ -99,7 +100,7 @@ def finetuning_record(result: FinetuningResult, settings: FinetuneSettings, data
         result.model,
         data.corpus,
         PROTOCOL,
-        finetuning_outcome(result, settings, data),
+        result.outcome,
         seed=int(settings.training.get("seed", 42)),
         model_name=str(result.output_dir.resolve()),
     )
@@ -158,7 +159,7 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
         facts.pop(name)
     return {
         "what": f"{settings.task}, fine-tuned" if settings.is_pretrained else f"{settings.task}, trained from scratch",
-        "pretrained model": plain["model"] if settings.is_pretrained else "none",
+        "pretrained model": settings.model_name if settings.is_pretrained else "none",
         "recipe": f"finetuning/{settings.recipe}",
         **plain["run"],
         **plain["training"],

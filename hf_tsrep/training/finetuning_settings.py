@@ -166,6 +166,14 @@ class FinetuneSettings:
         return self.data.validation != "none"
 
     @property
+    def model_name(self) -> str:
+        """What to call the model: its Hub id, of a folder its name, of an object the name of where it comes from."""
+        if isinstance(self.model, (str, Path)):
+            return Path(self.model).resolve().name if Path(self.model).is_dir() else str(self.model)
+        place = str(getattr(self.model, "name_or_path", "") or "")
+        return Path(place).resolve().name if Path(place).is_dir() and place else place or type(self.model).__name__
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether the encoder starts from pretrained weights."""
         return not self.run.from_scratch and not is_method_name(self.model)
@@ -175,7 +183,7 @@ class FinetuneSettings:
         data, run = dataclasses.asdict(self.data), dataclasses.asdict(self.run)
         del data["data_directory"], run["overwrite_output_dir"]
         plain = {
-            "model": corpus_name(self.model),
+            "model": self.model_name,
             "method": self.method,
             "corpus": corpus_name(self.corpus),
             "task": self.task,
