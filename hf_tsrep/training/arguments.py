@@ -226,7 +226,7 @@ def resolve_settings(
     corpora = tuple(corpus) if isinstance(corpus, (list, tuple)) else (corpus,)
     if not corpora:
         raise SettingsError("corpus is an empty list; name at least one corpus.")
-    stage = first_given("stage", layers)[0] or DEFAULT_STAGE
+    stage = _stage_of(method, layers)
     fields = pretraining_fields(method, stage)
     stage_class = get_stage(method, stage)
     recipe = first_given("recipe", layers)[0] or stage_class.default_recipe(method, _known_name(corpora[0], layers))
@@ -248,9 +248,23 @@ def resolve_settings(
         options=chosen["options"],
         training=chosen["training"],
         data=DataSettings(**chosen["data"]),
-        run=RunSettings(**chosen["run"]),
+        run=RunSettings(**{**stage_class.run_defaults, **chosen["run"]}),
         sources=sources,
     )
+
+
+def _stage_of(method: str, layers: Layers) -> str:
+    """Return the stage that is asked for, or that the named recipe is for.
+
+    Raises:
+        SettingsError: Both are given and differ.
+    """
+    stage, where = first_given("stage", layers)
+    recipe, _ = first_given("recipe", layers)
+    of_recipe = load_recipe(method, recipe).get("stage", DEFAULT_STAGE) if recipe else None
+    if stage and of_recipe and stage != of_recipe:
+        raise SettingsError(f"stage={stage!r} ({where}), but recipe {method}/{recipe} is for stage {of_recipe!r}.")
+    return stage or of_recipe or DEFAULT_STAGE
 
 
 def _known_name(corpus: Any, layers: Layers) -> str | None:

@@ -38,6 +38,9 @@ class PretrainingStage(ABC):
     options_class: ClassVar[type | None] = None
     """Dataclass of the fields that only this stage has; `settings.options` holds them."""
 
+    run_defaults: ClassVar[dict[str, Any]] = {}
+    """Defaults of RunSettings where the stage has others."""
+
     refused: ClassVar[dict[str, str]] = {}
     """Fields that mean nothing to this stage, and what to do instead."""
 
