@@ -18,6 +18,7 @@ from .finetuning_model import (
     accepted_arguments,
     add_low_rank_changes,
     build_model,
+    encoder_fingerprint,
     freeze_encoder,
     merge_low_rank_changes,
     prediction_length_of,
@@ -34,12 +35,12 @@ METRICS = {"classification": ("accuracy", "macro_f1", "kappa", "auprc"), "foreca
 # What a resumed run must share with the run that it goes on with: groups of settings, and facts.
 _SHARED_GROUPS = ("model", "method", "corpus", "task", "config", "data", "run")
 _SHARED_FACTS = (
-    "corpus_fingerprint",
-    "num_processes",
-    "prediction_length",
-    "num_train_samples",
     "scaler",
     "time_features",
+    "prediction_length",
+    "num_processes",
+    "encoder_fingerprint",
+    "corpus_fingerprint",
 )
 _FREE_TRAINING = ("logging_steps", "save_total_limit", "disable_tqdm", "report_to", "per_device_eval_batch_size")
 
@@ -143,11 +144,12 @@ def run_finetuning(
         data = load_finetuning_data(settings, options, prediction_length, arguments.seed)
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = build_model(settings, data)
+    fingerprint = {"encoder_fingerprint": encoder_fingerprint(model)}
     if settings.run.mode == "linear-probe":
         freeze_encoder(model)
     elif settings.run.mode == "lora":
         add_low_rank_changes(model, settings.run.lora_rank, settings.run.lora_alpha)
-    facts = {**run_facts(arguments, model, data), **options, "prediction_length": prediction_length}
+    facts = {**run_facts(arguments, model, data), **options, "prediction_length": prediction_length, **fingerprint}
     check_resume(settings, facts, output_dir, resume_from_checkpoint)
     if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
         logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
@@ -300,6 +302,8 @@ def check_resume(
     if not resume_from_checkpoint or not record.is_file():
         return
     before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
+    for inherited in ("scaler", "time_features"):  # the facts have what came out
+        before["data"].pop(inherited), now["data"].pop(inherited)
     pairs = {name: (before[name], now[name]) for name in _SHARED_GROUPS}
     for name in sorted({*before["training"], *now["training"]} - set(_FREE_TRAINING)):
         pairs[name] = (before["training"].get(name), now["training"].get(name))

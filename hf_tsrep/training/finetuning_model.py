@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import json
 import logging
@@ -228,6 +229,15 @@ def _check_shapes(mismatched: Mapping[str, tuple[Any, Any]], settings: FinetuneS
             "start anew with adapt_input=True (--adapt-input)."
         )
     logger.warning("%d weights do not fit and start anew: %s.", len(mismatched), shown)
+
+
+def encoder_fingerprint(model: Any) -> str:
+    """Return a sha256 over the names, shapes and values of the encoder's weights: what the run starts from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.base_model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def freeze_encoder(model: Any) -> None:

@@ -155,7 +155,7 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
     plain, facts = settings.to_dict(), dict(result.facts)
     versions = facts.pop("versions")
     data = {name: value for name, value in plain["data"].items() if value not in (None, False, {})}
-    for name in ("corpus_fingerprint", "validation"):
+    for name in ("corpus_fingerprint", "encoder_fingerprint", "validation"):
         facts.pop(name)
     return {
         "what": f"{settings.task}, fine-tuned" if settings.is_pretrained else f"{settings.task}, trained from scratch",
