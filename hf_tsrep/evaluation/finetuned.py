@@ -26,13 +26,14 @@ def evaluate_finetune(
     mode: str = "full",
     label_fraction: float = 1.0,
     validation: str | None = "auto",
-    num_train_epochs: int = 50,
+    num_train_epochs: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
     early_stopping_patience: int | None = 10,
-    learning_rate: float = 1e-3,
-    batch_size: int = 32,
     context_length: int = 336,
     prediction_length: int = 96,
     stride: int = 1,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -49,13 +50,14 @@ def evaluate_finetune(
         mode: `full`, `linear-probe` or `lora`.
         label_fraction: share of the training data that is used, by class.
         validation: `auto`, or `none` (or None) for the last epoch.
-        num_train_epochs: at most.
-        early_stopping_patience: epochs without a better validation score after which training ends; None for never.
+        num_train_epochs: at most; None for the recipe's, as in the next two.
         learning_rate: of AdamW, with warm-up and linear decay.
         batch_size: of the training.
+        early_stopping_patience: epochs without a better validation score after which training ends; None for never.
         context_length: steps that the model sees (forecasting).
         prediction_length: steps that it predicts (forecasting).
         stride: steps between training windows (forecasting).
+        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: of the head's weights, the order of the batches and whatever is drawn.
         device: `cpu` for the CPU, else the Trainer's choice; None for where the model is.
         show_progress_bar: False for none.
@@ -74,12 +76,16 @@ def evaluate_finetune(
         "mode": mode,
         "label_fraction": label_fraction,
         "validation": validation or "none",
-        "num_train_epochs": num_train_epochs,
         "early_stopping_patience": early_stopping_patience,
-        "learning_rate": learning_rate,
-        "per_device_train_batch_size": batch_size,
+        "domain": domain,
         "seed": seed,
     }
+    chosen_budget = {
+        "num_train_epochs": num_train_epochs,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+    }
+    fields |= {name: value for name, value in chosen_budget.items() if value is not None}
     if chosen == "forecasting":
         fields |= {"context_length": context_length, "prediction_length": prediction_length, "stride": stride}
     return _fine_tuned(model, corpus, chosen, fields, device, show_progress_bar)
@@ -92,13 +98,14 @@ def evaluate_linear(
     task: str | None = None,
     solver: str = "gradient",
     label_fraction: float = 1.0,
-    num_train_epochs: int = 50,
+    num_train_epochs: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
     early_stopping_patience: int | None = 10,
-    learning_rate: float = 1e-3,
-    batch_size: int = 32,
     context_length: int = 336,
     prediction_length: int = 96,
     stride: int = 1,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -114,12 +121,13 @@ def evaluate_linear(
             penalty is chosen on validation data; it has no use for the settings of a training.
         label_fraction: share of the training data that is used, by class (forecasting: with `gradient` only).
         num_train_epochs: see `evaluate_finetune`, also for the settings below.
-        early_stopping_patience: see there.
         learning_rate: see there.
         batch_size: of the training, or of `encode`.
+        early_stopping_patience: see there.
         context_length: see there.
         prediction_length: see there.
         stride: see there.
+        domain: see there.
         seed: see there.
         device: see there.
         show_progress_bar: see there.
@@ -141,21 +149,28 @@ def evaluate_linear(
             mode="linear-probe",
             label_fraction=label_fraction,
             num_train_epochs=num_train_epochs,
-            early_stopping_patience=early_stopping_patience,
             learning_rate=learning_rate,
             batch_size=batch_size,
+            early_stopping_patience=early_stopping_patience,
             context_length=context_length,
             prediction_length=prediction_length,
             stride=stride,
+            domain=domain,
             seed=seed,
             device=device,
             show_progress_bar=show_progress_bar,
         )
         outcome["settings"]["solver"] = solver
         return outcome
-    options = {"batch_size": batch_size, "device": device, "show_progress_bar": show_progress_bar}
+    options = {"batch_size": batch_size or 32, "device": device, "show_progress_bar": show_progress_bar}
     if chosen == "classification":
+        options |= {} if domain is None else {"domain": domain}
         return _regressed_classification(model, corpus, label_fraction, seed, options)
+    if domain is not None or label_fraction < 1.0:
+        raise ValueError(
+            f"solver='regression' of forecasts has no domain and takes all of train; got domain={domain!r} and "
+            f"label_fraction={label_fraction:g}. Use solver='gradient'."
+        )
     return _regressed_forecasting(model, corpus, context_length, prediction_length, seed, options)
 
 

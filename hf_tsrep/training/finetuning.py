@@ -15,9 +15,9 @@ from .checkpoints import check_output_directory, find_last_checkpoint
 from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
 from .finetuning_model import (
-    accepted_arguments,
     add_low_rank_changes,
     build_model,
+    domain_of,
     encoder_fingerprint,
     freeze_encoder,
     merge_low_rank_changes,
@@ -142,6 +142,7 @@ def run_finetuning(
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
         check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
         data = load_finetuning_data(settings, options, prediction_length, arguments.seed)
+    data.domain = domain_of(settings, data.metadata.name)
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = build_model(settings, data)
     fingerprint = {"encoder_fingerprint": encoder_fingerprint(model)}
@@ -154,7 +155,7 @@ def run_finetuning(
     if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
         logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
         resume_from_checkpoint = None
-    _prepare_inputs(model, settings, data, arguments.device)
+    _prepare_inputs(model, data, arguments.device)
     trainer = build_trainer(settings, arguments, model, data)
     if not shows_progress:
         for printing in (PrinterCallback, ProgressCallback):
@@ -245,15 +246,19 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         label_name=label_name(settings),
         freezes_encoder=settings.run.mode == "linear-probe",
         backbone_learning_rate_factor=settings.run.backbone_learning_rate_factor,
-        forward_arguments=accepted_arguments(model.forward, settings.data.method_arguments),
+        forward_arguments=_domain_argument(data),
     )
 
 
-def _prepare_inputs(model: Any, settings: FinetuneSettings, data: FinetuningData, device: torch.device) -> None:
+def _domain_argument(data: FinetuningData) -> dict[str, str]:
+    return {} if data.domain is None else {"domain": data.domain}
+
+
+def _prepare_inputs(model: Any, data: FinetuningData, device: torch.device) -> None:
     """Turn the series into the model's own inputs where it has others than past_values, such as tokens."""
     if model.main_input_name == "past_values":
         return
-    given = accepted_arguments(model.prepare_inputs, settings.data.method_arguments)
+    given = _domain_argument(data)
     model.to(device)
 
     def prepare(past_values: torch.Tensor) -> Mapping[str, torch.Tensor]:

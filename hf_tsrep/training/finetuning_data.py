@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 Prepare = Callable[[Tensor], Mapping[str, Tensor]]
-_NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "method_arguments")
+_NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "domain")
 _PREPARED_TOGETHER = 256
 
 
@@ -83,6 +83,7 @@ class FinetuningData:
             (prediction_length, num_output_channels).
         class_names: Names of the classes; empty in forecasting.
         facts: How many samples each part has and where validation comes from, for the record.
+        domain: Which of the model's domains the corpus is; None for a method without domains.
     """
 
     corpus: Any
@@ -90,6 +91,7 @@ class FinetuningData:
     datasets: dict[str, Any]
     class_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    domain: str | None = None
 
     @property
     def num_input_channels(self) -> int:

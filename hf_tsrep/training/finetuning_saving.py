@@ -154,7 +154,7 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
     """
     plain, facts = settings.to_dict(), dict(result.facts)
     versions = facts.pop("versions")
-    data = {name: value for name, value in plain["data"].items() if value not in (None, False, {})}
+    data = {name: value for name, value in plain["data"].items() if value not in (None, False)}
     for name in ("corpus_fingerprint", "encoder_fingerprint", "validation"):
         facts.pop(name)
     return {

@@ -76,7 +76,8 @@ class FinetuneDataSettings:
         scaler: None where it is not given means: as in the model's pre-training, else "recommended". Fitted anew on
             this corpus's training part.
         time_features: None means: as in the model's pre-training.
-        method_arguments: Further arguments of the method's `prepare_inputs` and `forward`, such as {"domain": "har"}.
+        domain: Which of the model's domains the corpus is, for methods that have domains. None: the only one, or the
+            one that is called like the corpus.
     """
 
     label_fraction: float = 1.0
@@ -84,7 +85,7 @@ class FinetuneDataSettings:
     validation_fraction: float = 0.2
     context_length: int = 336
     stride: int = 1
-    method_arguments: dict[str, Any] = field(default_factory=dict)
+    domain: str | None = None
     scaler: str | None = None
     time_features: bool | None = None
     target: str | list[str] | None = None

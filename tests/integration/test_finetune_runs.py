@@ -333,6 +333,8 @@ def test_the_linear_protocol_forecasts(long_series, tmp_path):
     assert trained["details"]["num_test_samples"] == 75
     assert fitted["details"][0]["num_test_samples"] == 74  # it predicts from a step of the test part
     assert fitted["metrics"]["mse"] < trained["metrics"]["mse"] < 2
+    with pytest.raises(ValueError, match=r"label_fraction=0\.5"):
+        evaluate(model, loaded, "linear", solver="regression", label_fraction=0.5, **options)
 
 
 def test_the_command_line_fine_tunes_evaluates_and_explains(corpus, pretrained, tmp_path, command_line):
