@@ -52,13 +52,15 @@ def training_progress(*, quiet: bool) -> Iterator[None]:
                 if numbers:
                     self.training_bar.set_postfix(numbers, refresh=False)
 
-    usual = trainer.DEFAULT_PROGRESS_CALLBACK
+    usual, printing = trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback
     trainer.DEFAULT_PROGRESS_CALLBACK = LatestNumbersCallback  # as transformers itself does in notebooks
+    if quiet:  # where transformers is quiet too, the Trainer prints its log instead of having a bar
+        trainer.PrinterCallback = LatestNumbersCallback  # type: ignore[misc, assignment]
     try:
         with without_file_bars():
             yield
     finally:
-        trainer.DEFAULT_PROGRESS_CALLBACK = usual
+        trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback = usual, printing  # type: ignore[misc]
 
 
 @contextmanager

@@ -155,13 +155,20 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
     plain, facts = settings.to_dict(), dict(result.facts)
     versions = facts.pop("versions")
     data = {name: value for name, value in plain["data"].items() if value not in (None, False)}
-    for name in ("corpus_fingerprint", "encoder_fingerprint", "validation"):
-        facts.pop(name)
+    beside_the_point = ["corpus_fingerprint", "encoder_fingerprint", "validation"]
+    if settings.run.mode != "lora":
+        beside_the_point += ["lora_rank", "lora_alpha"]
+    if settings.task == "classification":
+        beside_the_point += ["context_length", "stride", "prediction_length"]
+    run, data, facts = (
+        {name: value for name, value in group.items() if name not in beside_the_point}
+        for group in (plain["run"], data, facts)
+    )
     return {
         "what": f"{settings.task}, fine-tuned" if settings.is_pretrained else f"{settings.task}, trained from scratch",
         "pretrained model": settings.model_name if settings.is_pretrained else "none",
         "recipe": f"finetuning/{settings.recipe}",
-        **plain["run"],
+        **run,
         **plain["training"],
         **data,
         "validation": result.facts["validation"],

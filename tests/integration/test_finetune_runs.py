@@ -354,6 +354,10 @@ def test_the_command_line_fine_tunes_evaluates_and_explains(corpus, pretrained, 
     assert code == 0, err
     assert "ts2vec, full, epoch" in out
     assert "on test accuracy" in out
+    again = ["--output-dir", tmp_path / "tuned", "--overwrite-output-dir", "-q"]
+    code, out, err = command_line("finetune", "--model", pretrained, *words, *quick, *again)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
     shutil.copytree(pretrained, tmp_path / "encoder")
     code, out, err = command_line(
         "-q", "evaluate", "--model", tmp_path / "encoder", *words, "--protocol", "linear", "--num-train-epochs", 1
