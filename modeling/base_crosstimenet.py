@@ -286,7 +286,9 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         """Turn series into embeddings; all arguments but `domain` are those of TimeSeriesPreTrainedModel.encode.
 
         A timestamp's embedding is that of its token; tokens begin at the first observed timestamp of a series or
-        window. `domain`: name or place of the series' domain; None where there is only one.
+        window. A series' embedding is that of `forward`, pooled over its tokens; with `pooling` it is pooled over its
+        timestamps, which is the same unless the last token has fewer of them. `domain`: name or place of the series'
+        domain; None where there is only one.
 
         Returns:
             See TimeSeriesPreTrainedModel.encode.
@@ -307,8 +309,10 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             return
         published: dict[str, Any] = {}
         if kwargs.get("push_to_hub", False):
-            given = {name: kwargs[name] for name in ("repo_id", "token", "revision", "private") if name in kwargs}
-            published = {"push_to_hub": True, "repo_id": Path(save_directory).name, **given}
+            published = {"push_to_hub": True, "repo_id": Path(save_directory).name}
+            for name in ("repo_id", "token", "revision", "private"):
+                if name in kwargs:
+                    published[name] = kwargs[name]
         tokenizer.save_pretrained(save_directory, **published)
 
     def _tokenizer_to_save(self) -> Any:
@@ -355,7 +359,8 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             fields: Further fields of the configuration, where none is given.
 
         Returns:
-            The model, in float32. Its config says where it comes from: backbone_name, embedding_initialization.
+            The model, in float32. Its config says where it comes from: embedding_initialization and backbone_name,
+            unless it names one already the id, or the folder's last part.
 
         Raises:
             ValueError: No tokenizer and no config, or both are not enough; an unknown initialisation; the language
@@ -372,7 +377,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         known = config.to_dict() if config is not None else {"domains": domains_of_tokenizer(tokenizer), **fields}
         known |= {
             "backbone_config": language_model.config,
-            "backbone_name": Path(name_or_path).name if os.path.isdir(name_or_path) else str(name_or_path),
+            "backbone_name": known.get("backbone_name") or _name_of(name_or_path),
             "embedding_initialization": embedding_initialization,
             "embedding_size": None,
         }
@@ -386,3 +391,8 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             with torch.no_grad():
                 table[first:] = start_from_words(words, len(table) - first, embedding_initialization, generator)
         return model if tokenizer is None else model.set_tokenizer(tokenizer)
+
+
+def _name_of(name_or_path: str | os.PathLike) -> str:
+    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
+    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)

@@ -105,6 +105,10 @@ class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
         """Mark the tokens that say something of the series: (batch_size, num_tokens) bool. Special ones do not."""
         return attended & (input_ids >= len(SPECIAL_TOKEN_IDS))
 
+    def embed_instances(self, past_values: torch.Tensor, domain: str | int | None = None) -> torch.Tensor:
+        """Embed every series by its tokens: `pooler_output`. A last token of fewer timestamps counts as any other."""
+        return self(past_values=past_values, domain=domain).pooler_output
+
     def embed_timestamps(
         self,
         past_values: torch.Tensor,
