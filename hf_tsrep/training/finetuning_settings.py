@@ -66,7 +66,7 @@ class FinetuneDataSettings:
 
     Args:
         label_fraction: Share of the labelled training series (of the training windows in forecasting) that is used,
-            drawn by class with the run's seed; at least one of every class.
+            drawn by class with the run's seed; at least one of every class. A part that is held out is one of it.
         validation: "auto": the corpus's validation split; where it has none, a part of train is held out. "none": no
             validation, and the last epoch is taken.
         validation_fraction: Share of train that is held out: of every class, drawn with the run's seed; in forecasting

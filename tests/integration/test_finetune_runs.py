@@ -153,6 +153,12 @@ def test_a_linear_probe_leaves_the_encoder_and_needs_few_labels(corpus, pretrain
     assert entry.details["num_train_samples"] == 6
 
 
+def test_no_label_beyond_the_share_is_used(corpus, pretrained, tmp_path):
+    fields = {"label_fraction": 0.5, "num_train_epochs": 1, **COLUMNS, **QUICK}
+    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "half", **fields)
+    assert (result.facts["num_train_samples"], result.facts["num_validation_samples"]) == (15, 3)  # of 36
+
+
 def test_early_stopping_ends_the_run(corpus, pretrained, tmp_path):
     fields = {"num_train_epochs": 20, "early_stopping_patience": 2, **COLUMNS, **QUICK, "learning_rate": 1e-9}
     result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "still", lr_scheduler_type="constant", **fields)
