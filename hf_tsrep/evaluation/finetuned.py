@@ -101,7 +101,7 @@ def evaluate_linear(
     num_train_epochs: int | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
-    early_stopping_patience: int | None = 10,
+    early_stopping_patience: int | None = 20,
     context_length: int = 336,
     prediction_length: int = 96,
     stride: int = 1,

@@ -260,7 +260,7 @@ def resolve_finetuning(
     task = first_given("task", layers)[0] or TASKS[0]
     require_names([task], TASKS, "task")
     method = method_of(model)
-    recipe = first_given("recipe", layers)[0] or (method if method in list_recipes(RECIPES) else "default")
+    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0])
     layers.append((load_recipe(RECIPES, recipe), f"recipe {RECIPES}/{recipe}"))
     what = f"a fine-tuning of {method}"
     chosen, sources = merge_layers(
@@ -281,6 +281,12 @@ def resolve_finetuning(
     )
     _check_ranges(settings)
     return settings
+
+
+def recipe_for(method: str, mode: Any) -> str:
+    """Return the recipe that serves a method and a mode: METHOD-MODE, MODE, METHOD or default, the first there is."""
+    known = list_recipes(RECIPES)
+    return next(name for name in (f"{method}-{mode}", str(mode), method, "default") if name in known)
 
 
 def _check_ranges(settings: FinetuneSettings) -> None:

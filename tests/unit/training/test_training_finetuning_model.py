@@ -7,7 +7,7 @@ import torch
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClassification, TS2VecModel
 from hf_tsrep.data.metadata import CorpusMetadata
-from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
+from hf_tsrep.training import SettingsError, finetuning_fields, list_recipes, resolve_finetuning
 from hf_tsrep.training.finetuning import training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData, TensorRows
 from hf_tsrep.training.finetuning_model import (
@@ -17,6 +17,7 @@ from hf_tsrep.training.finetuning_model import (
     merge_low_rank_changes,
     reading_options,
 )
+from hf_tsrep.training.finetuning_settings import recipe_for
 
 SIZES = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2}
 
@@ -48,9 +49,9 @@ def test_what_is_given_goes_before_the_file_and_that_before_the_recipe(tmp_path,
     assert settings.training["weight_decay"] == 0.01
     assert settings.run.mode == "linear-probe"
     assert settings.data.label_fraction == 0.1
-    assert (settings.method, settings.task, settings.recipe) == ("ts2vec", "classification", "default")
+    assert (settings.method, settings.task, settings.recipe) == ("ts2vec", "classification", "linear-probe")
     assert settings.sources["seed"] == "file fields.yaml"
-    assert settings.sources["weight_decay"] == "recipe finetuning/default"
+    assert settings.sources["weight_decay"] == "recipe finetuning/linear-probe"
     record = settings.to_dict()
     assert record["model"] == "pretrained"
     assert str(tmp_path) not in str(record)
@@ -89,6 +90,15 @@ def test_models_that_are_not_there_have_near_matches(tmp_path, pretrained):
         resolve(str(tmp_path / "empty"))
     with pytest.raises(SettingsError, match="corpus is missing"):
         resolve_finetuning({"model": "ts2vec", "output_dir": "o"})
+
+
+def test_a_head_alone_a_method_and_everything_else_have_their_recipes():
+    assert recipe_for("ts2vec", None) == recipe_for("ts2vec", "full") == recipe_for("ts2vec", "lora") == "default"
+    assert recipe_for("crosstimenet", "full") == "crosstimenet"
+    assert recipe_for("crosstimenet", "linear-probe") == "linear-probe"
+    assert resolve("ts2vec", recipe="default", mode="linear-probe").training["learning_rate"] == 0.001
+    for name in list_recipes("finetuning"):
+        assert resolve("ts2vec", recipe=name).recipe == name
 
 
 def test_every_field_belongs_to_one_group():
