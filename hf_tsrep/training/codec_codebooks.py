@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..tokenization.codebook_vector_quantization import perplexity_of_counts
 from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
+from ..tokenization.reconstruction_crosstimenet import ReconstructionQuality
 from .codec_data import series_in_batches
 
 CODEBOOK_INITIALIZATIONS = ("kmeans", "data", "random")
@@ -133,7 +133,7 @@ def share_codebooks(codec: CrossTimeNetCodec) -> None:
 
 @torch.no_grad()
 def measure_codec(codec: CrossTimeNetCodec, domain: int, series: Sequence[np.ndarray]) -> dict[str, float]:
-    """Measure a codec in evaluation mode.
+    """Measure a codec in evaluation mode, as CrossTimeNetTokenizer.evaluate does.
 
     Args:
         codec: The codec.
@@ -141,24 +141,12 @@ def measure_codec(codec: CrossTimeNetCodec, domain: int, series: Sequence[np.nda
         series: Arrays (time, num_input_channels), NaN = missing.
 
     Returns:
-        reconstruction_error (mean squared, of normalised values; 1 is what the mean alone gives), codebook_perplexity,
-        codebook_use (share of the codes that occur) and num_tokens.
+        normalised_mse (of series scaled to mean 0 and deviation 1; 1 is about what the mean alone gives), mse and mae
+        in the units of the series, codebook_perplexity, codebook_use (share of the codes that occur) and num_tokens.
     """
-    network = codec.domain_codec(domain)
-    counts = torch.zeros(network.domain.codebook_size, dtype=torch.int64)
-    error, num_values = 0.0, 0
+    quality = ReconstructionQuality(codec, domain)
     for batch in series_in_batches(series):
-        values = batch.to(codec.device)
-        observed = codec.observed_values(values, None, network.domain)
-        output: Any = codec(values, domain=domain)
-        size = int(observed.sum())
-        error += float(output.reconstruction_loss) * size
-        num_values += size
-        used = output.codes[patches_with_values(observed, network.domain.patch_length)]
-        counts += torch.bincount(used, minlength=len(counts)).cpu()
-    return {
-        "reconstruction_error": error / max(num_values, 1),
-        "codebook_perplexity": float(perplexity_of_counts(counts)),
-        "codebook_use": float((counts > 0).float().mean()),
-        "num_tokens": float(counts.sum()),
-    }
+        quality.add(batch)
+    report = quality.report()
+    names = ("normalised_mse", "mse", "mae", "codebook_perplexity", "codebook_use", "num_tokens")
+    return {name: float(report[name]) for name in names}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,30 @@ def save_tokenizer(folder: Path, stage: CodecStage, result: PretrainingResult, f
         result: Codec, metrics and history.
         facts: What was found out about the run.
     """
-    from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-
-    CrossTimeNetTokenizer.from_codec(result.model).save_pretrained(folder)
+    _tokenizer_of(stage, result.model).save_pretrained(folder)
     pictures = _save_pictures(folder, stage, result.model)
     try:
         (folder / "README.md").write_text(_card(stage, result, facts, pictures, folder), encoding="utf-8")
     except Exception:  # a card that fails is no reason to lose a trained tokenizer
         logger.exception("The card could not be written; the tokenizer itself is saved.")
+
+
+def _tokenizer_of(stage: CodecStage, codec: Any) -> Any:
+    """Return a new tokenizer, or the one that was extended with its new domains behind the others."""
+    from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
+    from ..tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
+    from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+    from .tokenizers import load_tokenizer
+
+    if stage.options.tokenizer is None:
+        return CrossTimeNetTokenizer.from_codec(codec)
+    tokenizer = load_tokenizer(stage.options.tokenizer)
+    first = len(tokenizer.domains)
+    added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=codec.config.domains[first:]))
+    for fresh, trained in zip(added.domains, codec.domains[first:], strict=True):
+        fresh.load_state_dict(trained.state_dict())
+    tokenizer.add_domain(added)
+    return tokenizer
 
 
 @torch.no_grad()
@@ -47,7 +64,7 @@ def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str
     for domain in stage.domains:
         network = codec.domain_codec(domain.name)
         patch_length = network.domain.patch_length
-        series = domain.validation[len(domain.validation) // 2]
+        series = _lively_series(domain.validation, network.channel_scale.cpu().numpy())
         if network.domain.decoder == "any_length":
             series = series[: 128 * patch_length]
         series = np.array(series, dtype=np.float32)
@@ -70,6 +87,19 @@ def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str
             return {}
         pictures[domain.name] = name
     return pictures
+
+
+def _lively_series(candidates: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
+    """Return the series that varies more than three quarters of the others do: a flat one would show little.
+
+    Args:
+        candidates: Arrays (time, num_channels).
+        scale: (num_channels,) what a deviation is measured by.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without an observed value
+        deviations = [np.nan_to_num(np.nanstd(one, axis=0) / scale).mean() for one in candidates]
+    return candidates[int(np.argsort(deviations)[len(deviations) * 3 // 4])]
 
 
 def _card(
@@ -114,7 +144,7 @@ def _domain_table(stage: CodecStage, result: PretrainingResult) -> str:
         described = result.model.domain_codec(domain.name).domain
         error, perplexity, use = (
             result.metrics[f"{domain.name}_validation_{name}"]
-            for name in ("reconstruction_error", "codebook_perplexity", "codebook_use")
+            for name in ("normalised_mse", "codebook_perplexity", "codebook_use")
         )
         lines.append(
             f"| `{domain.name}` | {domain.metadata.name} | {described.num_input_channels} | {described.patch_length} "

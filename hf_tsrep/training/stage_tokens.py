@@ -35,7 +35,8 @@ class TokensOptions:
 
     Args:
         tokenizer: Folder or Hub id of the tokenizer that the stage "tokenizer" has made. It stays as it is.
-        backbone: "random" for fresh weights, or path or Hub id of a language model whose transformer layers are taken.
+        backbone: "random" for fresh weights; or path, Hub id or package (see `language_models`) of a language model
+            whose transformer layers are taken.
         backbone_type: model_type of a random backbone: "bert", "gpt2", "modernbert" or another of transformers.
         embedding_initialization: Where the codes' embeddings start: "random"; "word_sample", distinct words of the
             language model (the paper's word mapping); "word_centroids", k-means centroids of its word table.
@@ -133,7 +134,14 @@ class TokensStage(PretrainingStage):
                     f"{name} ({where}) is that of the language model {self.options.backbone}; give it for a random "
                     "backbone only."
                 )
-        return AutoConfig.from_pretrained(self._language_model)
+        try:
+            return AutoConfig.from_pretrained(self._language_model)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise SettingsError(
+                f"The language model {self.options.backbone!r} cannot be loaded: {reason} Name a folder, an id on the "
+                "Hub, or a package that carries one."
+            ) from error
 
     def _sizes_of_type(self, sizes: dict[str, int]) -> dict[str, int]:
         """Return the sizes under the names that the backbone's type has for them.
@@ -163,7 +171,9 @@ class TokensStage(PretrainingStage):
     @property
     def _language_model(self) -> str:
         """Path or Hub id of the language model."""
-        return str(Path(self.options.backbone).expanduser())
+        from .language_models import resolve_language_model
+
+        return resolve_language_model(self.options.backbone)
 
     def build_model(self, resumed: bool) -> Any:
         """Return the model with its pretext task: fresh, or with the layers of a language model."""

@@ -124,7 +124,7 @@ def test_measures_are_those_of_a_plain_loop_over_the_series():
         normalised = (output.reconstruction[0].detach() - torch.from_numpy(one)) / codec.domains[0].channel_scale
         errors.append(normalised.square()[~torch.from_numpy(one).isnan()])
         codes.append(output.codes[0][patches_with_values(~torch.from_numpy(one)[None].isnan(), 3)[0]])
-    assert measured["reconstruction_error"] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-4)
+    assert measured["normalised_mse"] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-4)
     shares = torch.cat(codes).bincount() / len(torch.cat(codes))
     shares = shares[shares > 0]
     assert measured["codebook_perplexity"] == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())), rel=1e-4)
@@ -149,3 +149,24 @@ def test_the_learning_rate_is_multiplied_after_every_so_many_steps(tmp_path):
         optimizer.step()
         schedule.step()
     assert rates == [0.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_picture_of_tokens_is_drawn_and_wrong_shapes_are_refused(tmp_path):
+    from hf_tsrep.visualization_tokens import plot_tokens
+
+    series = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    path = plot_tokens(series, series + 0.1, np.arange(7) % 3, 3, tmp_path / "one.png", subtitle="seven tokens")
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    for codes, reconstruction in ((np.arange(6), series), (np.arange(7), series[:19])):
+        with pytest.raises(ValueError, match="do not fit"):
+            plot_tokens(series, reconstruction, codes, 3, tmp_path / "two.png")
+    assert not (tmp_path / "two.png").exists()
+
+
+def test_the_pictured_series_is_neither_the_flattest_nor_the_wildest():
+    from hf_tsrep.training.codec_saving import _lively_series
+
+    candidates = [np.linspace(0, size, 8, dtype=np.float32)[:, None] for size in (4, 1, 3, 2)]
+    assert _lively_series(candidates, np.ones(1)) is candidates[0]
+    candidates.append(np.full((8, 1), np.nan, dtype=np.float32))
+    assert _lively_series(candidates, np.ones(1)) is candidates[2]
