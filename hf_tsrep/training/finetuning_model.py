@@ -107,9 +107,16 @@ def training_record(model: Any) -> dict[str, Any]:
 
 
 def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
-    """Return how the corpus is scaled and extended: as said, else as in the model's training, else as recommended."""
+    """Return how the corpus is scaled and extended: as said, else as in the model's training, else as recommended.
+
+    A method that reads tokens takes raw values: its tokenizer scales them by itself.
+    """
+    from ..registry import get_method
+
+    encoder_class: Any = get_method(settings.method).model_class
+    usual = "recommended" if encoder_class.main_input_name == "past_values" else None
     recorded = training_record(settings.model).get("data") or {}
-    scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", "recommended")
+    scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", usual)
     features = settings.data.time_features
     return {
         "scaler": scaler,

@@ -79,9 +79,10 @@ def corpus_of(num_channels=1):
 
 
 def test_tokens_are_made_once_in_the_domain_and_the_tokenizer_is_saved_beside(model, tmp_path):
-    fields = {"domain": "two", "scaler": "none", "learning_rate": 0.01, **QUICK}
+    fields = {"domain": "two", "learning_rate": 0.01, **QUICK}
     result = hf_tsrep.finetune(model, corpus_of(), tmp_path / "tuned", **fields)
     assert model.tokenizer.asked == [("two", 24), ("two", 8), ("two", 10)]  # and not once an epoch
+    assert result.facts["scaler"] is None  # the tokenizer takes raw values
     assert result.metrics["accuracy"] == 1
     assert (tmp_path / "tuned" / "tokenizer_config.json").is_file()
     config = json.loads((tmp_path / "tuned" / "config.json").read_text())
@@ -94,7 +95,7 @@ def test_tokens_are_made_once_in_the_domain_and_the_tokenizer_is_saved_beside(mo
 
 
 def test_the_published_head_knows_the_number_of_tokens(model, tmp_path):
-    fields = {"domain": "two", "scaler": "none", "classifier": "flatten", **QUICK}
+    fields = {"domain": "two", "classifier": "flatten", **QUICK}
     result = hf_tsrep.finetune(model, corpus_of(), tmp_path / "flat", **fields)
     assert result.model.config.num_tokens == 4
     assert result.model.head.heads[0].projection.in_features == 4 * 16
