@@ -17,18 +17,36 @@ if TYPE_CHECKING:
     from .data import load_corpus
     from .evaluation import evaluate
     from .hub import build_model_card, convert_checkpoint, push_to_hub
+    from .modeling.configuration_crosstimenet import CrossTimeNetConfig
     from .modeling.configuration_ts2vec import TS2VecConfig
+    from .modeling.modeling_crosstimenet import (
+        CrossTimeNetForPreTraining,
+        CrossTimeNetForTimeSeriesClassification,
+        CrossTimeNetForTimeSeriesPrediction,
+        CrossTimeNetModel,
+    )
     from .modeling.modeling_ts2vec import (
         TS2VecForPreTraining,
         TS2VecForTimeSeriesClassification,
         TS2VecForTimeSeriesPrediction,
         TS2VecModel,
     )
+    from .tokenization.codec_crosstimenet import CrossTimeNetCodec
+    from .tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
     from .tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
+    from .tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
     from .training import finetune, pretrain
 
 _LAZY = {
     "AutoModelForTimeSeriesClassification": "auto",
+    "CrossTimeNetCodec": "tokenization.codec_crosstimenet",
+    "CrossTimeNetCodecConfig": "tokenization.configuration_crosstimenet_codec",
+    "CrossTimeNetConfig": "modeling.configuration_crosstimenet",
+    "CrossTimeNetForPreTraining": "modeling.modeling_crosstimenet",
+    "CrossTimeNetForTimeSeriesClassification": "modeling.modeling_crosstimenet",
+    "CrossTimeNetForTimeSeriesPrediction": "modeling.modeling_crosstimenet",
+    "CrossTimeNetModel": "modeling.modeling_crosstimenet",
+    "CrossTimeNetTokenizer": "tokenization.tokenization_crosstimenet",
     "TS2VecConfig": "modeling.configuration_ts2vec",
     "TS2VecForPreTraining": "modeling.modeling_ts2vec",
     "TS2VecForTimeSeriesClassification": "modeling.modeling_ts2vec",
@@ -47,6 +65,14 @@ _LAZY = {
 __all__ = [
     "METHODS",
     "AutoModelForTimeSeriesClassification",
+    "CrossTimeNetCodec",
+    "CrossTimeNetCodecConfig",
+    "CrossTimeNetConfig",
+    "CrossTimeNetForPreTraining",
+    "CrossTimeNetForTimeSeriesClassification",
+    "CrossTimeNetForTimeSeriesPrediction",
+    "CrossTimeNetModel",
+    "CrossTimeNetTokenizer",
     "Method",
     "Paper",
     "TS2VecConfig",

@@ -43,8 +43,7 @@ def leading_order(attention_mask: torch.Tensor) -> torch.Tensor | None:
     Returns:
         (batch_size, num_tokens) int64 places, or None.
     """
-    late = attention_mask[:, 1:] & ~attention_mask[:, :-1]
-    if not torch.compiler.is_compiling() and not bool(late.any()):
+    if not torch.compiler.is_compiling() and not bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
         return None
     return torch.argsort((~attention_mask).to(torch.uint8), dim=1, stable=True)
 

@@ -29,7 +29,8 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     Args:
         domains: One mapping a domain, in the order of the tokens' ids: `name`, `num_input_channels`, `patch_length`,
             `codebook_size`; optionally `num_labels` (the domain has a classification head of its own) and `num_tokens`
-            (for classifier="flatten"). `first_id`, the id of the domain's first code, follows from the order.
+            (for classifier="flatten"). `first_id`, the id of the domain's first code, follows from the order unless
+            the tokenizer had tokens added in between.
         backbone_config: Configuration of the transformer, as an object or as a mapping with its model_type: any
             encoder or decoder of transformers' AutoModel that takes token ids. None is BERT. Its vocabulary and its
             special ids become ours.
@@ -76,7 +77,7 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from the domains and the backbone, and check the ranges."""
         self.domains = _checked_domains(self.domains or [])
-        smallest = len(SPECIAL_TOKEN_IDS) + sum(one["codebook_size"] for one in self.domains)
+        smallest = max([len(SPECIAL_TOKEN_IDS), *(one["first_id"] + one["codebook_size"] for one in self.domains)])
         if self.vocab_size is None:
             self.vocab_size = smallest
         if self.vocab_size < smallest:
@@ -218,12 +219,12 @@ def _checked_domains(domains: list[dict[str, Any]]) -> list[dict[str, Any]]:
         domain = _checked_domain(dict(given))
         if domain["name"] in {one["name"] for one in checked}:
             raise ValueError(f"Several domains are called {domain['name']!r}; every domain needs its own name.")
-        if domain.setdefault("first_id", next_id) != next_id:
+        if domain.setdefault("first_id", next_id) < next_id:
             raise ValueError(
                 f"Domain {domain['name']!r} has first_id={domain['first_id']}, but the tokens before it end at "
                 f"{next_id - 1}; leave first_id out."
             )
-        next_id += domain["codebook_size"]
+        next_id = domain["first_id"] + domain["codebook_size"]
         checked.append(domain)
     return checked
 
