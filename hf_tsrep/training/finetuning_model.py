@@ -143,6 +143,11 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
             raise SettingsError(f"domain={given!r}: {settings.method} has no domains; leave it out.")
         return None
     names = [one["name"] for one in config.domains or []]
+    if not names:
+        raise SettingsError(
+            f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
+            "the folder of a pretrained model; from_scratch=True (--from-scratch) leaves its weights and keeps these."
+        )
     if given is None and len(names) > 1:
         written = str(settings.corpus) if isinstance(settings.corpus, (str, Path)) else ""
         given = next((name for name in domain_names(written, canonical) if name in names), None)

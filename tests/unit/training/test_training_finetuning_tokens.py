@@ -1,6 +1,5 @@
 """Fine-tuning of a method that reads tokens: they are made once, in the corpus's domain, by the model's tokenizer."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,13 +12,10 @@ from transformers import BertConfig
 import hf_tsrep
 from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
 from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetModel
-from hf_tsrep.registry import METHODS
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CodecDomain
 from hf_tsrep.training import SettingsError
 
 QUICK = {"num_train_epochs": 3, "disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 6}
-
-_METHOD = dataclasses.replace(METHODS["ts2vec"], name="crosstimenet", title="CrossTimeNet")
 
 
 class SignTokenizer:
@@ -51,8 +47,7 @@ class SignTokenizer:
 
 
 @pytest.fixture
-def model(monkeypatch):
-    monkeypatch.setitem(METHODS, "crosstimenet", METHODS.get("crosstimenet", _METHOD))
+def model():
     torch.manual_seed(0)
     tokenizer = SignTokenizer()
     backbone = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
@@ -111,6 +106,7 @@ def test_a_domain_must_be_one_of_the_model_and_fit_the_corpus(model, tmp_path):
     refused("Did you mean 'two'", domain="twoo")
     refused("Domain 'one' of the model has 2 channels, but the corpus has 1", domain="one")
     tiny = hf_tsrep.TS2VecConfig(hidden_size=4, embedding_size=6, num_hidden_layers=1)
+    refused("no tokenizer, which crosstimenet reads series with", given="crosstimenet", error=SettingsError)
     refused("ts2vec has no domains", given=hf_tsrep.TS2VecModel(tiny), error=SettingsError, domain="two")
 
 
