@@ -21,7 +21,7 @@ def is_text(series: Any) -> bool:
     """
     if isinstance(series, str):
         return True
-    if isinstance(series, (np.ndarray, torch.Tensor)) or is_frame(series) or not hasattr(series, "__iter__"):
+    if isinstance(series, (np.ndarray, torch.Tensor, dict)) or is_frame(series) or not hasattr(series, "__len__"):
         return False
     if not len(series) or not isinstance(next(iter(series)), str):
         return False

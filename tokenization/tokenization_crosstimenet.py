@@ -185,6 +185,10 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         save_codec(self._codec, path)
         return (str(path),)
 
+    def _save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        # transformers also names the file of added tokens where there are none.
+        return tuple(path for path in super()._save_pretrained(*args, **kwargs) if Path(path).is_file())
+
     @classmethod
     def convert_added_tokens(cls, obj: Any, save: bool = False, add_type_field: bool = True) -> Any:
         """Return what tokenizer_config.json holds of a value: transformers asks this for everything that it writes."""
@@ -417,6 +421,8 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> list[Any]:
         """Turn the ids of several series into a list of series, or of strings; see decode."""
+        if hasattr(sequences, "__len__") and not len(sequences):
+            return []
         if clean_up_tokenization_spaces is not None:
             kwargs["clean_up_tokenization_spaces"] = clean_up_tokenization_spaces
         decoded = self.decode(sequences, skip_special_tokens, **kwargs)
