@@ -9,6 +9,7 @@ Section 3.4, fine-tuning -> CrossTimeNetForTimeSeriesClassification.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -105,9 +106,9 @@ class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
         """Mark the tokens that say something of the series: (batch_size, num_tokens) bool. Special ones do not."""
         return attended & (input_ids >= len(SPECIAL_TOKEN_IDS))
 
-    def embed_instances(self, past_values: torch.Tensor, domain: str | int | None = None) -> torch.Tensor:
+    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
         """Embed every series by its tokens: `pooler_output`. A last token of fewer timestamps counts as any other."""
-        return self(past_values=past_values, domain=domain).pooler_output
+        return self(past_values=past_values, **method_arguments).pooler_output
 
     def embed_timestamps(
         self,
