@@ -12,6 +12,7 @@ from typing import cast
 import torch
 
 from .codec_crosstimenet import CrossTimeNetCodec, DomainCodec
+from .exact_codes_crosstimenet import distinct_codes, exact_codes
 from .layers_causal_convolution import KERNEL_SIZE, CausalConvolution
 
 # Timestamps that go through the codec together.
@@ -50,7 +51,8 @@ def encode_in_chunks(
         domain: Name or place of the domain.
 
     Returns:
-        codes (batch_size, num_patches) int64, and which patches hold an observed value, the same shape, bool.
+        codes (batch_size, num_patches) int64, which do not depend on the other series of the batch; and which patches
+        hold an observed value, the same shape, bool.
     """
     codec.eval()
     network = codec.domain_codec(domain)
@@ -62,12 +64,13 @@ def encode_in_chunks(
     if num_patches > _patches_in_chunk(network):
         values = _carry_forward(values)  # a piece does not see what was observed long before
     codes = torch.empty(batch_size, num_patches, dtype=torch.int64, device=values.device)
+    distinct, places = distinct_codes(network.codebook.codes)
     for rows, patches, past in _chunks(network, batch_size, num_patches):
         part = values[rows, (patches.start - past) * patch_length : patches.stop * patch_length]
         with torch.inference_mode(), torch.autocast(values.device.type, enabled=False):
-            found, _ = codec.encode_codes(part, domain=domain)
+            found = exact_codes(network, part, distinct)
         codes[rows, patches] = found[:, past:]
-    return codes, known
+    return places[codes], known
 
 
 def decode_in_chunks(codec: CrossTimeNetCodec, codes: torch.Tensor, domain: str | int | None) -> torch.Tensor:
