@@ -41,6 +41,12 @@ def codec_of_weights(
     return codec.eval().requires_grad_(False)
 
 
+def fresh_codec(domains: Sequence[CodecDomain]) -> CrossTimeNetCodec:
+    """Build a frozen codec with new weights, drawn from torch's global generator."""
+    config = CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains])
+    return CrossTimeNetCodec(config).eval().requires_grad_(False)
+
+
 def joined_codec(codec: CrossTimeNetCodec, added: CrossTimeNetCodec) -> CrossTimeNetCodec:
     """Return a frozen codec with copies of all domains of a second one behind those of the first.
 

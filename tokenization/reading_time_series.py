@@ -13,6 +13,19 @@ STEPS_IN_BATCH = 65_536
 STEPS_READ_AHEAD = 16 * STEPS_IN_BATCH
 
 
+def series_column(corpus: Any) -> Any:
+    """Return the column `series` of a dataset; anything else as it is.
+
+    Raises:
+        ValueError: It has several splits.
+    """
+    columns = getattr(corpus, "column_names", None)
+    if isinstance(columns, dict):
+        splits = ", ".join(map(repr, columns))
+        raise ValueError(f"Choose a split of the corpus, such as corpus[{next(iter(columns))!r}]: {splits}.")
+    return corpus["series"] if columns is not None and "series" in columns else corpus
+
+
 def is_text(series: Any) -> bool:
     """Whether this is a string, or a list of strings.
 

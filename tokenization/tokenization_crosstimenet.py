@@ -14,9 +14,16 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizer
 
 from .codec_crosstimenet import CrossTimeNetCodec
-from .codec_files_crosstimenet import codec_from_bytes, codec_to_bytes, joined_codec, load_codec, save_codec
-from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
-from .reading_time_series import is_one_series, is_text, read_batches
+from .codec_files_crosstimenet import (
+    codec_from_bytes,
+    codec_to_bytes,
+    fresh_codec,
+    joined_codec,
+    load_codec,
+    save_codec,
+)
+from .configuration_crosstimenet_codec import CodecDomain
+from .reading_time_series import is_one_series, is_text, read_batches, series_column
 from .reconstruction_crosstimenet import ReconstructionQuality
 from .series_codes_crosstimenet import codes_of_values, series_of_codes
 from .token_batches_crosstimenet import finished_batch
@@ -68,7 +75,7 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
                 f"{kwargs.get('name_or_path')} holds no {CODEC_FILE}, the weights of the tokenizer. Save it there "
                 "with tokenizer.save_pretrained, or name another folder or repository."
             )
-        self._codec = _codec_of(codec_file, described)
+        self._codec = fresh_codec(described or []) if codec_file is None else load_codec(codec_file, described)
         special_tokens = [str(token) for token in (pad_token, mask_token, cls_token, sep_token)]
         self._vocabulary = CodeVocabulary(special_tokens, self._codec.config.codec_domains, first_ids)
         kwargs["special_tokens_pattern"] = "cls_sep"
@@ -135,8 +142,7 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         """
         added = codec_or_domain
         if not isinstance(added, CrossTimeNetCodec):
-            config = CrossTimeNetCodecConfig(domains=[CodecDomain.from_dict(added).to_dict()])
-            added = CrossTimeNetCodec(config)
+            added = fresh_codec([CodecDomain.from_dict(added)])
         names = [domain.name for domain in self.domains]
         taken = [domain.name for domain in added.config.codec_domains if domain.name in names]
         if taken:
@@ -209,12 +215,7 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         self._codec = codec_from_bytes(self.domains, content)
 
     def __repr__(self) -> str:
-        domains = ", ".join(
-            f"{domain.name}: {domain.num_input_channels} channels, {domain.patch_length} timestamps a token, "
-            f"{domain.codebook_size} codes from id {first_id}"
-            for domain, first_id in zip(self.domains, self.first_ids, strict=True)
-        )
-        return f"{type(self).__name__}(name_or_path={self.name_or_path!r}, domains=[{domains}])"
+        return f"{type(self).__name__}(name_or_path={self.name_or_path!r}, {self._vocabulary!r})"
 
     # Series to ids.
 
@@ -446,24 +447,11 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         Raises:
             ValueError: The series are refused (see __call__), no value is observed, or a split must be chosen.
         """
-        columns = getattr(series, "column_names", None)
-        if isinstance(columns, dict):
-            splits = ", ".join(map(repr, columns))
-            raise ValueError(f"Choose a split of the corpus, such as corpus[{next(iter(columns))!r}]: {splits}.")
-        if columns is not None and "series" in columns:
-            series = series["series"]
         place = self._codec.domain_index(domain)
         quality = ReconstructionQuality(self._codec, place)
-        for _, values in self._batches(series, place):
+        for _, values in self._batches(series_column(series), place):
             quality.add(values)
         return quality.report()
-
-
-def _codec_of(codec_file: str | None, domains: Sequence[CodecDomain] | None) -> CrossTimeNetCodec:
-    if codec_file is not None:
-        return load_codec(codec_file, domains)
-    config = CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains or []])
-    return CrossTimeNetCodec(config).eval().requires_grad_(False)
 
 
 CrossTimeNetTokenizer.register_for_auto_class()

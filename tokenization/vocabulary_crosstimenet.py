@@ -133,3 +133,11 @@ class CodeVocabulary:
         for domain, first_id in zip(self.domains, self.first_ids, strict=True):
             spans.append(f"{first_id} to {first_id + domain.codebook_size - 1} codes of {domain.name!r}")
         return f"Ids {', '.join(spans)}."
+
+    def __repr__(self) -> str:
+        domains = ", ".join(
+            f"{domain.name}: {domain.num_input_channels} channels, {domain.patch_length} timestamps a token, "
+            f"{domain.codebook_size} codes from id {first_id}"
+            for domain, first_id in zip(self.domains, self.first_ids, strict=True)
+        )
+        return f"domains=[{domains}]"
