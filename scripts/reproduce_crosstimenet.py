@@ -118,7 +118,7 @@ def finetuning_fields(domain: str, fraction: float, seed: int, arguments: argpar
         "label_fraction": fraction,
         "num_train_epochs": arguments.epochs if fraction == 1 else arguments.few_label_epochs,
         "seed": seed,
-        "method_arguments": {"domain": domain},
+        "domain": domain,
         "scaler": None,
         "disable_tqdm": True,
         "save_total_limit": 1,
