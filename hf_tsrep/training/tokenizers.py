@@ -21,7 +21,7 @@ def load_tokenizer(name_or_path: str) -> Any:
         The tokenizer; its codec is frozen.
 
     Raises:
-        SettingsError: There is none; the message names the command that makes one.
+        SettingsError: There is none, or it is damaged; the message names it and the command that makes one.
     """
     from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
@@ -30,9 +30,10 @@ def load_tokenizer(name_or_path: str) -> Any:
         raise SettingsError(f"There is no tokenizer folder {name_or_path!r}. Train one with `{TOKENIZER_COMMAND}`.")
     try:
         return CrossTimeNetTokenizer.from_pretrained(str(Path(name_or_path).expanduser()))
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # nothing there; damaged or of another kind; a field of one
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise SettingsError(
-            f"{name_or_path!r} holds no tokenizer that can be loaded ({error}). Train one with `{TOKENIZER_COMMAND}`."
+            f"{name_or_path!r} holds no tokenizer that can be loaded ({reason}). Train one with `{TOKENIZER_COMMAND}`."
         ) from error
 
 
