@@ -58,3 +58,10 @@ def resolve_language_model(name_or_path: str) -> str:
     if name_or_path in LANGUAGE_MODEL_PACKAGES:
         return str(find_language_model(name_or_path))
     return str(Path(name_or_path).expanduser())
+
+
+def language_model_name(name_or_path: str) -> str:
+    """Return what to call a language model: a package or Hub id as it is, the last part of a path."""
+    folder = Path(name_or_path).expanduser()
+    is_folder = name_or_path not in LANGUAGE_MODEL_PACKAGES and folder.is_dir()
+    return folder.resolve().name if is_folder else name_or_path

@@ -109,10 +109,15 @@ class TokensStage(PretrainingStage):
     def _config(self) -> Any:
         """Return the model's config: that of a random backbone, or of the language model's transformer."""
         from ..registry import get_method
+        from .language_models import language_model_name
 
         config_class: Any = get_method(self.settings.method).config_class
+        backbone = self.options.backbone
         return config_class.from_tokenizer(
-            self.tokenizer, backbone_config=self._backbone_config(), **self.settings.model
+            self.tokenizer,
+            backbone_config=self._backbone_config(),
+            backbone_name=None if backbone == RANDOM_BACKBONE else language_model_name(backbone),
+            **self.settings.model,
         )
 
     def _backbone_config(self) -> Any:

