@@ -239,12 +239,7 @@ def _encode_whole(
     alike = len(set(lengths)) == 1
     for indices in equal_length_batches(lengths, settings.batch_size):
         batch = torch.from_numpy(np.stack([series[index] for index in indices])).to(model.device)
-        embeddings, pooled = model.embed_timestamps(batch, **method_arguments)
-        if settings.level == "instance":
-            embeddings = pool_instance(embeddings, pooled, _instance_pooling(model, settings))
-        else:
-            embeddings = pool_timestamps(embeddings, settings.pooling, pooled)
-        embeddings = _finish(embeddings, settings.normalize)
+        embeddings = _finish(_embed_batch(model, batch, settings, method_arguments), settings.normalize)
         if isinstance(results, list) and (alike or settings.level == "instance"):
             results = np.empty((len(series), *embeddings.shape[1:]), dtype=np.float32)
         if isinstance(results, list):
@@ -256,6 +251,17 @@ def _encode_whole(
             results[indices] = embeddings.numpy()
         bar.update(len(indices))
     return results
+
+
+def _embed_batch(
+    model: Any, batch: torch.Tensor, settings: EncodeSettings, method_arguments: dict[str, Any]
+) -> torch.Tensor:
+    if settings.level == "instance" and settings.pooling is None:
+        return model.embed_instances(batch, **method_arguments)
+    embeddings, pooled = model.embed_timestamps(batch, **method_arguments)
+    if settings.level == "instance":
+        return pool_instance(embeddings, pooled, _instance_pooling(model, settings))
+    return pool_timestamps(embeddings, settings.pooling, pooled)
 
 
 def _slide_one(

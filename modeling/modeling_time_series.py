@@ -14,6 +14,7 @@ from transformers import initialization as init
 
 from .configuration_time_series import TimeSeriesConfig
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
+from .pooling_time_series import pool_instance
 
 
 class TimeSeriesPreTrainedModel(PreTrainedModel):
@@ -70,6 +71,21 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         output = self(past_values, past_observed_mask)
         observed = self.observed_values(past_values, past_observed_mask).all(-1)
         return output.last_hidden_state, self.pooled_timestamps(observed)
+
+    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
+        """Embed every series of a batch as a whole, as `encode` does where no pooling is asked for.
+
+        A method whose embedding of a series is no pooling of its timestamps overrides it.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            method_arguments: Further arguments of the method's `embed_timestamps`.
+
+        Returns:
+            (batch_size, embedding_size).
+        """
+        embeddings, pooled = self.embed_timestamps(past_values, **method_arguments)
+        return pool_instance(embeddings, pooled, self.config.pooling)
 
     def pooled_timestamps(self, observed: torch.Tensor) -> torch.Tensor | None:
         """Return which timestamps pooling takes, given the observed ones: (batch_size, sequence_length) bool."""
