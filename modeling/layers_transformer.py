@@ -77,8 +77,9 @@ class TransformerLayer(GradientCheckpointingLayer):
         hidden_size: Width of a token.
         num_attention_heads: Number of heads.
         intermediate_size: Width inside the feed-forward network.
-        dropout: Dropout probability of attention weights and of every linear layer's result.
+        dropout: Dropout probability of every linear layer's result.
         first_site: Number of the first of its DROPOUT_SITES_OF_A_LAYER dropout layers.
+        attention_dropout: Dropout probability of attention weights; None for that of the rest.
     """
 
     def __init__(
@@ -88,9 +89,11 @@ class TransformerLayer(GradientCheckpointingLayer):
         intermediate_size: int,
         dropout: float,
         first_site: int = 0,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.attention = SelfAttention(hidden_size, num_attention_heads, dropout, first_site)
+        of_weights = dropout if attention_dropout is None else attention_dropout
+        self.attention = SelfAttention(hidden_size, num_attention_heads, of_weights, first_site)
         self.attention_dropout = SeededDropout(dropout, first_site + 1)
         self.attention_norm = nn.LayerNorm(hidden_size)
         self.expansion = nn.Linear(hidden_size, intermediate_size)
@@ -122,6 +125,7 @@ class TransformerEncoder(nn.Module):
         intermediate_size: Width inside the feed-forward networks.
         dropout: Dropout probability.
         first_site: Number of the first dropout layer.
+        attention_dropout: Dropout probability of attention weights; None for that of the rest.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class TransformerEncoder(nn.Module):
         intermediate_size: int,
         dropout: float,
         first_site: int = 0,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -141,6 +146,7 @@ class TransformerEncoder(nn.Module):
                 intermediate_size,
                 dropout,
                 first_site + index * DROPOUT_SITES_OF_A_LAYER,
+                attention_dropout,
             )
             for index in range(num_hidden_layers)
         )
