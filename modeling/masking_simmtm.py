@@ -1,13 +1,17 @@
 """Geometric masks of SimMTM (Zerveas et al., KDD 2021; Dong et al., NeurIPS 2023, section 3.1), without a loop.
 
-Masked and kept stretches follow each other, with geometric lengths. A step of this two-state chain is one of three maps
-of the state, chosen by one uniform number: stay, change, or go to a certain state whatever the state was. So the state
-anywhere follows from the last step of the third kind and the parity of the changes since.
+Masked and kept stretches follow each other, with geometric lengths. A step of this two-state chain is one of three
+maps of the state, chosen by one uniform number: stay, change, or go to a certain state whatever the state was. So the
+state anywhere follows from the last step of the third kind and the parity of the changes since.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+
+from .configuration_simmtm import SimMTMConfig
 
 
 def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
@@ -65,3 +69,36 @@ def draw_geometric_masks(
         return geometric_mask(uniforms, mask_ratio, mean_mask_length).view(shape)
     uniforms = torch.rand(*shape[:-1], 1 + shape[-1], generator=generator)
     return geometric_mask(uniforms, mask_ratio, mean_mask_length)
+
+
+@dataclass(frozen=True)
+class SimMTMDraws:
+    """The random choices of one step.
+
+    Args:
+        start: First timestamp that is looked at, of series longer than the context.
+        keep: (num_masked_views, batch_size, context_length, num_channels) bool, True = kept.
+    """
+
+    start: int
+    keep: torch.Tensor
+
+
+def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: torch.Generator) -> SimMTMDraws:
+    """Draw a window of the context's length, and the masks in it.
+
+    Args:
+        config: Gives context_length and the masks' settings.
+        batch_size: Number of series.
+        length: Number of timestamps that they have.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        The choices.
+    """
+    start = int(torch.randint(max(length - config.context_length, 0) + 1, (), generator=generator))
+    shape = (config.num_masked_views, batch_size, config.num_input_channels, config.context_length)
+    keep = draw_geometric_masks(
+        shape, config.mask_ratio, config.mean_mask_length, config.mask_across_series, generator
+    )
+    return SimMTMDraws(start, keep.transpose(2, 3))
