@@ -68,7 +68,8 @@ class PatchLayout:
     def num_patches(self, sequence_length: int) -> int:
         """Return the number of patches of a series: floor((length - patch_length) / patch_stride) + 2, at least 1."""
         count = (sequence_length + self.patch_stride - self.patch_length) // self.patch_stride + 1
-        return torch.sym_max(count, 1) if torch.compiler.is_compiling() else max(count, 1)
+        # A traced graph would be another one for a single patch; a second one behind the series changes nothing.
+        return torch.sym_max(count, 2) if torch.compiler.is_compiling() else max(count, 1)
 
     def num_patches_of_rows(self, length: torch.Tensor) -> torch.Tensor:
         """Return the number of patches of every series: (batch_size,), given their lengths (batch_size,)."""
