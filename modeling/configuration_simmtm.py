@@ -12,17 +12,18 @@ ENCODER_TYPES = ("transformer", "resnet")
 class SimMTMConfig(TimeSeriesConfig):
     """Sizes of the encoder and settings of the pretext task.
 
-    Supports bf16 and torch.export; gradient checkpointing with the transformer only, as a second pass through the
-    convolutions' batch normalisation would count every batch twice.
+    Supports bf16; with the transformer also gradient checkpointing and torch.export for any length. Not so with the
+    convolutions: a second pass through their batch normalisation would count every batch twice, and torch.export takes
+    their strides for any batch size, but for one length only.
 
     Args:
         num_input_channels: Number of channels of a series.
         encoder_type: "transformer" (the paper's for forecasting: one token a timestamp) or "resnet" (the paper's for
             classification: three blocks of convolution, normalisation and pooling, which have no residual branch
             although the paper calls them a 1D-ResNet).
-        channel_mode: "independent": every channel is a series of its own and shares the encoder, and an embedding has
-            hidden_size numbers a channel. "joint": one embedding covers all channels, and the encoder fits only their
-            number.
+        channel_mode: "independent": every channel is a series of its own and shares the encoder, which so takes any
+            number of them; an embedding is the mean over the channels. "joint": one embedding covers all channels, and
+            the encoder fits only their number.
         context_length: Number of timestamps that the pretext task and the heads read. Their linear layers cover it, so
             it is fixed by training; the encoder itself takes any length.
         hidden_size: Width of the point-wise representations.
@@ -85,18 +86,15 @@ class SimMTMConfig(TimeSeriesConfig):
 
     @property
     def embedding_size(self) -> int:  # type: ignore[override]  # follows from the other fields
-        """Length of one embedding: hidden_size, of every channel where channels are independent."""
-        return self.hidden_size * self.num_groups
+        """Length of one embedding: hidden_size, over which independent channels are averaged."""
+        return self.hidden_size
 
     @embedding_size.setter
     def embedding_size(self, value: int) -> None:
         """Refuse anything but the base class's default, which every construction sets."""
         default = TimeSeriesConfig.__dataclass_fields__["embedding_size"].default
         if default is MISSING or value != default:
-            raise ValueError(
-                f"SimMTMConfig.embedding_size is {value}, but it follows from hidden_size, channel_mode and "
-                "num_input_channels; set hidden_size."
-            )
+            raise ValueError(f"SimMTMConfig.embedding_size is {value}, but it always is hidden_size; set that.")
 
     @property
     def num_groups(self) -> int:

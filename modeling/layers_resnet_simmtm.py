@@ -68,8 +68,7 @@ class ConvolutionBlock(nn.Module):
         convolution = self.convolution
         inside = _inside(hidden, convolved_length(lengths, convolution.kernel_size[0], convolution.stride[0]))
         # ReLU leaves nothing below zero, so that zeros do not change a maximum.
-        hidden = F.relu(self._normalize(hidden, inside)) * inside
-        hidden = F.max_pool1d(hidden, 2, 2, padding=1)
+        hidden = F.max_pool1d(F.relu(self._normalize(hidden, inside)) * inside, 2, 2, padding=1)
         return self.dropout(hidden * _inside(hidden, self.output_length(lengths)))
 
     def _normalize(self, hidden: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:

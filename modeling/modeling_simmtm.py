@@ -107,7 +107,7 @@ class SimMTMModel(SimMTMPreTrainedModel):
             last_hidden_state: the point-wise representations, (batch_size, num_input_channels, num_positions,
             hidden_size), or (batch_size, num_positions, hidden_size) where channels are joint. The positions of the
             transformer are the timestamps, those of the convolutions begin at the first observed one. pooler_output:
-            (batch_size, embedding_size), pooled over the timestamps with all channels observed.
+            (batch_size, embedding_size), pooled over the timestamps with an observed channel.
         """
         wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
         states: list[torch.Tensor] | None = [] if wants_states else None
@@ -118,7 +118,7 @@ class SimMTMModel(SimMTMPreTrainedModel):
         hidden = self.encoder.in_place(features.hidden, aligned)
         output = TimeSeriesModelOutput(
             last_hidden_state=self.encoder.ungroup(hidden),
-            pooler_output=pool_instance(timestamps, self.pooled_timestamps(observed.all(-1)), self.config.pooling),
+            pooler_output=pool_instance(timestamps, self.pooled_timestamps(observed.any(-1)), self.config.pooling),
             hidden_states=None
             if states is None
             else tuple(self.encoder.ungroup(self.encoder.group(state)) for state in states),
@@ -131,14 +131,15 @@ class SimMTMModel(SimMTMPreTrainedModel):
         past_observed_mask: torch.Tensor | None = None,
         inside: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embed every timestamp; see TimeSeriesPreTrainedModel.embed_timestamps.
+        """Embed every timestamp, as the mean over independent channels.
 
-        A series is what lies between its first and last timestamp with an observed channel, whatever `inside` says.
+        Missing timestamps at an end are padding, whatever `inside` says. Pooling takes those with any observed value.
+        See TimeSeriesPreTrainedModel.embed_timestamps.
         """
         observed = self.observed_values(past_values, past_observed_mask)
         aligned = align_series(past_values, observed)
         features = self.encoder(aligned)
-        return self.encoder.to_timestamps(features.hidden, aligned), self.pooled_timestamps(observed.all(-1))
+        return self.encoder.to_timestamps(features.hidden, aligned), self.pooled_timestamps(observed.any(-1))
 
 
 class SimMTMForPreTraining(SimMTMPreTrainedModel):

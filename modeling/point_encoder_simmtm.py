@@ -132,11 +132,23 @@ class PointEncoder(nn.Module):
         return take_positions(hidden, steps, (steps >= 0) & (steps < aligned.length.unsqueeze(1)))
 
     def to_timestamps(self, hidden: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
-        """Give every timestamp the representation nearest to it: (batch_size, sequence_length, embedding_size)."""
+        """Give every timestamp the representation nearest to it, the mean over independent channels.
+
+        Args:
+            hidden: (batch_size, num_groups, num_positions, hidden_size) of the aligned series.
+            aligned: The series.
+
+        Returns:
+            (batch_size, sequence_length, hidden_size). Channels without any observed value are left out of the mean,
+            unless there are no others.
+        """
+        seen = self.group(self.rows(aligned.observed).any(-1).any(-1, keepdim=True)).unsqueeze(-1)
+        seen = seen | ~seen.any(1, keepdim=True)
+        hidden = ((hidden * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)).to(hidden.dtype)
         if self.config.encoder_type == "transformer":
-            return self.in_place(hidden, aligned).transpose(1, 2).flatten(2)
+            return self.in_place(hidden, aligned).squeeze(1)
         steps = torch.arange(aligned.values.shape[1], device=hidden.device) - aligned.start.unsqueeze(1)
         inside = (steps >= 0) & (steps < aligned.length.unsqueeze(1))
         last = self.network.output_length(aligned.length).unsqueeze(1) - 1
         places = torch.minimum(self.network.position_of_steps(steps), last)
-        return take_positions(hidden, places, inside).transpose(1, 2).flatten(2)
+        return take_positions(hidden, places, inside).squeeze(1)
