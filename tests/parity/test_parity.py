@@ -7,11 +7,12 @@ file, and dispatches on the metadata `method` and `kind`, never on a file's name
 import os
 from pathlib import Path
 
+import parity_timedrl
 import parity_ts2vec
 import pytest
 from parity_support import load_fixture, read_metadata
 
-KINDS = {"ts2vec": parity_ts2vec.KINDS}
+KINDS = {"timedrl": parity_timedrl.KINDS, "ts2vec": parity_ts2vec.KINDS}
 SHIPPED = Path(__file__).parent / "fixtures"
 FOLDER = Path(os.environ.get("HF_TSREP_PARITY_DIR", SHIPPED))
 
