@@ -89,12 +89,13 @@ class PatchEncoder(nn.Module):
         patches = self.cut(series.values, series.length).to(self.cls_token.dtype)
         num_patches, inside = self._inside(series.length, patches)
         seen = self.cut(series.observed, series.length).any(-1) & inside
-        rows = self._with_cls(patches * inside.unsqueeze(-1), seen, num_patches)
+        rows = self._with_cls(patches, seen, num_patches)
         hidden = self._embed(rows, draws, embedding_kept)
         if states is not None:
             states.append(hidden)
         cls, hidden = self._without_cls(self.encoder(rows.of(hidden), draws, states), num_patches)
-        hidden = hidden * inside.unsqueeze(-1)
+        if rows.num_tokens is not None:
+            hidden = hidden * inside.unsqueeze(-1)
         return EncodedRows(self._instances(cls, hidden, seen, num_patches), hidden, seen.any(1))
 
     def target(self, series: AlignedSeries) -> tuple[torch.Tensor, torch.Tensor]:
