@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_tsrep.registry import Method, get_method
 
-from . import conversion_timedrl, conversion_ts2vec
+from . import conversion_simmtm, conversion_timedrl, conversion_ts2vec
 from .errors import ConversionError
 from .folders import written_atomically
 
@@ -49,6 +49,13 @@ class Converter:
 
 
 CONVERTERS = {
+    "simmtm": Converter(
+        conversion_simmtm.convert_simmtm_state_dict,
+        conversion_simmtm.simmtm_fields_of_hyperparameters,
+        conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
+        conversion_simmtm.FIELDS_OF_SHAPES,
+        conversion_simmtm.complete_simmtm_fields,
+    ),
     "timedrl": Converter(
         conversion_timedrl.convert_timedrl_state_dict,
         conversion_timedrl.timedrl_fields_of_hyperparameters,
