@@ -10,6 +10,10 @@ from torch import nn
 
 from .configuration_simmtm import SimMTMConfig
 from .layers_batch_normalization import ObservedBatchNorm
+from .layers_dropout import DropoutDraws, SeededDropout
+
+# Numbers of the dropout layers, beyond all of an encoder.
+PROJECTOR_SITE, DECODER_SITE = 10_000, 10_001
 
 
 class SeriesProjector(nn.Module):
@@ -26,20 +30,23 @@ class SeriesProjector(nn.Module):
         self.expansion = nn.Linear(num_features, width)
         self.norm = ObservedBatchNorm(width)
         self.projection = nn.Linear(width, config.projection_size)
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = SeededDropout(config.head_dropout, PROJECTOR_SITE)
 
-    def forward(self, rows: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, rows: torch.Tensor, observed: torch.Tensor | None = None, draws: DropoutDraws | None = None
+    ) -> torch.Tensor:
         """Project.
 
         Args:
             rows: (num_rows, num_features).
             observed: (num_rows,) bool, False for a row without any value; None for all.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             (num_rows, projection_size).
         """
         hidden = F.relu(self.norm(self.expansion(rows), observed)).to(rows.dtype)
-        return self.dropout(self.projection(hidden))
+        return self.dropout(self.projection(hidden), draws)
 
 
 class ContextDecoder(nn.Module):
@@ -56,11 +63,11 @@ class ContextDecoder(nn.Module):
         super().__init__()
         self.projection = nn.Linear(num_features, length * num_channels)
         self.num_channels = num_channels
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SeededDropout(dropout, DECODER_SITE)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Map (..., num_features) to (..., length, num_channels)."""
-        return self.dropout(self.projection(rows)).unflatten(-1, (-1, self.num_channels))
+    def forward(self, rows: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Map (..., num_features) to (..., length, num_channels); draws are those of dropout, None for random ones."""
+        return self.dropout(self.projection(rows), draws).unflatten(-1, (-1, self.num_channels))
 
 
 class ContextClassificationHead(nn.Module):

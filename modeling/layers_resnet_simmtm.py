@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .layers_batch_normalization import ObservedBatchNorm
+from .layers_dropout import DropoutDraws, SeededDropout
 
 INNER_WIDTHS = (32, 64)
 INNER_KERNEL_SIZE = 8
@@ -37,39 +38,45 @@ class ConvolutionBlock(nn.Module):
         kernel_size: Number of positions under the convolution.
         stride: Distance of its positions.
         dropout: Dropout probability.
+        site: Number of the dropout layer.
     """
 
-    def __init__(self, input_width: int, output_width: int, kernel_size: int, stride: int, dropout: float) -> None:
+    def __init__(
+        self, input_width: int, output_width: int, kernel_size: int, stride: int, dropout: float, site: int
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv1d(
             input_width, output_width, kernel_size, stride, padding=kernel_size // 2, bias=False
         )
         self.norm = ObservedBatchNorm(output_width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SeededDropout(dropout, site)
 
     def output_length(self, length: Any) -> Any:
         """Return the number of positions that a series of this length has behind the block."""
         convolution = self.convolution
         return pooled_length(convolved_length(length, convolution.kernel_size[0], convolution.stride[0]))
 
-    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, lengths: torch.Tensor | None = None, draws: DropoutDraws | None = None
+    ) -> torch.Tensor:
         """Map (num_rows, input_width, length) to (num_rows, output_width, output_length(length)).
 
         Args:
             hidden: The input, zero behind the end of every row.
             lengths: (num_rows,) number of positions of every row; None where all have the whole length.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             The output, zero behind the end of every row.
         """
         hidden = self.convolution(hidden)
         if lengths is None:
-            return self.dropout(F.max_pool1d(F.relu(self._normalize(hidden)), 2, 2, padding=1))
+            return self.dropout(F.max_pool1d(F.relu(self._normalize(hidden)), 2, 2, padding=1), draws)
         convolution = self.convolution
         inside = _inside(hidden, convolved_length(lengths, convolution.kernel_size[0], convolution.stride[0]))
         # ReLU leaves nothing below zero, so that zeros do not change a maximum.
         hidden = F.max_pool1d(F.relu(self._normalize(hidden, inside)) * inside, 2, 2, padding=1)
-        return self.dropout(hidden * _inside(hidden, self.output_length(lengths)))
+        return self.dropout(hidden * _inside(hidden, self.output_length(lengths)), draws)
 
     def _normalize(self, hidden: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
         """Normalise (num_rows, width, length) over the positions inside: (num_rows, 1, length) bool, None for all."""
@@ -100,9 +107,9 @@ class ConvolutionEncoder(nn.Module):
         first, second = INNER_WIDTHS
         self.blocks = nn.ModuleList(
             [
-                ConvolutionBlock(num_channels, first, first_kernel_size, first_stride, dropout),
-                ConvolutionBlock(first, second, INNER_KERNEL_SIZE, 1, 0.0),
-                ConvolutionBlock(second, hidden_size, INNER_KERNEL_SIZE, 1, 0.0),
+                ConvolutionBlock(num_channels, first, first_kernel_size, first_stride, dropout, site=0),
+                ConvolutionBlock(first, second, INNER_KERNEL_SIZE, 1, 0.0, site=1),
+                ConvolutionBlock(second, hidden_size, INNER_KERNEL_SIZE, 1, 0.0, site=2),
             ]
         )
         self.first_stride = first_stride
@@ -119,6 +126,7 @@ class ConvolutionEncoder(nn.Module):
         observed: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
     ) -> torch.Tensor:
         """Encode.
 
@@ -127,13 +135,14 @@ class ConvolutionEncoder(nn.Module):
             observed: Taken as TimestampTransformer takes it; a convolution sees a missing value as the zero it is.
             lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
             states: Takes every block's output (num_rows, positions, width), when given.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             (num_rows, output_length(length), hidden_size), zero behind the end of every row.
         """
         hidden = rows.transpose(1, 2)
         for block in self.blocks:
-            hidden = block(hidden, lengths)
+            hidden = block(hidden, lengths, draws)
             lengths = None if lengths is None else block.output_length(lengths)  # type: ignore[operator]
             if states is not None:
                 states.append(hidden.transpose(1, 2))

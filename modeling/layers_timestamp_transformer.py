@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .layers_dropout import SeededDropout
+from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_token_embedding import CircularTokenEmbedding, sinusoidal_positions
 from .layers_transformer import TransformerEncoder
 
@@ -62,6 +62,7 @@ class TimestampTransformer(nn.Module):
         observed: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
     ) -> torch.Tensor:
         """Encode.
 
@@ -70,6 +71,7 @@ class TimestampTransformer(nn.Module):
             observed: (num_rows, length) bool, False for timestamps that nothing attends to; None for all.
             lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
             states: Takes the embedded tokens and every layer's output, when given.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             (num_rows, length, hidden_size), zero behind the end of every row.
@@ -77,14 +79,14 @@ class TimestampTransformer(nn.Module):
         length = rows.shape[1]
         hidden = self.token_embedding(rows, lengths)
         hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
-        hidden = self.dropout(hidden)
+        hidden = self.dropout(hidden, draws)
         if states is not None:
             states.append(hidden)
         mask = None
         if observed is not None:
             # A row without any observed timestamp attends to all: attention to nothing is not a number.
             mask = (observed | ~observed.any(-1, keepdim=True))[:, None, None, :]
-        hidden = self.transformer(hidden, mask, states=states)
+        hidden = self.transformer(hidden, mask, draws, states)
         if lengths is None:
             return hidden
         inside = torch.arange(length, device=hidden.device) < lengths.unsqueeze(1)

@@ -78,14 +78,20 @@ class SimMTMDraws:
     Args:
         start: First timestamp that is looked at, of series longer than the context.
         keep: (num_masked_views, batch_size, context_length, num_channels) bool, True = kept.
+        dropout_seed: Seed of all dropout of a step in training; None for torch's global generator.
     """
 
     start: int
     keep: torch.Tensor
+    dropout_seed: int | None = None
+
+    def rows(self, start: int, stop: int) -> SimMTMDraws:
+        """Return the choices for some series of the batch."""
+        return SimMTMDraws(self.start, self.keep[:, start:stop], self.dropout_seed)
 
 
 def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: torch.Generator) -> SimMTMDraws:
-    """Draw a window of the context's length, and the masks in it.
+    """Draw a window of the context's length, the masks in it and the seed of dropout.
 
     Args:
         config: Gives context_length and the masks' settings.
@@ -101,4 +107,4 @@ def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: tor
     keep = draw_geometric_masks(
         shape, config.mask_ratio, config.mean_mask_length, config.mask_across_series, generator
     )
-    return SimMTMDraws(start, keep.transpose(2, 3))
+    return SimMTMDraws(start, keep.transpose(2, 3), int(torch.randint(2**62, (), generator=generator)))

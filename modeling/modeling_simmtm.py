@@ -20,6 +20,7 @@ from .distributed_time_series import agree_on_seed, gather_rows, process_share
 from .heads_simmtm import ContextClassificationHead, ContextDecoder, SeriesProjector
 from .heads_time_series import prediction_loss
 from .initialization_time_series import initialize_shared_layer
+from .layers_dropout import DropoutDraws
 from .layers_instance_normalization import InstanceStatistics, denormalize_instances
 from .layers_patching import align_series
 from .losses_simmtm import RowPairs, aggregation_weights, constraint_loss, cosine_similarity, weigh_losses
@@ -145,9 +146,9 @@ class SimMTMModel(SimMTMPreTrainedModel):
 class SimMTMForPreTraining(SimMTMPreTrainedModel):
     """The pretext task: series are reconstructed from the masked views of themselves and of similar series.
 
-    With several processes the masks are drawn for the global batch, every process sees all representations, and the
-    mean of the processes' losses is the loss of one process on the same global batch, with its gradient; dropout
-    apart, which every process draws by itself.
+    With several processes the masks and dropout are drawn for the global batch, every process sees all
+    representations, and the mean of the processes' losses is the loss of one process on the same global batch, with
+    its gradient. Only with attention_dropout every process draws dropout by itself.
 
     Args:
         config: Sizes of the encoder and settings of the task.
@@ -196,10 +197,10 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             past_values[:, window], observed[:, window], self.config.context_length, at_end=False
         )
         keep = draws.keep.to(values.device)
-        rows, statistics = self.encode_views(values, observed, keep)
+        rows, statistics = self.encode_views(values, observed, keep, self._dropout(draws, 1 + len(keep)))
         everywhere, pairs = self._gather(rows, observed)
-        similarity = None if self.projector is None else self.compare_series(rows, pairs)
-        decoded = self.decode(rows, everywhere, similarity, pairs, statistics)
+        similarity = None if self.projector is None else self.compare_series(rows, pairs, self._dropout(draws, 1))
+        decoded = self.decode(rows, everywhere, similarity, pairs, statistics, self._dropout(draws, 1))
         reconstruction_loss = self._mean_error(decoded, values, observed, keep)
         constraint = self._mean_constraint(similarity, pairs)
         loss = reconstruction_loss
@@ -223,7 +224,14 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         )
         source = torch.Generator().manual_seed(seed)
         draws = draw_step(self.config, num_processes * batch_size, length, source)
-        return SimMTMDraws(draws.start, draws.keep[:, rank * batch_size : (rank + 1) * batch_size])
+        return draws.rows(rank * batch_size, (rank + 1) * batch_size)
+
+    def _dropout(self, draws: SimMTMDraws, num_views: int) -> DropoutDraws | None:
+        """Return the choices of dropout, for rows of so many views behind each other; None for random ones."""
+        # The fused kernels draw the dropout of attention weights themselves.
+        if not self.training or draws.dropout_seed is None or self.config.attention_dropout > 0:
+            return None
+        return DropoutDraws(draws.dropout_seed, num_views, *self._share())
 
     def _share(self) -> tuple[int, int]:
         return process_share() if self.training else (0, 1)
@@ -232,7 +240,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         return gather_rows(rows) if self.training else rows
 
     def encode_views(
-        self, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor
+        self, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor, draws: DropoutDraws | None = None
     ) -> tuple[torch.Tensor, InstanceStatistics | None]:
         """Encode the series and their masked views in one pass.
 
@@ -240,6 +248,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             values: (batch_size, context_length, num_input_channels).
             observed: The same shape, bool.
             keep: (num_masked_views, batch_size, context_length, num_input_channels) bool.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             Point-wise representations (batch_size * num_groups, 1 + num_masked_views, num_features), the original
@@ -248,7 +257,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         num_views = 1 + len(keep)
         visible = torch.cat([torch.ones_like(keep[:1]), keep]).flatten(0, 1)
         copies = (num_views, 1, 1)
-        features = self.model.encoder.point_features(values.repeat(copies), observed.repeat(copies), visible)
+        features = self.model.encoder.point_features(values.repeat(copies), observed.repeat(copies), visible, draws)
         rows = features.hidden.flatten(2).unflatten(0, (num_views, -1)).flatten(1, 2)
         return rows.transpose(0, 1).contiguous(), features.statistics
 
@@ -263,12 +272,12 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         everywhere = self._everywhere(rows.flatten(0, 1)) if self.config.use_aggregation else rows.flatten(0, 1)
         return everywhere, RowPairs(series[itself], series, itself, row_observed)
 
-    def compare_series(self, rows: torch.Tensor, pairs: RowPairs) -> torch.Tensor:
+    def compare_series(self, rows: torch.Tensor, pairs: RowPairs, draws: DropoutDraws | None = None) -> torch.Tensor:
         """Project the rows and compare them: (num_anchors, num_rows) cosine similarities."""
         assert self.projector is not None, "without constraint and aggregation nothing is compared"
         own_observed = pairs.anchor_observed
         gate = None if bool(own_observed.all()) else own_observed
-        anchors = self.projector(rows.flatten(0, 1), gate)
+        anchors = self.projector(rows.flatten(0, 1), gate, draws)
         return cosine_similarity(anchors, self._everywhere(anchors))
 
     def decode(
@@ -278,6 +287,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         similarity: torch.Tensor | None,
         pairs: RowPairs,
         statistics: InstanceStatistics | None,
+        draws: DropoutDraws | None = None,
     ) -> torch.Tensor:
         """Aggregate and reconstruct (equations 4 and 5).
 
@@ -287,6 +297,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             similarity: (num_anchors, num_rows).
             pairs: What the rows are.
             statistics: What the views were normalised by.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             (num_reconstructions, batch_size, context_length, num_input_channels): of the originals, or of all views,
@@ -302,7 +313,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         else:
             views = slice(1, None)
             aggregated = rows[:, views]
-        decoded = self.decoder(aggregated).unflatten(0, (-1, config.num_groups))
+        decoded = self.decoder(aggregated, draws).unflatten(0, (-1, config.num_groups))
         decoded = decoded.permute(2, 0, 3, 1, 4).flatten(3)
         if statistics is None:
             return decoded.float()

@@ -9,6 +9,7 @@ from torch import nn
 
 from .configuration_simmtm import SimMTMConfig
 from .context_simmtm import take_positions
+from .layers_dropout import DropoutDraws
 from .layers_instance_normalization import InstanceStatistics, instance_statistics, normalize_instances
 from .layers_patching import AlignedSeries, align_series
 from .layers_resnet_simmtm import ConvolutionEncoder
@@ -63,7 +64,11 @@ class PointEncoder(nn.Module):
         return self.network.output_length(self.config.context_length) * self.config.hidden_size
 
     def point_features(
-        self, values: torch.Tensor, observed: torch.Tensor, visible: torch.Tensor | None = None
+        self,
+        values: torch.Tensor,
+        observed: torch.Tensor,
+        visible: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
     ) -> PointFeatures:
         """Encode what the heads and the pretext task look at.
 
@@ -72,6 +77,7 @@ class PointEncoder(nn.Module):
             observed: The same shape, bool.
             visible: The same shape, bool: values of the others are masked, which takes them out of the statistics and
                 makes them zero, but their timestamps stay. None for all observed ones.
+            draws: The random choices of dropout; None for random ones in training.
 
         Returns:
             The features, in the places of `last_hidden_state`.
@@ -79,7 +85,7 @@ class PointEncoder(nn.Module):
         aligned = align_series(values, observed)
         # Positions count from the first observed value, masked or not, so the masks move as the values do.
         moved = None if visible is None else align_series(visible, observed).values
-        features = self(aligned, moved)
+        features = self(aligned, moved, draws=draws)
         return PointFeatures(self.in_place(features.hidden, aligned), features.statistics)
 
     def forward(
@@ -87,6 +93,7 @@ class PointEncoder(nn.Module):
         aligned: AlignedSeries,
         visible: torch.Tensor | None = None,
         states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
     ) -> PointFeatures:
         """Encode series that begin at the first position."""
         config, sequence_length = self.config, aligned.values.shape[1]
@@ -106,6 +113,7 @@ class PointEncoder(nn.Module):
             attended if exporting or not bool(attended.all()) else None,
             lengths if exporting or not bool((lengths == sequence_length).all()) else None,
             states,
+            draws,
         )
         return PointFeatures(self.group(hidden), statistics)
 

@@ -22,7 +22,7 @@ VARIANTS = {
 def step(variant, rank, num_processes):
     """Loss, gradients and buffers of one process's share of the batch."""
     torch.manual_seed(0)
-    config = SimMTMConfig(num_input_channels=2, dropout=0.0, head_dropout=0.0, **SIZES, **VARIANTS[variant])
+    config = SimMTMConfig(num_input_channels=2, dropout=0.3, head_dropout=0.2, **SIZES, **VARIANTS[variant])
     model = SimMTMForPreTraining(config).train()
     values = torch.randn(GLOBAL_BATCH, 26, 2, generator=torch.Generator().manual_seed(1))
     values[0, :9] = torch.nan
