@@ -50,9 +50,12 @@ class DataSettings:
     Args:
         max_train_length: Number of steps of the longest training input. Series that are at least twice as long are cut
             into equal pieces, other longer ones are cropped to a random window. None cuts and crops nothing.
+        window_stride: Steps between the starts of training windows of max_train_length steps, which replace pieces
+            and crops where a series is long enough; None for pieces and crops.
     """
 
     max_train_length: int | None = 3000
+    window_stride: int | None = None
     scaler: str | None = None
     time_features: bool = False
     target: str | list[str] | None = None
@@ -76,6 +79,9 @@ class RunSettings:
             ones, instead of the last.
         monitor_collapse: Whether the log tells the effective rank and the deviations of the embeddings.
         decay_all_parameters: Whether weight decay also applies to biases and normalisation weights.
+        epoch_schedule: Learning rate of every epoch, as published: "constant", "halving", "late_decay" or
+            "warmup_decay", see `hf_tsrep.training.epochs.epoch_factor`; None for the schedule of `lr_scheduler_type`.
+        validation_loss: Whether the log tells, behind every epoch, the pretext loss on the corpus's validation part.
         published_steps: Number of optimiser steps where neither max_steps nor num_train_epochs is given:
             `small_corpus_steps` for a corpus of at most `small_corpus_elements` numbers, else `steps`.
         overwrite_output_dir: Whether a finished model and checkpoints in the output folder are removed first.
@@ -84,6 +90,8 @@ class RunSettings:
     weight_averaging: bool = True
     monitor_collapse: bool = True
     decay_all_parameters: bool = False
+    epoch_schedule: str | None = None
+    validation_loss: bool = False
     published_steps: dict[str, int] | None = None
     overwrite_output_dir: bool = False
 

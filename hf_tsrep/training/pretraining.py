@@ -76,9 +76,9 @@ def run_pretraining(
     """Pre-train as settings say; see `pretrain`."""
     from transformers import enable_full_determinism, set_seed
 
-    from ..data import PretrainingDataset
     from ..registry import get_method
     from .memory import give_back_freed_blocks
+    from .window_data import pretraining_dataset
 
     output_dir = Path(settings.output_dir)
     arguments = _training_arguments(settings)
@@ -87,7 +87,9 @@ def run_pretraining(
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
         check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
         loaded = load_training_series(settings)
-    dataset = PretrainingDataset(loaded.series, settings.data.max_train_length, seed=arguments.seed)
+    dataset = pretraining_dataset(
+        loaded.series, settings.data.max_train_length, settings.data.window_stride, arguments.seed
+    )
     _fit_batch(arguments, len(dataset))
     _choose_budget(arguments, settings, loaded.num_elements)
     facts = _facts(arguments, dataset, loaded)
@@ -221,12 +223,29 @@ def _build_trainer(
         args=arguments,
         train_dataset=IndexedDataset(dataset),
         data_collator=IndexedCollator(PretrainingCollator(settings.data.max_train_length)),
-        callbacks=[] if averaging is None else [averaging],
+        callbacks=[*([] if averaging is None else [averaging]), *_epoch_callbacks(settings, arguments, loaded)],
         monitors=[CollapseMonitor()] if settings.run.monitor_collapse else [],
         item_names=loaded.item_names(len(dataset), settings.data.max_train_length),
         decay_all_parameters=settings.run.decay_all_parameters,
     )
     return trainer, averaging
+
+
+def _epoch_callbacks(settings: PretrainSettings, arguments: Any, loaded: TrainingSeries) -> list[Any]:
+    """Return what happens at the borders of epochs."""
+    from ..data import get_series
+    from .epochs import EpochScheduleCallback, ValidationLossCallback
+    from .window_data import pretraining_dataset
+
+    callbacks: list[Any] = []
+    if settings.run.epoch_schedule is not None:
+        callbacks.append(EpochScheduleCallback(settings.run.epoch_schedule))
+    series = [one for corpus in loaded.corpora if "validation" in corpus for one in get_series(corpus["validation"])]
+    if settings.run.validation_loss and series:
+        length, stride = settings.data.max_train_length, settings.data.window_stride
+        dataset = pretraining_dataset(series, length, stride, arguments.seed)
+        callbacks.append(ValidationLossCallback(dataset, arguments.per_device_eval_batch_size, arguments.seed))
+    return callbacks
 
 
 def _metrics(history: list[dict[str, Any]], trained: Any, trainer: Any) -> dict[str, float]:
