@@ -16,7 +16,7 @@ class ObservedBatchNorm(nn.BatchNorm1d):
     and buffers are those of `torch.nn.BatchNorm1d`.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, features: torch.Tensor, observed: torch.Tensor | None = None, num_views: int = 1
     ) -> torch.Tensor:
         """Normalise.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -175,9 +175,9 @@ class TimeDRLModel(TimeDRLPreTrainedModel):
         patches = self.pool_channels(encoded, encoded.patches)
         return self.config.layout.to_timestamps(patches, series), self.pooled_timestamps(observed.any(-1))
 
-    def embed_instances(self, past_values: torch.Tensor) -> torch.Tensor:
+    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
         """Embed every series as its instance embedding; see TimeSeriesPreTrainedModel.embed_instances."""
-        return self(past_values).pooler_output
+        return self(past_values, **method_arguments).pooler_output
 
 
 class TimeDRLForPreTraining(TimeDRLPreTrainedModel):

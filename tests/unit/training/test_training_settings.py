@@ -168,8 +168,14 @@ def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
 
 @pytest.mark.parametrize(
     ("corpus", "recipe"),
-    [("ett/ETTh1", "etth1"), ("har", "har"), ("epilepsy", "epilepsy_tstcc"), ("uea/Epilepsy", "default")]
-    + [("owner/etth1", "default"), ("etth1", "default"), (None, "default")],
+    [
+        ("ett/ETTh1", "etth1"),
+        ("har", "har"),
+        ("epilepsy", "epilepsy_tstcc"),
+        ("uea/Epilepsy", "default"),
+        ("owner/etth1", "default"),
+        (None, "default"),
+    ],
 )
 def test_a_recipe_of_the_corpus_goes_before_that_of_its_family(corpus, recipe):
     assert recipe_for_corpus("timedrl", corpus) == recipe
