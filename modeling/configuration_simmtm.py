@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
+from typing import Any
 
 from .configuration_time_series import TimeSeriesConfig
 
@@ -18,6 +18,9 @@ class SimMTMConfig(TimeSeriesConfig):
 
     Args:
         num_input_channels: Number of channels of a series.
+        embedding_size: Always hidden_size; 0 to let it be set.
+        pooling: How timestamp embeddings become one vector per series: "mean", "max" or "last". All representations
+            of the transformer have the same length, which leaves a maximum little to choose from.
         encoder_type: "transformer" (the paper's for forecasting: one token a timestamp) or "resnet" (the paper's for
             classification: three blocks of convolution, normalisation and pooling, which have no residual branch
             although the paper calls them a 1D-ResNet).
@@ -59,6 +62,8 @@ class SimMTMConfig(TimeSeriesConfig):
 
     model_type = "simmtm"
 
+    embedding_size: int = 0
+    pooling: str = "mean"
     channel_mode: str = "independent"
     encoder_type: str = "transformer"
     context_length: int = 336
@@ -84,17 +89,15 @@ class SimMTMConfig(TimeSeriesConfig):
     mask_across_series: bool = False
     reconstruct_masked_views: bool = False
 
-    @property
-    def embedding_size(self) -> int:  # type: ignore[override]  # follows from the other fields
-        """Length of one embedding: hidden_size, over which independent channels are averaged."""
-        return self.hidden_size
-
-    @embedding_size.setter
-    def embedding_size(self, value: int) -> None:
-        """Refuse anything but the base class's default, which every construction sets."""
-        default = TimeSeriesConfig.__dataclass_fields__["embedding_size"].default
-        if default is MISSING or value != default:
-            raise ValueError(f"SimMTMConfig.embedding_size is {value}, but it always is hidden_size; set that.")
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Derive embedding_size, and refuse another one."""
+        given = self.embedding_size
+        super().__post_init__(**kwargs)
+        if given not in (0, self.embedding_size):
+            raise ValueError(
+                f"SimMTMConfig.embedding_size is {given}, but it always is hidden_size={self.hidden_size}; "
+                "leave it out and set hidden_size."
+            )
 
     @property
     def num_groups(self) -> int:
@@ -107,7 +110,8 @@ class SimMTMConfig(TimeSeriesConfig):
         return self.num_input_channels // self.num_groups
 
     def check_ranges(self) -> None:
-        """Raise ValueError for a field outside its range."""
+        """Raise ValueError for a field outside its range; derive embedding_size."""
+        self.embedding_size = self.hidden_size
         super().check_ranges()
         self.require_one_of("encoder_type", ENCODER_TYPES)
         self.require_at_least(

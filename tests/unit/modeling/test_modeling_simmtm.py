@@ -248,7 +248,7 @@ def test_independent_channels_do_not_see_each_other_and_take_any_number():
         ({"mask_ratio": 1.0}, "mask_ratio is 1.0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads=4 does not divide"),
-        ({"embedding_size": 12}, "set that"),
+        ({"embedding_size": 12}, "set hidden_size"),
         ({"num_output_channels": 3}, "num_output_channels is 3"),
         ({"reconstruct_masked_views": True, "use_aggregation": False}, "needs use_aggregation=True"),
         ({"num_masked_views": 0}, "num_masked_views is 0"),
