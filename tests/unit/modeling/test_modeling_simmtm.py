@@ -13,6 +13,7 @@ from hf_tsrep import (
     SimMTMForTimeSeriesPrediction,
     SimMTMModel,
 )
+from hf_tsrep.benchmarking.plain_simmtm import plain_loss
 from hf_tsrep.modeling.context_simmtm import take_context
 from hf_tsrep.modeling.layers_resnet_simmtm import ConvolutionEncoder
 from hf_tsrep.modeling.losses_simmtm import RowPairs, aggregation_weights, constraint_loss, weigh_losses
@@ -135,6 +136,14 @@ def test_a_step_is_what_the_equations_say():
     # The statistics of a masked view are those of what it shows.
     shown = views[2][1, :, 0]
     torch.testing.assert_close(statistics.mean[2 * 3 + 1, 0, 0], shown.nanmean())
+
+
+def test_the_plain_side_of_the_benchmark_computes_the_same():
+    model = build(SimMTMForPreTraining, dropout=0.3).eval()
+    values = random(4, 24, 3)
+    draws = draw_step(model.config, 4, 24, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(plain_loss(model, values, draws.keep), model(values, draws=draws).loss)
 
 
 def test_constraint_and_weights_leave_out_the_anchor_and_rows_without_values():
