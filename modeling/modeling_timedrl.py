@@ -67,6 +67,8 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
     config: TimeDRLConfig
     config_class = TimeDRLConfig
     _no_split_modules = ["TransformerLayer", "CausalConvolutionBlock"]  # noqa: RUF012 - as transformers declares it
+    # The encoder and models with another head open a checkpoint without its heads.
+    _keys_to_ignore_on_load_unexpected = [r"^(timestamp_predictor|contrastive_predictor|head)\."]  # noqa: RUF012
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_timedrl.TimeDRLConfig",
         "AutoModel": "modeling_timedrl.TimeDRLModel",
