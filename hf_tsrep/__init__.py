@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from .data import load_corpus
     from .evaluation import evaluate
     from .hub import build_model_card, convert_checkpoint, push_to_hub
+    from .modeling.configuration_crosstimenet import CrossTimeNetConfig
     from .modeling.configuration_simmtm import SimMTMConfig
     from .modeling.configuration_timedrl import TimeDRLConfig
     from .modeling.configuration_ts2vec import TS2VecConfig
+    from .modeling.modeling_crosstimenet import (
+        CrossTimeNetForPreTraining,
+        CrossTimeNetForTimeSeriesClassification,
+        CrossTimeNetForTimeSeriesPrediction,
+        CrossTimeNetModel,
+    )
     from .modeling.modeling_simmtm import (
         SimMTMForPreTraining,
         SimMTMForTimeSeriesClassification,
@@ -38,11 +45,22 @@ if TYPE_CHECKING:
         TS2VecForTimeSeriesPrediction,
         TS2VecModel,
     )
+    from .tokenization.codec_crosstimenet import CrossTimeNetCodec
+    from .tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
     from .tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
+    from .tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
     from .training import finetune, pretrain
 
 _LAZY = {
     "AutoModelForTimeSeriesClassification": "auto",
+    "CrossTimeNetCodec": "tokenization.codec_crosstimenet",
+    "CrossTimeNetCodecConfig": "tokenization.configuration_crosstimenet_codec",
+    "CrossTimeNetConfig": "modeling.configuration_crosstimenet",
+    "CrossTimeNetForPreTraining": "modeling.modeling_crosstimenet",
+    "CrossTimeNetForTimeSeriesClassification": "modeling.modeling_crosstimenet",
+    "CrossTimeNetForTimeSeriesPrediction": "modeling.modeling_crosstimenet",
+    "CrossTimeNetModel": "modeling.modeling_crosstimenet",
+    "CrossTimeNetTokenizer": "tokenization.tokenization_crosstimenet",
     "SimMTMConfig": "modeling.configuration_simmtm",
     "SimMTMForPreTraining": "modeling.modeling_simmtm",
     "SimMTMForTimeSeriesClassification": "modeling.modeling_simmtm",
@@ -71,6 +89,14 @@ _LAZY = {
 __all__ = [
     "METHODS",
     "AutoModelForTimeSeriesClassification",
+    "CrossTimeNetCodec",
+    "CrossTimeNetCodecConfig",
+    "CrossTimeNetConfig",
+    "CrossTimeNetForPreTraining",
+    "CrossTimeNetForTimeSeriesClassification",
+    "CrossTimeNetForTimeSeriesPrediction",
+    "CrossTimeNetModel",
+    "CrossTimeNetTokenizer",
     "Method",
     "Paper",
     "SimMTMConfig",

@@ -67,6 +67,8 @@ class Method:
         paper: Where it was published.
         default_recipe: Recipe of training/recipes/NAME that serves an unknown corpus.
         tiny_config: Config fields of a model small enough for tests of every promise.
+        tiny_tokenizer: For a method that reads tokens: the domains of the tokenizer that goes with tiny_config, each a
+            mapping of its fields. Empty for a method that reads values.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Method:
     paper: Paper
     default_recipe: str
     tiny_config: dict[str, Any]
+    tiny_tokenizer: tuple[dict[str, Any], ...] = ()
 
     def _class(self, suffix: str) -> type:
         module = "configuration" if suffix == "Config" else "modeling"
@@ -105,6 +108,17 @@ class Method:
         return self._class("ForTimeSeriesPrediction")
 
     @property
+    def tokenizer_class(self) -> Any:
+        """The PreTrainedTokenizer that turns series into tokens; None for a method that reads values."""
+        tokenizer_class = self._lazy_tokenizer_class()
+        return None if tokenizer_class is None else tokenizer_class.resolve()
+
+    def _lazy_tokenizer_class(self) -> LazyClass | None:
+        if not self.tiny_tokenizer:
+            return None
+        return LazyClass(f"tokenization.tokenization_{self.name}", f"{self.title}Tokenizer")
+
+    @property
     def model_classes(self) -> dict[str, type]:
         """All model classes by what they are for."""
         return {
@@ -118,6 +132,77 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Method(
+            name="ts2vec",
+            title="TS2Vec",
+            paper=Paper(
+                title="TS2Vec: Towards Universal Representation of Time Series",
+                authors=(
+                    "Zhihan Yue, Yujing Wang, Juanyong Duan, Tianmeng Yang, Congrui Huang, Yunhai Tong, Bixiong Xu"
+                ),
+                venue="AAAI",
+                year=2022,
+                url="https://arxiv.org/abs/2106.10466",
+                bibtex=(
+                    "@inproceedings{yue2022ts2vec,\n"
+                    "  title = {TS2Vec: Towards Universal Representation of Time Series},\n"
+                    "  author = {Yue, Zhihan and Wang, Yujing and Duan, Juanyong and Yang, Tianmeng and "
+                    "Huang, Congrui and Tong, Yunhai and Xu, Bixiong},\n"
+                    "  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},\n"
+                    "  volume = {36},\n"
+                    "  number = {8},\n"
+                    "  pages = {8980--8987},\n"
+                    "  year = {2022}\n"
+                    "}"
+                ),
+            ),
+            default_recipe="default",
+            tiny_config={"num_input_channels": 3, "hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4},
+        ),
+        Method(
+            name="crosstimenet",
+            title="CrossTimeNet",
+            paper=Paper(
+                title="Cross-Domain Pre-training with Language Models for Transferable Time Series Representations",
+                authors="Mingyue Cheng, Xiaoyu Tao, Qi Liu, Hao Zhang, Yiheng Chen, Defu Lian",
+                venue="WSDM",
+                year=2025,
+                url="https://arxiv.org/abs/2403.12372",
+                bibtex=(
+                    "@inproceedings{cheng2025crosstimenet,\n"
+                    "  title = {Cross-Domain Pre-training with Language Models for Transferable Time Series "
+                    "Representations},\n"
+                    "  author = {Cheng, Mingyue and Tao, Xiaoyu and Liu, Qi and Zhang, Hao and Chen, Yiheng and "
+                    "Lian, Defu},\n"
+                    "  booktitle = {Proceedings of the Eighteenth ACM International Conference on Web Search and Data "
+                    "Mining},\n"
+                    "  year = {2025}\n"
+                    "}"
+                ),
+            ),
+            default_recipe="default",
+            tiny_config={
+                "domains": [{"name": "tiny", "num_input_channels": 3, "patch_length": 4, "codebook_size": 24}],
+                "backbone_config": {
+                    "model_type": "bert",
+                    "hidden_size": 16,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 32,
+                    "max_position_embeddings": 4096,
+                },
+            },
+            tiny_tokenizer=(
+                {
+                    "name": "tiny",
+                    "num_input_channels": 3,
+                    "patch_length": 4,
+                    "codebook_size": 24,
+                    "hidden_size": 8,
+                    "num_blocks": 1,
+                },
+            ),
+        ),
         Method(
             name="simmtm",
             title="SimMTM",
@@ -148,33 +233,6 @@ METHODS: dict[str, Method] = {
                 "intermediate_size": 16,
                 "projection_size": 12,
             },
-        ),
-        Method(
-            name="ts2vec",
-            title="TS2Vec",
-            paper=Paper(
-                title="TS2Vec: Towards Universal Representation of Time Series",
-                authors=(
-                    "Zhihan Yue, Yujing Wang, Juanyong Duan, Tianmeng Yang, Congrui Huang, Yunhai Tong, Bixiong Xu"
-                ),
-                venue="AAAI",
-                year=2022,
-                url="https://arxiv.org/abs/2106.10466",
-                bibtex=(
-                    "@inproceedings{yue2022ts2vec,\n"
-                    "  title = {TS2Vec: Towards Universal Representation of Time Series},\n"
-                    "  author = {Yue, Zhihan and Wang, Yujing and Duan, Juanyong and Yang, Tianmeng and "
-                    "Huang, Congrui and Tong, Yunhai and Xu, Bixiong},\n"
-                    "  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},\n"
-                    "  volume = {36},\n"
-                    "  number = {8},\n"
-                    "  pages = {8980--8987},\n"
-                    "  year = {2022}\n"
-                    "}"
-                ),
-            ),
-            default_recipe="default",
-            tiny_config={"num_input_channels": 3, "hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4},
         ),
         Method(
             name="timedrl",
@@ -257,6 +315,7 @@ def register_methods() -> None:
         AutoModelForPreTraining,
         AutoModelForSequenceClassification,
         AutoModelForTimeSeriesPrediction,
+        AutoTokenizer,
     )
 
     heads: dict[Any, str] = {
@@ -276,3 +335,20 @@ def register_methods() -> None:
             LazyClass("tokenization.feature_extraction_time_series", "TimeSeriesFeatureExtractor"),
             exist_ok=True,
         )
+        tokenizer_class = method._lazy_tokenizer_class()
+        if tokenizer_class is not None:
+            AutoTokenizer.register(config_class, tokenizer_class=tokenizer_class, exist_ok=True)
+    _register_codec()
+
+
+def _register_codec() -> None:
+    """Register the network of CrossTimeNet's tokenizer, which is a model of its own with that tokenizer."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from .tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
+
+    codec: Any = LazyClass("tokenization.codec_crosstimenet", "CrossTimeNetCodec")
+    AutoConfig.register(CrossTimeNetCodecConfig.model_type, CrossTimeNetCodecConfig, exist_ok=True)
+    AutoModel._model_mapping.register(CrossTimeNetCodecConfig, codec, exist_ok=True)
+    tokenizer_class: Any = METHODS["crosstimenet"]._lazy_tokenizer_class()
+    AutoTokenizer.register(CrossTimeNetCodecConfig, tokenizer_class=tokenizer_class, exist_ok=True)

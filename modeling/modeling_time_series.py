@@ -49,6 +49,34 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(self.auto_classes)
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def prepare_inputs(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
+    ) -> dict[str, torch.Tensor]:
+        """Return what `forward` makes of a batch of series before it computes anything that is trained.
+
+        A method that looks series up in a table, such as a codebook, returns what it found, so that training does it
+        once for all epochs.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            method_arguments: Further arguments of the method.
+
+        Returns:
+            Arguments of `forward`, one row a series.
+
+        Raises:
+            TypeError: The method has no such further argument.
+        """
+        if method_arguments:
+            raise TypeError(f"{type(self).__name__} takes no {', '.join(map(repr, method_arguments))}; leave it out.")
+        inputs = {"past_values": past_values}
+        return inputs if past_observed_mask is None else {**inputs, "past_observed_mask": past_observed_mask}
+
+    def num_channels_of(self, **method_arguments: Any) -> int:
+        """Return how many channels a series has that `encode` is given with these further arguments of the method."""
+        return self.config.num_input_channels
+
     def embed_timestamps(
         self,
         past_values: torch.Tensor,
@@ -179,7 +207,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         method_arguments: dict[str, Any],
     ) -> np.ndarray | list[np.ndarray]:
         encoder = self.base_model
-        arrays, single = as_series_list(series, self.config.num_input_channels)
+        arrays, single = as_series_list(series, self.num_channels_of(**method_arguments))
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:

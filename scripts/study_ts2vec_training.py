@@ -1,6 +1,10 @@
 """Train TS2Vec on ETTh1 in a plain loop whose random draws come in the order of the published description.
 
-Usage: python scripts/study_ts2vec_training.py --seeds 42 1 --output results/studies/ts2vec_etth1_plain_loop.json
+Usage: python scripts/study_ts2vec_training.py --seeds 42 --official-draws --output results/studies/FILE.json
+
+With --official-draws the seeds and the order of every draw are those of the official command (`--seed 42` is 42 for
+random, 43 for numpy and 44 for torch, and weights are drawn once, as the modules are built). Without, weights are
+drawn once more, as transformers does, and so all later draws are others.
 
 It shares the encoder, the loss and the evaluation with `reproduce_ts2vec.py`, but neither the Trainer, the recipe,
 the collator nor the drawing of the views. If its errors spread over the seeds as those of `reproduce_ts2vec.py` do,
@@ -15,6 +19,7 @@ import logging
 import random
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -31,13 +36,21 @@ NUM_STEPS, MAX_TRAIN_LENGTH = 600, 3000
 logger = logging.getLogger("study")
 
 
-def train(pieces: torch.Tensor, window_length: int, seed: int) -> hf_tsrep.TS2VecModel:
+def build(config: hf_tsrep.TS2VecConfig, official_draws: bool) -> hf_tsrep.TS2VecModel:
+    """Build an encoder whose weights are drawn as the modules are built, or once more by transformers."""
+    if not official_draws:
+        return hf_tsrep.TS2VecModel(config)
+    with mock.patch.object(hf_tsrep.TS2VecModel, "post_init"):
+        return hf_tsrep.TS2VecModel(config)
+
+
+def train(pieces: torch.Tensor, window_length: int, seed: int, official_draws: bool) -> hf_tsrep.TS2VecModel:
     """Train on pieces (num_pieces, time, num_input_channels) and return the averaged encoder."""
     random.seed(seed)
     np.random.seed(seed + 1)  # noqa: NPY002 - the description draws from numpy's global generator
     torch.manual_seed(seed + 2)
     config = hf_tsrep.TS2VecConfig(num_input_channels=pieces.shape[-1], output_dropout=0.0)
-    model = hf_tsrep.TS2VecModel(config)
+    model = build(config, official_draws)
     averaged = AveragedModel(model)
     averaged.update_parameters(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
@@ -59,8 +72,9 @@ def train(pieces: torch.Tensor, window_length: int, seed: int) -> hf_tsrep.TS2Ve
 def contrast(model: hf_tsrep.TS2VecModel, batch: torch.Tensor, length: int) -> torch.Tensor:
     """Draw a window, two views and their masks, and return the loss."""
     draw = np.random.randint
-    start = draw(batch.shape[1] - length + 1)
-    batch = batch[:, start : start + length]
+    if batch.shape[1] > length:
+        start = draw(batch.shape[1] - length + 1)
+        batch = batch[:, start : start + length]
     crop_length = draw(2, length + 1)
     left = draw(length - crop_length + 1)
     right = left + crop_length
@@ -80,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--window-length", type=int, default=MAX_TRAIN_LENGTH, help="4320: the pieces are not cropped")
+    parser.add_argument("--official-draws", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -90,7 +105,9 @@ def main() -> None:
     for seed in arguments.seeds:
         if str(seed) in done:
             continue
-        outcome = hf_tsrep.evaluate(train(pieces, arguments.window_length, seed), corpus, "forecasting", seed=seed)
+        outcome = hf_tsrep.evaluate(
+            train(pieces, arguments.window_length, seed, arguments.official_draws), corpus, "forecasting", seed=seed
+        )
         done[str(seed)] = {name: value for name, value in outcome["metrics"].items() if name.startswith("mse_")}
         logger.info("seed %d: %s", seed, done[str(seed)])
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

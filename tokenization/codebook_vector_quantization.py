@@ -9,10 +9,11 @@ from torch import nn
 
 
 def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Return the index of the nearest code by squared distance; the first of equally near ones.
+    """Return the index of the nearest code by squared distance, up to rounding.
 
     |latent|^2 is the same for all codes, so that the nearest has the largest product minus half its own square: one
-    matrix product, in float32 whatever runs around it.
+    matrix product, in float32 whatever runs around it. Between codes that are all but equally near its rounding
+    decides; where a tokenizer makes ids, exact_codes_crosstimenet.py does.
 
     Args:
         latents: (num_latents, hidden_size).

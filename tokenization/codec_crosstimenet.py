@@ -231,8 +231,8 @@ class CrossTimeNetCodec(PreTrainedModel):
         """
         described = CodecDomain.from_dict(domain)
         config = CrossTimeNetCodecConfig(domains=[*(self.config.domains or []), described.to_dict()])
-        added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[described.to_dict()])).to(self.device, self.dtype)
-        self.domains.append(added.domains[0].train(self.training))
+        added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[described.to_dict()])).domains[0]
+        self.domains.append(added.to(self.device, self.dtype).train(self.training))
         self.config.domains = config.domains
 
     def forward(

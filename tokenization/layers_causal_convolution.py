@@ -141,9 +141,17 @@ class GatedResidualBlock(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (time, batch_size, channels) to the same shape."""
         branch = hidden
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+        for convolution, norm in self.stages:
             branch = F.relu(norm(self.dropout(convolution(branch))))
         return hidden + self.gate * branch
+
+    @property
+    def stages(self) -> list[tuple[CausalConvolution, nn.LayerNorm]]:
+        """The convolutions in their order, each with the normalisation behind it."""
+        return [
+            (cast(CausalConvolution, convolution), cast(nn.LayerNorm, norm))
+            for convolution, norm in zip(self.convolutions, self.norms, strict=True)
+        ]
 
     def add_to(self, rows: torch.Tensor, batch_size: int, first: torch.Tensor, second: torch.Tensor) -> None:
         """Add the block's branch to rows in place: the forward pass of inference, without a new array.
@@ -157,7 +165,7 @@ class GatedResidualBlock(nn.Module):
             second: Workspace of the same shape.
         """
         source = rows
-        for convolution, norm, output in zip(self.convolutions, self.norms, (first, second), strict=True):
+        for (convolution, norm), output in zip(self.stages, (first, second), strict=True):
             _convolve_rows(source, *_centred(convolution), convolution.dilation * batch_size, output)
             _normalise_centred(output, norm)
             source = output

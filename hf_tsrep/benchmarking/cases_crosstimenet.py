@@ -43,16 +43,19 @@ def _operations(codec: Any, num_series: int) -> tuple[float, float]:
 
 
 def tokenize(plain: bool) -> dict[str, Any]:
-    """Turn 2,048 series of 128 x 9 into ids."""
+    """Turn 2,048 series of 128 x 9 into ids, as the tokenizer does."""
+    from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
     from .plain_crosstimenet import PlainCodec
 
     codec = _codec(0.1).eval()
+    tokenizer = CrossTimeNetTokenizer.from_codec(codec)
+    first_id = tokenizer.first_id("har")
     values = torch.randn(2048, LENGTH, NUM_CHANNELS, generator=torch.Generator().manual_seed(0))
     plain_codec = PlainCodec(codec.domains[0]).eval()
 
     def run() -> torch.Tensor:
         if not plain:
-            return codec.encode_codes(values)[0]
+            return tokenizer.tokenize_values(values)[0] - first_id
         parts = [plain_codec.codes(plain_codec.latents(part)) for part in values.split(32)]
         return torch.cat(parts).view(len(values), -1)
 

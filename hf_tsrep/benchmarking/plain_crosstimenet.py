@@ -25,7 +25,7 @@ class _PlainNetwork(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         for block in cast(list[GatedResidualBlock], list(self.source.blocks)):
             branch = hidden
-            for convolution, norm in zip(block.convolutions, block.norms, strict=True):
+            for convolution, norm in block.stages:
                 padded = F.pad(branch, (2 * convolution.dilation, 0))
                 branch = F.conv1d(padded, convolution.weight, convolution.bias, dilation=convolution.dilation)
                 branch = F.dropout(branch, block.dropout.p, self.training)

@@ -28,6 +28,7 @@ from .arguments import (
 )
 from .cards import refresh_results
 from .models import OpenedModel, open_model
+from .progress import training_progress
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,9 @@ def evaluate_command(
     context: typer.Context,
     model: Model,
     corpus: Annotated[str, typer.Option(help="File, folder, known name or Hub id.")],
-    protocol: Annotated[str, typer.Option(help="classification, forecasting, anomaly or clustering.")],
+    protocol: Annotated[
+        str, typer.Option(help="classification, forecasting, anomaly, clustering, linear or finetune.")
+    ],
     seed: Annotated[int, typer.Option(help="Seed of the protocol.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="Results file or folder; default results.json in the model's folder.")
@@ -84,7 +87,10 @@ def evaluate_command(
     value_columns: ValueColumns = None,
     one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
-    """Evaluate frozen embeddings by a published protocol; the result goes into results.json and into the model's card.
+    """Evaluate a model by a protocol; the result goes into results.json and into the model's card.
+
+    Frozen embeddings: classification, forecasting, anomaly, clustering. A head trained on the frozen encoder: linear.
+    All weights trained: finetune (which keeps no model; `hf-tsrep finetune` does).
 
     Settings of the protocol are given as fields: --classifiers svm, --horizons 24,48, --pooling mean, --delay 3.
     """
@@ -107,8 +113,10 @@ def evaluate_command(
     options |= choose_preparation(opened, protocol, scaler, time_features)
     loaded = load_corpus(corpus, data_directory=data_directory, **options)
     quiet = bool(context.find_root().params.get("quiet"))
-    outcome = evaluate(opened.model, loaded, protocol, seed=seed, show_progress_bar=not quiet, **settings)
-    trained_with = (opened.training.get("training") or {}).get("seed")
+    with training_progress(quiet=quiet):
+        outcome = evaluate(opened.model, loaded, protocol, seed=seed, show_progress_bar=not quiet, **settings)
+    trains = protocol in ("linear", "finetune")  # then the protocol's own seed tells runs apart
+    trained_with = None if trains else (opened.training.get("training") or {}).get("seed")
     result = make_result(
         opened.model,
         loaded,

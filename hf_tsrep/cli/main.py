@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import convert, data, demo, encode, evaluate, list_models, pretrain, push, results
+from . import convert, data, demo, encode, evaluate, finetune, list_models, pretrain, push, results
 from .arguments import UsageError
 
 EXIT_FAILED = 1
@@ -50,6 +50,7 @@ def global_options(
 
 
 app.command("pretrain", context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
+app.command("finetune", context_settings=_FREE_FIELDS)(finetune.finetune_command)
 app.command("encode")(encode.encode_command)
 app.command("evaluate", context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)

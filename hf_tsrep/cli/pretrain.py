@@ -10,7 +10,7 @@ import typer
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 
-_OWN_OPTIONS = ("method", "corpus", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
+_OWN_OPTIONS = ("method", "corpus", "stage", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
 
 
 def pretrain_command(
@@ -22,6 +22,9 @@ def pretrain_command(
         list[str] | None,
         typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id; repeat it for several."),
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Stage of a method that is trained in several: tokenizer, then model.")
+    ] = None,
     output_dir: Annotated[str | None, typer.Option(help="Folder of the finished model and its checkpoints.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file of fields; the command line goes before it.")] = None,
     resume: Annotated[
@@ -30,6 +33,8 @@ def pretrain_command(
     resume_from: Annotated[str | None, typer.Option(help="Go on from this checkpoint folder.")] = None,
 ) -> None:
     """Pre-train a method on the training part of a corpus.
+
+    Several corpora are joined where a method takes equal channels; a method with domains takes each as one.
 
     Every field of the method's config (--embedding-size 320), of transformers.TrainingArguments (--learning-rate
     0.001, --max-steps 200, --seed 1), of the data (--scaler standard, --item-column id) and of the run
@@ -40,12 +45,17 @@ def pretrain_command(
     """
     from hf_tsrep.registry import METHODS, get_method
     from hf_tsrep.training import pretraining_fields, resolve_settings, run_pretraining
+    from hf_tsrep.training.settings_layers import read_settings_file
+    from hf_tsrep.training.stages import DEFAULT_STAGE
 
     fields: dict[str, Any] = parse_fields(context.args)
-    described = get_method(method) if method is not None else next(iter(METHODS.values()))
-    check_names(fields, [*pretraining_fields(described.name), *_OWN_OPTIONS], "pretrain")
+    in_file = read_settings_file(config) if config else {}
+    chosen = get_method(str(method or in_file.get("method") or next(iter(METHODS)))).name
+    known = pretraining_fields(chosen, stage or in_file.get("stage") or DEFAULT_STAGE)
+    check_names(fields, [*known, *_OWN_OPTIONS], "pretrain")
     named = {
         "method": method,
+        "stage": stage,
         "corpus": corpus[0] if corpus and len(corpus) == 1 else corpus,
         "output_dir": output_dir,
     }

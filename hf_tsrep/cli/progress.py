@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_SHOWN = {"loss": "loss", "effective_rank": "rank"}
+_SHOWN = {
+    "loss": "loss",
+    "effective_rank": "rank",
+    "eval_accuracy": "validation accuracy",
+    "eval_mse": "validation mse",
+}
 
 
 @contextmanager
@@ -36,19 +41,26 @@ def training_progress(*, quiet: bool) -> Iterator[None]:
                     disable=quiet,
                 )
 
+        def on_prediction_step(
+            self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+        ) -> None:
+            """Leave the bar of the training alone: no second one for every validation."""
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if self.training_bar is not None:
                 numbers = {short: f"{logs[name]:.3g}" for name, short in _SHOWN.items() if name in (logs or {})}
                 if numbers:
                     self.training_bar.set_postfix(numbers, refresh=False)
 
-    usual = trainer.DEFAULT_PROGRESS_CALLBACK
+    usual, printing = trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback
     trainer.DEFAULT_PROGRESS_CALLBACK = LatestNumbersCallback  # as transformers itself does in notebooks
+    if quiet:  # where transformers is quiet too, the Trainer prints its log instead of having a bar
+        trainer.PrinterCallback = LatestNumbersCallback  # type: ignore[misc, assignment]
     try:
         with without_file_bars():
             yield
     finally:
-        trainer.DEFAULT_PROGRESS_CALLBACK = usual
+        trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback = usual, printing  # type: ignore[misc]
 
 
 @contextmanager

@@ -25,6 +25,8 @@ class KnownCorpus:
         split: how one long series is cut, or None where the files hold the splits.
         recommended_scaler: `standard`, `global` or None: what the literature does.
         licence: Hub licence id.
+        channel_names: where the file does not say them.
+        may_be_tangled: whether copies with channels and steps tangled are in circulation; see `untangle_channels`.
     """
 
     name: str
@@ -43,10 +45,14 @@ class KnownCorpus:
     keep_duplicates: bool = False
     one_series_per_column: bool = False
     label_column: str | None = None
+    channel_names: tuple[str, ...] | None = None
+    may_be_tangled: bool = False
 
 
 # What the literature on self-supervised learning calls a corpus by, where several have a similar name.
 SHORT_NAMES = {"epilepsy": "sensor/Epilepsy_TSTCC", "har": "sensor/HAR"}
+
+HAR_CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("body_acc", "body_gyro", "total_acc") for axis in "xyz")
 
 UCR_URL = "https://www.timeseriesclassification.com"
 ETT_CITATION = (
@@ -125,6 +131,8 @@ def _sensor(name: str) -> KnownCorpus:
         reader="npz",
         task="classification",
         files=(f"sensor/{name}.npz", f"{name}.npz"),
+        channel_names=HAR_CHANNELS if name == "HAR" else None,
+        may_be_tangled=name == "HAR",
         domain=domain,
         source=source,
         licence=licence,

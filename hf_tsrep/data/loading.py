@@ -185,8 +185,8 @@ def _find_on_hub(
 ) -> tuple[Any, CorpusMetadata]:
     reason: CorpusError | None = None
     near = _near_names(name, known_names(Path(directory) if directory else None))
-    # A slip in one of our own names (uea/BasicMotion) should not wait for the network.
-    mistyped = bool(near) and find_known_corpus(name) is not None
+    # A slip in one of our own names (uea/BasicMotion, gunpiont) should not wait for the network; ids have an owner.
+    mistyped = bool(near) and (find_known_corpus(name) is not None or "/" not in name)
     if not mistyped and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):
         try:
             loaded, stored = load_hub_layout(name, streaming=streaming, revision=revision, token=token)

@@ -22,6 +22,7 @@ from .known_corpora import (
 )
 from .metadata import CorpusMetadata
 from .records import SPLIT_ORDER, RawCorpus, label_order
+from .repairs import TANGLED_NOTE, untangle_channels
 from .tables import TableOptions, read_csv
 from .ts_format import read_ts_problem
 
@@ -165,7 +166,12 @@ def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> S
         source = Source(_read_nab(path, options), CorpusMetadata(known.name))
     else:
         source = read_file(path, options)
-    corpus = replace(_restore_units(source.corpus), domain=known.domain)
+    corpus, notes = replace(_restore_units(source.corpus), domain=known.domain), _notes(known)
+    if known.channel_names is not None:
+        corpus = replace(corpus, channel_names=known.channel_names)
+    if known.may_be_tangled:
+        corpus, repaired = untangle_channels(corpus, known.name)
+        notes += (TANGLED_NOTE,) if repaired else ()
     task = source.corpus.task if known.reader == "ts" else known.task
     metadata = CorpusMetadata(
         name=known.name,
@@ -175,7 +181,7 @@ def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> S
         source=known.source,
         url=known.url,
         citation=known.citation,
-        notes=_notes(known),
+        notes=notes,
     )
     return Source(replace(corpus, task=task), metadata, known.split or "none", known.recommended_scaler)
 

@@ -10,6 +10,7 @@ from .anomaly import evaluate_anomaly_detection
 from .checks import require_names
 from .classification import evaluate_classification
 from .clustering import evaluate_clustering
+from .finetuned import evaluate_finetune, evaluate_linear
 from .forecasting import evaluate_forecasting
 
 PROTOCOLS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -17,6 +18,8 @@ PROTOCOLS: dict[str, Callable[..., dict[str, Any]]] = {
     "classification": evaluate_classification,
     "anomaly": evaluate_anomaly_detection,
     "clustering": evaluate_clustering,
+    "linear": evaluate_linear,
+    "finetune": evaluate_finetune,
 }
 
 
@@ -37,7 +40,7 @@ def evaluate(model: Any, corpus: Any, protocol: str, **settings: Any) -> dict[st
     Args:
         model: anything with `encode`.
         corpus: from `hf_tsrep.data.load_corpus`.
-        protocol: `forecasting`, `classification`, `anomaly` or `clustering`.
+        protocol: `forecasting`, `classification`, `anomaly`, `clustering`, `linear` or `finetune`.
         **settings: of the protocol, see the function in `PROTOCOLS`.
 
     Returns:

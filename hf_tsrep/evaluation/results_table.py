@@ -16,6 +16,8 @@ MAIN_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("svm_accuracy",),
     "anomaly": ("f1",),
     "clustering": ("ari", "nmi"),
+    "linear": ("accuracy", "mse"),
+    "finetune": ("accuracy", "mse"),
 }
 HEADER = ("corpus", "protocol", "method", "metric", "result", "seeds", "published")
 

@@ -117,7 +117,7 @@ def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:
         fingerprint = first.corpus_fingerprint
         entries.append(
             EvalResult(
-                task_type=HUB_TASKS.get(first.protocol, first.protocol),
+                task_type=HUB_TASKS.get(str(first.settings.get("task", first.protocol)), first.protocol),
                 task_name=first.protocol,
                 dataset_type=row.corpus,
                 dataset_name=row.corpus,

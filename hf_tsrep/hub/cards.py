@@ -76,7 +76,7 @@ def build_model_card(
     extractor = _feature_extractor(folder)
     data = ModelCardData(
         library_name=LIBRARY_NAME,
-        pipeline_tag="time-series-forecasting" if _predicts(config) else "feature-extraction",
+        pipeline_tag="time-series-forecasting" if _head(config) == "prediction" else "feature-extraction",
         tags=[*TAGS, described.name],
         license=license,
         datasets=list(datasets) if datasets is not None else _dataset_ids(corpus),
@@ -92,6 +92,7 @@ def build_model_card(
         converted_from=converted_from,
         model_id=model_id or PLACEHOLDER_ID,
         config=config,
+        head=_head(config),
         has_feature_extractor=extractor is not None,
         num_channels=extractor["num_channels"] if extractor else config.num_input_channels,
         time_features=bool(extractor and extractor.get("time_features")),
@@ -142,8 +143,11 @@ def _feature_extractor(folder: Path | None) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
-def _predicts(config: Any) -> bool:
-    return any(str(name).endswith("ForTimeSeriesPrediction") for name in config.architectures or ())
+def _head(config: Any) -> str:
+    """Return "classification" or "prediction" for a model with such a head, else an empty text."""
+    heads = {"ForTimeSeriesClassification": "classification", "ForTimeSeriesPrediction": "prediction"}
+    names = [str(name) for name in config.architectures or ()]
+    return next((head for suffix, head in heads.items() if any(name.endswith(suffix) for name in names)), "")
 
 
 def _dataset_ids(corpus: Mapping[str, Any]) -> list[str] | None:
@@ -163,10 +167,15 @@ def _title(method: Method, corpus: Mapping[str, Any], model_id: str | None) -> s
 
 
 def _summary(method: Method, config: Any, corpus: Mapping[str, Any]) -> str:
-    where = f", pre-trained on {corpus['name']}" if corpus else ""
+    heads = {
+        "classification": f", fine-tuned to tell {config.num_labels} classes",
+        "prediction": f", fine-tuned to predict {config.prediction_length} steps",
+    }
+    what = heads.get(_head(config), ", pre-trained" if corpus else "")
+    where = f" on {corpus['name']}" if corpus else ""
     return (
-        f"A {method.title} encoder of time series{where}: it turns a series of {config.num_input_channels} input "
-        f"channel{'' if config.num_input_channels == 1 else 's'} and any length into embeddings of "
+        f"A {method.title} encoder of time series{what}{where}: it turns a series of {config.num_input_channels} "
+        f"input channel{'' if config.num_input_channels == 1 else 's'} and any length into embeddings of "
         f"{config.embedding_size} numbers, one a series, a window or a timestamp."
     )
 

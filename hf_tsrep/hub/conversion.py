@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_tsrep.registry import Method, get_method
 
-from . import conversion_simmtm, conversion_timedrl, conversion_ts2vec
+from . import conversion_crosstimenet_files, conversion_simmtm, conversion_timedrl, conversion_ts2vec
 from .errors import ConversionError
 from .folders import written_atomically
 
@@ -71,6 +71,9 @@ CONVERTERS = {
     ),
 }
 
+# Methods whose checkpoints hold more than one model's parameters: what writes the folder, once all is found right.
+FOLDER_WRITERS = {"crosstimenet": conversion_crosstimenet_files.prepare_crosstimenet}
+
 
 def convert_checkpoint(
     method: str,
@@ -105,8 +108,14 @@ def convert_checkpoint(
             hyper-parameters contradict their shapes or are unknown.
     """
     described = get_method(method)
+    if method in FOLDER_WRITERS:
+        return _convert_folder(
+            method, Path(checkpoint), output_directory, {**(hyperparameters or {}), **config_fields}, overwrite
+        )
     if method not in CONVERTERS:
-        raise ConversionError(f"No converter for {method!r}; there is one for {', '.join(sorted(CONVERTERS))}.")
+        raise ConversionError(
+            f"No converter for {method!r}; there is one for {', '.join(sorted({*CONVERTERS, *FOLDER_WRITERS}))}."
+        )
     converter = CONVERTERS[method]
     given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
     path = Path(checkpoint)
@@ -117,6 +126,17 @@ def convert_checkpoint(
     with written_atomically(output_directory, overwrite) as draft:
         _save(described, model, draft, path.name)
     logger.info("Converted %s into %s.", checkpoint, output_directory)
+    return Path(output_directory)
+
+
+def _convert_folder(
+    method: str, path: Path, output_directory: str | Path, hyperparameters: Mapping[str, Any], overwrite: bool
+) -> Path:
+    with _named(path):
+        write = FOLDER_WRITERS[method](read_state_dict(path), hyperparameters)
+    with written_atomically(output_directory, overwrite) as draft:
+        write(draft, path.name)
+    logger.info("Converted %s into %s.", path, output_directory)
     return Path(output_directory)
 
 
@@ -140,8 +160,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix not in PICKLED_SUFFIXES:
         raise ConversionError(f"Unknown kind of file; give .safetensors, {', '.join(PICKLED_SUFFIXES)}.")
     loaded = _read_pickled(path)
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for name in ("state_dict", "model_state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
     if not isinstance(loaded, Mapping):
         raise ConversionError(f"It holds a {type(loaded).__name__}, not a state dict; save model.state_dict().")
     others = {str(key): type(value).__name__ for key, value in loaded.items() if not isinstance(value, Tensor)}

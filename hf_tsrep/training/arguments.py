@@ -10,9 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .domains import merge_domain_fields
 from .field_types import SettingsError
-from .recipes import load_recipe, recipe_for_corpus
+from .recipes import load_recipe
 from .settings_layers import (
+    Layers,
     SettingsField,
     corpus_name,
     dataclass_fields,
@@ -23,13 +25,14 @@ from .settings_layers import (
     require_field,
     underscored,
 )
+from .stages import DEFAULT_STAGE, get_stage
 
 SETTINGS_FILE = "pretraining.json"
 
 # Fields of transformers.TrainingArguments that mean nothing here, and what to do instead.
 _REFUSED = {
     "push_to_hub": "publish the finished folder with `hf-tsrep push`",
-    "load_best_model_at_end": "pre-training has no validation loss to choose by",
+    "load_best_model_at_end": "pre-training chooses nothing by its validation loss",
     "eval_strategy": "pre-training evaluates nothing; use `hf-tsrep evaluate` on the finished model",
     "remove_unused_columns": "the trainer names the series of a batch and takes care of the columns itself",
     "do_train": "use the other commands of hf-tsrep",
@@ -79,6 +82,11 @@ class RunSettings:
             ones, instead of the last.
         monitor_collapse: Whether the log tells the effective rank and the deviations of the embeddings.
         decay_all_parameters: Whether weight decay also applies to biases and normalisation weights.
+        coupled_weight_decay: Whether the optimiser is torch.optim.Adam, which adds weight decay to the gradient,
+            instead of that of `optim`.
+        learning_rate_decay: Factor by which the learning rate is multiplied after every `learning_rate_decay_steps`
+            steps, in place of the schedule of `lr_scheduler_type`; None for that schedule.
+        learning_rate_decay_steps: See learning_rate_decay.
         epoch_schedule: Learning rate of every epoch, as published: "constant", "halving", "late_decay" or
             "warmup_decay", see `hf_tsrep.training.epochs.epoch_factor`; None for the schedule of `lr_scheduler_type`.
         validation_loss: Whether the log tells, behind every epoch, the pretext loss on the corpus's validation part.
@@ -90,6 +98,9 @@ class RunSettings:
     weight_averaging: bool = True
     monitor_collapse: bool = True
     decay_all_parameters: bool = False
+    coupled_weight_decay: bool = False
+    learning_rate_decay: float | None = None
+    learning_rate_decay_steps: int = 300
     epoch_schedule: str | None = None
     validation_loss: bool = False
     published_steps: dict[str, int] | None = None
@@ -105,7 +116,9 @@ class PretrainSettings:
         corpus: Names or paths of the corpora; series of several are trained on together.
         output_dir: Folder of the finished model and its checkpoints.
         recipe: Name of the recipe.
-        model: Fields of the method's config.
+        stage: Name of the stage; see `hf_tsrep.training.stages`.
+        model: Fields of the model: of the method's config, or of what the stage trains.
+        options: Fields that only this stage has.
         training: Fields of `transformers.TrainingArguments`.
         data: See DataSettings.
         run: See RunSettings.
@@ -116,7 +129,9 @@ class PretrainSettings:
     corpus: tuple[Any, ...]
     output_dir: str
     recipe: str
+    stage: str = DEFAULT_STAGE
     model: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     data: DataSettings = field(default_factory=DataSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -135,7 +150,11 @@ class PretrainSettings:
             "method": self.method,
             "corpus": self.corpus_names,
             "recipe": self.recipe,
+            "stage": self.stage,
             "model": self.model,
+            "options": {
+                name: corpus_name(value) if isinstance(value, str) else value for name, value in self.options.items()
+            },
             "training": {name: value for name, value in self.training.items() if not is_private(name)},
             "data": data,
             "run": run,
@@ -145,34 +164,43 @@ class PretrainSettings:
 
 
 @cache
-def pretraining_fields(method: str) -> dict[str, SettingsField]:
+def pretraining_fields(method: str, stage: str = DEFAULT_STAGE) -> dict[str, SettingsField]:
     """Return every field that can be given: on the command line, in a YAML file or as an argument of `pretrain`.
 
     Args:
         method: Name of the method.
+        stage: Name of the stage.
 
     Returns:
         Fields by name.
+
+    Raises:
+        SettingsError: The method has no such stage.
+        ValueError: There is no such method.
     """
-    from transformers import PreTrainedConfig, TrainingArguments
+    from transformers import TrainingArguments
 
     from ..registry import get_method
 
-    config_class: Any = get_method(method).config_class
+    get_method(method)
+    stage_class = get_stage(method, stage)
     groups: list[tuple[str, Any, set[str]]] = [
         ("run", RunSettings, set()),
         ("data", DataSettings, set()),
-        ("model", config_class, set(getattr(PreTrainedConfig, "__dataclass_fields__", ()))),
+        ("model", *stage_class.model_fields(method)),
         ("training", TrainingArguments, set()),
     ]
+    if stage_class.options_class is not None:
+        groups.insert(0, ("options", stage_class.options_class, set()))
     known = {
         "method": SettingsField("method", "method", str, None),
         "corpus": SettingsField("corpus", "method", str | list[str], None),
         "output_dir": SettingsField("output_dir", "method", str, None),
         "recipe": SettingsField("recipe", "method", str | None, None),
+        "stage": SettingsField("stage", "method", str, DEFAULT_STAGE),
     }
     for group, owner, left_out in groups:
-        known |= dataclass_fields(group, owner, left_out | _NOT_OFFERED | set(known))
+        known |= dataclass_fields(group, owner, left_out | _NOT_OFFERED | set(stage_class.refused) | set(known))
     return known
 
 
@@ -193,7 +221,9 @@ def resolve_settings(
         SettingsError: An unknown field (with the near match), a wrong type, a missing method, corpus or output folder.
         ValueError: Unknown method or recipe, with the near matches.
     """
-    layers = [({underscored(name): value for name, value in overrides.items()}, place)]
+    layers: list[tuple[Mapping[str, Any], str]] = [
+        ({underscored(name): value for name, value in overrides.items()}, place)
+    ]
     if yaml_path is not None:
         values = {underscored(name): value for name, value in read_settings_file(yaml_path).items()}
         layers.append((values, f"file {Path(yaml_path).name}"))
@@ -204,21 +234,51 @@ def resolve_settings(
     corpora = tuple(corpus) if isinstance(corpus, (list, tuple)) else (corpus,)
     if not corpora:
         raise SettingsError("corpus is an empty list; name at least one corpus.")
-    first = corpora[0] if isinstance(corpora[0], str) else None
-    recipe = first_given("recipe", layers)[0] or recipe_for_corpus(method, first)
+    stage = _stage_of(method, layers)
+    fields = pretraining_fields(method, stage)
+    stage_class = get_stage(method, stage)
+    recipe = first_given("recipe", layers)[0] or stage_class.default_recipe(method, _known_name(corpora[0], layers))
     layers.append((load_recipe(method, recipe), f"recipe {method}/{recipe}"))
 
-    fields = pretraining_fields(method)
-    task = f"a pre-training with {method}"
-    chosen, sources = merge_layers(layers, fields, _REFUSED, task, ("model", "training", "data", "run"))
+    if "domains" in fields:
+        layers = merge_domain_fields(layers, [name for name, one in fields.items() if one.group == "model"])
+    refused = {**_REFUSED, **stage_class.refused}
+    task = f"a pre-training with {method}" + ("" if stage == DEFAULT_STAGE else f", stage {stage}")
+    groups = ("model", "options", "training", "data", "run")
+    chosen, sources = merge_layers(layers, fields, refused, task, groups)
     return PretrainSettings(
         method=method,
         corpus=corpora,
         output_dir=str(output_dir),
         recipe=recipe,
+        stage=stage,
         model=chosen["model"],
+        options=chosen["options"],
         training=chosen["training"],
         data=DataSettings(**chosen["data"]),
-        run=RunSettings(**chosen["run"]),
+        run=RunSettings(**{**stage_class.run_defaults, **chosen["run"]}),
         sources=sources,
     )
+
+
+def _stage_of(method: str, layers: Layers) -> str:
+    """Return the stage that is asked for, or that the named recipe is for.
+
+    Raises:
+        SettingsError: Both are given and differ.
+    """
+    stage, where = first_given("stage", layers)
+    recipe, _ = first_given("recipe", layers)
+    of_recipe = load_recipe(method, recipe).get("stage", DEFAULT_STAGE) if recipe else None
+    if stage and of_recipe and stage != of_recipe:
+        raise SettingsError(f"stage={stage!r} ({where}), but recipe {method}/{recipe} is for stage {of_recipe!r}.")
+    return stage or of_recipe or DEFAULT_STAGE
+
+
+def _known_name(corpus: Any, layers: Layers) -> str | None:
+    """Return the name of a corpus with its folder where it was written without; None for what is no name."""
+    from ..data.known_corpora import complete_name, list_known_corpora
+
+    if not isinstance(corpus, str) or "/" in corpus:
+        return corpus if isinstance(corpus, str) else None
+    return complete_name(corpus, list_known_corpora(first_given("data_directory", layers)[0])) or corpus

@@ -59,18 +59,21 @@ def find_last_checkpoint(output_dir: str | Path, num_processes: int = 1) -> str 
     return None
 
 
-def is_finished(output_dir: str | Path) -> bool:
-    """Return whether the folder holds a finished model."""
-    return (Path(output_dir) / WEIGHTS_FILE).is_file()
+def is_finished(output_dir: str | Path, weights_file: str = WEIGHTS_FILE) -> bool:
+    """Return whether the folder holds a finished model: the weights, which are written last."""
+    return (Path(output_dir) / weights_file).is_file()
 
 
-def check_output_directory(output_dir: str | Path, resume: bool, overwrite: bool) -> None:
+def check_output_directory(
+    output_dir: str | Path, resume: bool, overwrite: bool, weights_file: str = WEIGHTS_FILE
+) -> None:
     """Refuse to train into a folder that holds a model or checkpoints, unless that was asked for.
 
     Args:
         output_dir: The folder; it need not exist.
         resume: Whether the run goes on from a checkpoint.
         overwrite: Whether a finished model and checkpoints are removed.
+        weights_file: Name of the file that makes a model finished.
 
     Raises:
         FileExistsError: The folder holds a finished model, or checkpoints of an unfinished run.
@@ -80,12 +83,13 @@ def check_output_directory(output_dir: str | Path, resume: bool, overwrite: bool
         return
     checkpoints = list_checkpoints(folder)
     if overwrite:
-        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        (folder / weights_file).unlink(missing_ok=True)
         for checkpoint in checkpoints:
             shutil.rmtree(checkpoint)
         return
-    if is_finished(folder) or checkpoints:
-        what = "a finished model" if is_finished(folder) else f"{len(checkpoints)} checkpoints of an unfinished run"
+    finished = is_finished(folder, weights_file)
+    if finished or checkpoints:
+        what = "a finished model" if finished else f"{len(checkpoints)} checkpoints of an unfinished run"
         raise FileExistsError(
             f"{folder} holds {what}. Choose another output_dir, go on with resume_from_checkpoint=True "
             "(--resume), or remove it with overwrite_output_dir=True (--overwrite-output-dir)."

@@ -15,9 +15,10 @@ from .checkpoints import check_output_directory, find_last_checkpoint
 from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
 from .finetuning_model import (
-    accepted_arguments,
     add_low_rank_changes,
     build_model,
+    domain_of,
+    encoder_fingerprint,
     freeze_encoder,
     merge_low_rank_changes,
     prediction_length_of,
@@ -34,12 +35,12 @@ METRICS = {"classification": ("accuracy", "macro_f1", "kappa", "auprc"), "foreca
 # What a resumed run must share with the run that it goes on with: groups of settings, and facts.
 _SHARED_GROUPS = ("model", "method", "corpus", "task", "config", "data", "run")
 _SHARED_FACTS = (
-    "corpus_fingerprint",
-    "num_processes",
-    "prediction_length",
-    "num_train_samples",
     "scaler",
     "time_features",
+    "prediction_length",
+    "num_processes",
+    "encoder_fingerprint",
+    "corpus_fingerprint",
 )
 _FREE_TRAINING = ("logging_steps", "save_total_limit", "disable_tqdm", "report_to", "per_device_eval_batch_size")
 
@@ -56,6 +57,7 @@ class FinetuningResult:
         epoch: The selected epoch.
         facts: What was found out about the run.
         history: Everything that was logged, of the steps before a resume too.
+        outcome: Metrics, details, timings and settings as every protocol of `hf_tsrep.evaluation` returns them.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class FinetuningResult:
     epoch: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def finetune(
@@ -108,10 +111,24 @@ def finetune(
 
 
 def run_finetuning(
-    settings: FinetuneSettings, *, resume_from_checkpoint: bool | str | None = None
+    settings: FinetuneSettings,
+    *,
+    resume_from_checkpoint: bool | str | None = None,
+    saves: bool = True,
+    shows_progress: bool = True,
 ) -> FinetuningResult:
-    """Fine-tune as settings say; see `finetune`."""
-    from transformers import enable_full_determinism, set_seed
+    """Fine-tune as settings say; see `finetune`.
+
+    Args:
+        settings: What to do.
+        resume_from_checkpoint: See `finetune`.
+        saves: Whether the finished model is saved. Checkpoints are in any case: the best epoch is read from them.
+        shows_progress: Whether the Trainer prints anything or has a progress bar.
+
+    Returns:
+        The selected model and its metrics.
+    """
+    from transformers import PrinterCallback, ProgressCallback, enable_full_determinism, set_seed
 
     from .memory import give_back_freed_blocks
 
@@ -125,19 +142,24 @@ def run_finetuning(
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
         check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
         data = load_finetuning_data(settings, options, prediction_length, arguments.seed)
+    data.domain = domain_of(settings, data.metadata.name)
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
     model = build_model(settings, data)
+    fingerprint = {"encoder_fingerprint": encoder_fingerprint(model)}
     if settings.run.mode == "linear-probe":
         freeze_encoder(model)
     elif settings.run.mode == "lora":
         add_low_rank_changes(model, settings.run.lora_rank, settings.run.lora_alpha)
-    facts = {**run_facts(arguments, model, data), **options, "prediction_length": prediction_length}
+    facts = {**run_facts(arguments, model, data), **options, "prediction_length": prediction_length, **fingerprint}
     check_resume(settings, facts, output_dir, resume_from_checkpoint)
     if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
         logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
         resume_from_checkpoint = None
-    _prepare_inputs(model, settings, data, arguments.device)
+    _prepare_inputs(model, data, arguments.device)
     trainer = build_trainer(settings, arguments, model, data)
+    if not shows_progress:
+        for printing in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(printing)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         record = json.dumps({**settings.to_dict(), "facts": facts}, indent=2)
@@ -146,7 +168,7 @@ def run_finetuning(
     if settings.run.mode == "lora":
         merge_low_rank_changes(model)
     facts["train_runtime"] = round(trained.metrics.get("train_runtime", 0.0), 2)
-    return _finish(trainer, settings, data, facts)
+    return _finish(trainer, settings, data, facts, saves)
 
 
 def training_arguments(settings: FinetuneSettings) -> Any:
@@ -224,15 +246,19 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         label_name=label_name(settings),
         freezes_encoder=settings.run.mode == "linear-probe",
         backbone_learning_rate_factor=settings.run.backbone_learning_rate_factor,
-        forward_arguments=accepted_arguments(model.forward, settings.data.method_arguments),
+        forward_arguments=_domain_argument(data),
     )
 
 
-def _prepare_inputs(model: Any, settings: FinetuneSettings, data: FinetuningData, device: torch.device) -> None:
+def _domain_argument(data: FinetuningData) -> dict[str, str]:
+    return {} if data.domain is None else {"domain": data.domain}
+
+
+def _prepare_inputs(model: Any, data: FinetuningData, device: torch.device) -> None:
     """Turn the series into the model's own inputs where it has others than past_values, such as tokens."""
     if model.main_input_name == "past_values":
         return
-    given = accepted_arguments(model.prepare_inputs, settings.data.method_arguments)
+    given = _domain_argument(data)
     model.to(device)
 
     def prepare(past_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -281,6 +307,8 @@ def check_resume(
     if not resume_from_checkpoint or not record.is_file():
         return
     before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
+    for inherited in ("scaler", "time_features"):  # the facts have what came out
+        before["data"].pop(inherited), now["data"].pop(inherited)
     pairs = {name: (before[name], now[name]) for name in _SHARED_GROUPS}
     for name in sorted({*before["training"], *now["training"]} - set(_FREE_TRAINING)):
         pairs[name] = (before["training"].get(name), now["training"].get(name))
@@ -295,9 +323,11 @@ def check_resume(
             )
 
 
-def _finish(trainer: Any, settings: FinetuneSettings, data: FinetuningData, facts: dict[str, Any]) -> FinetuningResult:
+def _finish(
+    trainer: Any, settings: FinetuneSettings, data: FinetuningData, facts: dict[str, Any], saves: bool
+) -> FinetuningResult:
     """Test the selected model once, and save it."""
-    from .finetuning_saving import save_finetuned_model
+    from .finetuning_saving import finetuning_outcome, save_finetuned_model
     from .trainer import IndexedDataset
 
     state = trainer.state
@@ -313,7 +343,8 @@ def _finish(trainer: Any, settings: FinetuneSettings, data: FinetuningData, fact
     facts |= {"num_steps": state.global_step, "num_epochs": epochs_run, "selected_epoch": epoch}
     model = trainer.model.eval()
     result = FinetuningResult(model, Path(settings.output_dir), metrics, validated, epoch, facts, history)
-    if trainer.is_world_process_zero():
+    result.outcome = finetuning_outcome(result, settings, data)
+    if saves and trainer.is_world_process_zero():
         save_finetuned_model(result, settings, data)
     trainer.accelerator.wait_for_everyone()
     return result

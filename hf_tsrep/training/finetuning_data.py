@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 Prepare = Callable[[Tensor], Mapping[str, Tensor]]
-_NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "method_arguments")
+_NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "domain")
 _PREPARED_TOGETHER = 256
 
 
@@ -83,6 +83,7 @@ class FinetuningData:
             (prediction_length, num_output_channels).
         class_names: Names of the classes; empty in forecasting.
         facts: How many samples each part has and where validation comes from, for the record.
+        domain: Which of the model's domains the corpus is; None for a method without domains.
     """
 
     corpus: Any
@@ -90,6 +91,7 @@ class FinetuningData:
     datasets: dict[str, Any]
     class_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    domain: str | None = None
 
     @property
     def num_input_channels(self) -> int:
@@ -150,12 +152,13 @@ def _classification_data(settings: FinetuneSettings, corpus: Any, metadata: Any,
     parts = [name for name in PARTS if name in corpus and (name != "validation" or settings.selects)]
     series = {name: get_series(corpus[name]) for name in parts}
     labels = {name: get_labels(corpus[name]) for name in parts}
-    kept = np.arange(len(labels["train"]))
+    kept = take_fraction(labels["train"], settings.data.label_fraction, seed)
     if settings.selects and "validation" not in corpus:
-        kept, held_out = hold_out(labels["train"], settings.data.validation_fraction, seed)
-        series["validation"] = [series["train"][index] for index in held_out]
-        labels["validation"] = labels["train"][held_out]
-    kept = kept[take_fraction(labels["train"][kept], settings.data.label_fraction, seed)]
+        # Of the share that is used: choosing the epoch by further labels would be learning from them.
+        stays, held_out = hold_out(labels["train"][kept], settings.data.validation_fraction, seed)
+        series["validation"] = [series["train"][index] for index in kept[held_out]]
+        labels["validation"] = labels["train"][kept[held_out]]
+        kept = kept[stays]
     series["train"] = [series["train"][index] for index in kept]
     labels["train"] = labels["train"][kept]
     longest = max(len(one) for part in series.values() for one in part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -107,14 +107,51 @@ def training_record(model: Any) -> dict[str, Any]:
 
 
 def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
-    """Return how the corpus is scaled and extended: as said, else as in the model's training, else as recommended."""
+    """Return how the corpus is scaled and extended: as said, else as in the model's training, else as recommended.
+
+    A method that reads tokens takes raw values: its tokenizer scales them by itself.
+    """
+    from ..registry import get_method
+
+    encoder_class: Any = get_method(settings.method).model_class
+    usual = "recommended" if encoder_class.main_input_name == "past_values" else None
     recorded = training_record(settings.model).get("data") or {}
-    scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", "recommended")
+    scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", usual)
     features = settings.data.time_features
     return {
         "scaler": scaler,
         "time_features": bool(recorded.get("time_features")) if features is None else features,
     }
+
+
+def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
+    """Return which of the model's domains the corpus is; None for a method without domains.
+
+    Args:
+        settings: Name the model, the corpus and perhaps the domain.
+        canonical: Name in the corpus's metadata.
+
+    Raises:
+        SettingsError: A domain is given, but the method has none.
+        ValueError: The model has no such domain, or several and none is called like the corpus.
+    """
+    from .domains import domain_names
+
+    config, given = model_config(settings), settings.data.domain
+    if not hasattr(config, "domain_index"):
+        if given is not None:
+            raise SettingsError(f"domain={given!r}: {settings.method} has no domains; leave it out.")
+        return None
+    names = [one["name"] for one in config.domains or []]
+    if not names:
+        raise SettingsError(
+            f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
+            "the folder of a pretrained model; from_scratch=True (--from-scratch) leaves its weights and keeps these."
+        )
+    if given is None and len(names) > 1:
+        written = str(settings.corpus) if isinstance(settings.corpus, (str, Path)) else ""
+        given = next((name for name in domain_names(written, canonical) if name in names), None)
+    return names[config.domain_index(given)]
 
 
 def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
@@ -125,7 +162,7 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
         data: Gives the classes or the numbers of channels and steps.
 
     Returns:
-        The model in training mode, on the CPU.
+        The model in training mode, on the CPU, with the tokenizer of the pretrained model where that has one.
 
     Raises:
         ValueError: The encoder's weights do not fit the corpus; the message says what to do.
@@ -134,13 +171,14 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
 
     method = get_method(settings.method)
     head_class: Any = method.classification_class if data.class_names else method.prediction_class
-    config = head_config(settings, data)
-    model = head_class(config)
+    model = head_class(head_config(settings, data))
+    if is_method_name(settings.model):
+        return model
+    encoder = _pretrained_encoder(settings)
     if settings.is_pretrained:
-        _load_encoder(model, settings)
-    tokenizer = getattr(settings.model, "tokenizer", None) if not isinstance(settings.model, (str, Path)) else None
-    if tokenizer is not None and hasattr(model, "set_tokenizer"):
-        model.set_tokenizer(tokenizer)
+        _load_encoder(model, encoder, settings)
+    if hasattr(model, "set_tokenizer"):
+        model.set_tokenizer(encoder.tokenizer)
     return model
 
 
@@ -166,7 +204,9 @@ def prediction_length_of(settings: FinetuneSettings) -> int:
 def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
     """Return the model's config with the labels, channels and lengths of this task."""
     config = model_config(settings)
-    values: dict[str, Any] = {"num_input_channels": data.num_input_channels}
+    values: dict[str, Any] = {}
+    if data.domain is None:
+        values["num_input_channels"] = data.num_input_channels
     if data.class_names:
         values["id2label"] = dict(enumerate(data.class_names))
         values["label2id"] = {name: index for index, name in enumerate(data.class_names)}
@@ -176,13 +216,31 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         values["context_length"] = data.sequence_length
     for name, value in {**values, **settings.config}.items():
         setattr(config, name, value)
+    if data.domain is not None:
+        _fit_domain(config, data)
     config.check_ranges()
     return config
 
 
-def _load_encoder(model: Any, settings: FinetuneSettings) -> None:
+def _fit_domain(config: Any, data: FinetuningData) -> None:
+    """Check the corpus against its domain, and have one head, which is this task's, instead of one a domain."""
+    domain = config.domains[config.domain_index(data.domain)]
+    if domain["num_input_channels"] != data.num_input_channels:
+        raise ValueError(
+            f"Domain {data.domain!r} of the model has {domain['num_input_channels']} channels, but the corpus has "
+            f"{data.num_input_channels}. Choose another domain, or the corpus's channels with target."
+        )
+    config.domains = [
+        {name: value for name, value in one.items() if name not in ("num_labels", "num_tokens")}
+        for one in config.domains
+    ]
+    if getattr(config, "classifier", "") == "flatten":
+        config.num_tokens = -(-data.sequence_length // domain["patch_length"])
+
+
+def _load_encoder(model: Any, encoder: Any, settings: FinetuneSettings) -> None:
     """Load the pretrained encoder's weights into the model, and nothing of its head."""
-    weights: Mapping[str, Tensor] = _pretrained_encoder(settings).state_dict()
+    weights: Mapping[str, Tensor] = encoder.state_dict()
     own = model.base_model.state_dict()
     missing = sorted(set(own) - set(weights))
     if missing:
@@ -230,6 +288,15 @@ def _check_shapes(mismatched: Mapping[str, tuple[Any, Any]], settings: FinetuneS
     logger.warning("%d weights do not fit and start anew: %s.", len(mismatched), shown)
 
 
+def encoder_fingerprint(model: Any) -> str:
+    """Return a sha256 over the names, shapes and values of the encoder's weights: what the run starts from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.base_model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def freeze_encoder(model: Any) -> None:
     """Keep every weight of the encoder as it is."""
     for parameter in model.base_model.parameters():
@@ -260,10 +327,14 @@ def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
     Raises:
         SettingsError: peft is not installed, or the encoder has no linear layer.
     """
+    from transformers.pytorch_utils import Conv1D
+
     peft = require_peft()
     prefix = f"{model.base_model_prefix}."
-    # Subclasses of nn.Linear are left alone: attention layers read their weights past their forward.
-    targets = [name for name, module in model.named_modules() if type(module) is nn.Linear and name.startswith(prefix)]
+    # Subclasses of nn.Linear are left alone: attention layers read their weights past their forward. Conv1D is what
+    # GPT-2 calls a linear layer.
+    kinds = (nn.Linear, Conv1D)
+    targets = [name for name, module in model.named_modules() if type(module) in kinds and name.startswith(prefix)]
     if not targets:
         raise SettingsError(f"mode=lora: the encoder {type(model.base_model).__name__} has no linear layer to change.")
     head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
@@ -284,8 +355,3 @@ def merge_low_rank_changes(model: Any) -> None:
             setattr(model.get_submodule(parent), child, changed.get_base_layer())
     for parameter in model.parameters():
         parameter.requires_grad = True
-
-
-def accepted_arguments(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the arguments that a function takes by name."""
-    return {name: value for name, value in arguments.items() if name in inspect.signature(function).parameters}

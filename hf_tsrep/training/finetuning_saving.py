@@ -74,7 +74,7 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
         "setting": _setting(settings, data),
         "task": settings.task,
         "mode": run.mode,
-        "pretrained": settings.to_dict()["model"] if settings.is_pretrained else "none",
+        "pretrained": settings.is_pretrained,
         "label_fraction": settings.data.label_fraction,
         **budget,
         "selection": f"best epoch on validation data ({facts['validation']})" if settings.selects else "last epoch",
@@ -84,6 +84,7 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
     if settings.task == "forecasting":
         chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
     details = {
+        "pretrained_model": settings.model_name if settings.is_pretrained else None,
         "validation_metrics": result.validation_metrics,
         **{name: value for name, value in facts.items() if name.startswith(("num_", "selected_"))},
     }
@@ -99,7 +100,7 @@ def finetuning_record(result: FinetuningResult, settings: FinetuneSettings, data
         result.model,
         data.corpus,
         PROTOCOL,
-        finetuning_outcome(result, settings, data),
+        result.outcome,
         seed=int(settings.training.get("seed", 42)),
         model_name=str(result.output_dir.resolve()),
     )
@@ -153,14 +154,21 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
     """
     plain, facts = settings.to_dict(), dict(result.facts)
     versions = facts.pop("versions")
-    data = {name: value for name, value in plain["data"].items() if value not in (None, False, {})}
-    for name in ("corpus_fingerprint", "validation"):
-        facts.pop(name)
+    data = {name: value for name, value in plain["data"].items() if value not in (None, False)}
+    beside_the_point = ["corpus_fingerprint", "encoder_fingerprint", "validation"]
+    if settings.run.mode != "lora":
+        beside_the_point += ["lora_rank", "lora_alpha"]
+    if settings.task == "classification":
+        beside_the_point += ["context_length", "stride", "prediction_length"]
+    run, data, facts = (
+        {name: value for name, value in group.items() if name not in beside_the_point}
+        for group in (plain["run"], data, facts)
+    )
     return {
         "what": f"{settings.task}, fine-tuned" if settings.is_pretrained else f"{settings.task}, trained from scratch",
-        "pretrained model": plain["model"] if settings.is_pretrained else "none",
+        "pretrained model": settings.model_name if settings.is_pretrained else "none",
         "recipe": f"finetuning/{settings.recipe}",
-        **plain["run"],
+        **run,
         **plain["training"],
         **data,
         "validation": result.facts["validation"],

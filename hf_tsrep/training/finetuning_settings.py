@@ -66,7 +66,7 @@ class FinetuneDataSettings:
 
     Args:
         label_fraction: Share of the labelled training series (of the training windows in forecasting) that is used,
-            drawn by class with the run's seed; at least one of every class.
+            drawn by class with the run's seed; at least one of every class. A part that is held out is one of it.
         validation: "auto": the corpus's validation split; where it has none, a part of train is held out. "none": no
             validation, and the last epoch is taken.
         validation_fraction: Share of train that is held out: of every class, drawn with the run's seed; in forecasting
@@ -76,7 +76,8 @@ class FinetuneDataSettings:
         scaler: None where it is not given means: as in the model's pre-training, else "recommended". Fitted anew on
             this corpus's training part.
         time_features: None means: as in the model's pre-training.
-        method_arguments: Further arguments of the method's `prepare_inputs` and `forward`, such as {"domain": "har"}.
+        domain: Which of the model's domains the corpus is, for methods that have domains. None: the only one, or the
+            one that is called like the corpus.
     """
 
     label_fraction: float = 1.0
@@ -84,7 +85,7 @@ class FinetuneDataSettings:
     validation_fraction: float = 0.2
     context_length: int = 336
     stride: int = 1
-    method_arguments: dict[str, Any] = field(default_factory=dict)
+    domain: str | None = None
     scaler: str | None = None
     time_features: bool | None = None
     target: str | list[str] | None = None
@@ -166,6 +167,14 @@ class FinetuneSettings:
         return self.data.validation != "none"
 
     @property
+    def model_name(self) -> str:
+        """What to call the model: its Hub id, of a folder its name, of an object the name of where it comes from."""
+        if isinstance(self.model, (str, Path)):
+            return Path(self.model).resolve().name if Path(self.model).is_dir() else str(self.model)
+        place = str(getattr(self.model, "name_or_path", "") or "")
+        return Path(place).resolve().name if Path(place).is_dir() and place else place or type(self.model).__name__
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether the encoder starts from pretrained weights."""
         return not self.run.from_scratch and not is_method_name(self.model)
@@ -175,7 +184,7 @@ class FinetuneSettings:
         data, run = dataclasses.asdict(self.data), dataclasses.asdict(self.run)
         del data["data_directory"], run["overwrite_output_dir"]
         plain = {
-            "model": corpus_name(self.model),
+            "model": self.model_name,
             "method": self.method,
             "corpus": corpus_name(self.corpus),
             "task": self.task,
@@ -251,7 +260,7 @@ def resolve_finetuning(
     task = first_given("task", layers)[0] or TASKS[0]
     require_names([task], TASKS, "task")
     method = method_of(model)
-    recipe = first_given("recipe", layers)[0] or (method if method in list_recipes(RECIPES) else "default")
+    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0], task)
     layers.append((load_recipe(RECIPES, recipe), f"recipe {RECIPES}/{recipe}"))
     what = f"a fine-tuning of {method}"
     chosen, sources = merge_layers(
@@ -272,6 +281,13 @@ def resolve_finetuning(
     )
     _check_ranges(settings)
     return settings
+
+
+def recipe_for(method: str, mode: Any, task: str | None = None) -> str:
+    """Return the recipe that serves: METHOD-MODE, MODE, METHOD-TASK, METHOD or default, the first there is."""
+    known = list_recipes(RECIPES)
+    names = (f"{method}-{mode}", str(mode), f"{method}-{task}", method, "default")
+    return next(name for name in names if name in known)
 
 
 def _check_ranges(settings: FinetuneSettings) -> None:

@@ -165,7 +165,7 @@ class FinetuningTrainer(TimeSeriesTrainer):
         prefix = f"{owner.base_model_prefix}."
         decayed = set(self.get_decay_parameter_names(owner))
         groups = []
-        for in_encoder in (True, False):
+        for in_encoder in (False, True):  # the head's rate first: the Trainer logs that of the first group
             for decays in (True, False):
                 chosen = [
                     parameter

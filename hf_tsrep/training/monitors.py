@@ -109,3 +109,21 @@ class CollapseMonitor:
                 self.minimum_rank,
             )
         self._below = rank < self.minimum_rank
+
+
+class TokenCollapseMonitor(CollapseMonitor):
+    """A CollapseMonitor for models that read `input_ids`: it measures the embeddings of tokens that are no padding."""
+
+    @torch.no_grad()
+    def _embed(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Return (tokens, embedding_size) float32."""
+        encoder: Any = getattr(model, "base_model", model)
+        num_rows = max(1, self.num_timestamps // inputs["input_ids"].shape[1])
+        ids, attention = inputs["input_ids"][:num_rows], inputs["attention_mask"][:num_rows].bool()
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            embeddings = encoder(input_ids=ids, attention_mask=attention).last_hidden_state
+        finally:
+            encoder.train(was_training)
+        return embeddings[attention].float()

@@ -10,13 +10,14 @@ from typing import Any
 
 from .arguments import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
 from .checkpoints import check_output_directory, find_last_checkpoint
-from .corpora import TrainingSeries, load_training_series
+from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)
 
 # Groups of settings that a resumed run must share with the run that it goes on with, and those of `training`.
-_SHARED_GROUPS = ("method", "corpus", "model", "data")
+_SHARED_GROUPS = ("method", "stage", "corpus", "model", "options", "data")
 _SHARED_TRAINING = ("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps")
+_SHARED_FACTS = ("corpus_fingerprints", "tokenizer_fingerprint", "num_processes", "per_device_train_batch_size")
 
 
 @dataclass
@@ -49,12 +50,14 @@ def pretrain(
 
     Args:
         method: Name of the method, such as "ts2vec".
-        corpus: What `hf_tsrep.data.load_corpus` takes, or a list of them with equal channels.
+        corpus: What `hf_tsrep.data.load_corpus` takes, or a list of them; with equal channels, unless the method has
+            domains.
         output_dir: Folder of the finished model; checkpoints go to `checkpoint-N` inside.
         config_file: YAML file of further fields; the arguments go before it, and it goes before the recipe.
         resume_from_checkpoint: True to go on from the newest whole checkpoint of output_dir, or a checkpoint's folder.
-        fields: Any of `pretraining_fields(method)`: fields of the method's config, of DataSettings, of RunSettings and
-            of `transformers.TrainingArguments`, and `recipe`.
+        fields: Any of `pretraining_fields(method, stage)`: fields of the method's config, of DataSettings, of
+            RunSettings and of `transformers.TrainingArguments`, `recipe`, and `stage` of a method that is trained in
+            several ("tokenizer", then "model").
 
     Returns:
         The model and what was logged.
@@ -76,34 +79,29 @@ def run_pretraining(
     """Pre-train as settings say; see `pretrain`."""
     from transformers import enable_full_determinism, set_seed
 
-    from ..registry import get_method
     from .memory import give_back_freed_blocks
-    from .window_data import pretraining_dataset
 
     output_dir = Path(settings.output_dir)
     arguments = _training_arguments(settings)
+    stage = get_stage(settings.method, settings.stage)(settings, arguments)
     if arguments.device.type == "cpu":
         give_back_freed_blocks()
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
-        check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
-        loaded = load_training_series(settings)
-    dataset = pretraining_dataset(
-        loaded.series, settings.data.max_train_length, settings.data.window_stride, arguments.seed
-    )
-    _fit_batch(arguments, len(dataset))
-    _choose_budget(arguments, settings, loaded.num_elements)
-    facts = _facts(arguments, dataset, loaded)
+        check_output_directory(
+            output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir, stage.weights_file
+        )
+        stage.load()
+    _fit_batch(arguments, stage.num_batch_items)
+    _choose_budget(arguments, settings, stage.num_elements)
+    facts = _facts(arguments, stage)
     _check_resume(settings, facts, output_dir, resume_from_checkpoint)
     if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
         logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
         resume_from_checkpoint = None
 
     (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
-    method = get_method(settings.method)
-    config_class: Any = method.config_class
-    model_class: Any = method.pretraining_class
-    model = model_class(config_class(num_input_channels=loaded.num_input_channels, **settings.model))
-    trainer, averaging = _build_trainer(settings, arguments, model, dataset, loaded)
+    model = stage.build_model(resumed=bool(resume_from_checkpoint))
+    trainer, averaging = _build_trainer(settings, arguments, model, stage)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         _write_json(output_dir / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
@@ -114,9 +112,10 @@ def run_pretraining(
     history = list(trainer.state.log_history)
     result = PretrainingResult(model, output_dir, _metrics(history, trained, trainer), history)
     if trainer.is_world_process_zero():
-        from .saving import save_finished_model
+        from .saving import save_finished_stage
 
-        save_finished_model(result, settings, facts, loaded)
+        result.metrics |= stage.evaluate(model)
+        save_finished_stage(stage, result, facts)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -167,7 +166,7 @@ def _choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int
     logger.info("%d steps for %d numbers in the training array (published rule).", arguments.max_steps, num_elements)
 
 
-def _facts(arguments: Any, dataset: Any, loaded: TrainingSeries) -> dict[str, Any]:
+def _facts(arguments: Any, stage: PretrainingStage) -> dict[str, Any]:
     """Return what was found out about the run, for the record."""
     from importlib.metadata import version
 
@@ -177,12 +176,8 @@ def _facts(arguments: Any, dataset: Any, loaded: TrainingSeries) -> dict[str, An
         "max_steps": arguments.max_steps,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
         "num_processes": arguments.world_size,
-        "num_series": len(loaded.series),
-        "num_training_items": len(dataset),
-        "sequence_length": dataset.sequence_length,
-        "num_input_channels": loaded.num_input_channels,
-        "num_elements": loaded.num_elements,
-        "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in loaded.corpora],
+        **stage.facts(),
+        "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in stage.corpora],
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")},
     }
 
@@ -196,10 +191,11 @@ def _check_resume(
     if not resume_from_checkpoint or not record.is_file():
         return
     before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
-    pairs = {name: (before[name], now[name]) for name in _SHARED_GROUPS}
+    pairs = {name: (before.get(name, now[name]), now[name]) for name in _SHARED_GROUPS}
     pairs |= {name: (before["training"].get(name), now["training"].get(name)) for name in _SHARED_TRAINING}
-    shared_facts = ("corpus_fingerprints", "num_processes", "per_device_train_batch_size")
-    pairs |= {name: (before["facts"][name], facts[name]) for name in shared_facts}
+    pairs |= {name: (before["facts"].get(name), facts.get(name)) for name in _SHARED_FACTS}
+    for group in pairs["options"]:
+        group.pop("tokenizer", None)  # its weights are compared, wherever they lie
     for name, (old, new) in pairs.items():
         if old != new:
             raise ValueError(
@@ -208,43 +204,46 @@ def _check_resume(
             )
 
 
-def _build_trainer(
-    settings: PretrainSettings, arguments: Any, model: Any, dataset: Any, loaded: TrainingSeries
-) -> tuple[Any, Any]:
+def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage: PretrainingStage) -> tuple[Any, Any]:
     """Return the trainer and the weight averaging, or None."""
-    from ..data import PretrainingCollator
-    from .monitors import CollapseMonitor
-    from .trainer import IndexedCollator, IndexedDataset, TimeSeriesTrainer
+    import torch
+
     from .weight_averaging import WeightAveragingCallback
 
-    averaging = WeightAveragingCallback() if settings.run.weight_averaging else None
-    trainer = TimeSeriesTrainer(
+    run = settings.run
+    averaging = WeightAveragingCallback() if run.weight_averaging else None
+    options = stage.trainer_options()
+    if run.coupled_weight_decay:
+        values = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
+        values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
+        options["optimizer_cls_and_kwargs"] = (torch.optim.Adam, values)
+    if run.learning_rate_decay is not None:
+        options["learning_rate_decay"] = (run.learning_rate_decay, run.learning_rate_decay_steps)
+    trainer = stage.trainer_class()(
         model=model,
         args=arguments,
-        train_dataset=IndexedDataset(dataset),
-        data_collator=IndexedCollator(PretrainingCollator(settings.data.max_train_length)),
-        callbacks=[*([] if averaging is None else [averaging]), *_epoch_callbacks(settings, arguments, loaded)],
-        monitors=[CollapseMonitor()] if settings.run.monitor_collapse else [],
-        item_names=loaded.item_names(len(dataset), settings.data.max_train_length),
-        decay_all_parameters=settings.run.decay_all_parameters,
+        callbacks=[*_callbacks(settings, averaging), *options.pop("callbacks", ())],
+        decay_all_parameters=run.decay_all_parameters,
+        **options,
     )
     return trainer, averaging
 
 
-def _epoch_callbacks(settings: PretrainSettings, arguments: Any, loaded: TrainingSeries) -> list[Any]:
-    """Return what happens at the borders of epochs."""
-    from ..data import get_series
-    from .epochs import EpochScheduleCallback, ValidationLossCallback
-    from .window_data import pretraining_dataset
+def _callbacks(settings: PretrainSettings, averaging: Any) -> list[Any]:
+    """Return what happens at the steps and the epochs of any stage."""
+    from .epochs import EpochScheduleCallback
 
-    callbacks: list[Any] = []
-    if settings.run.epoch_schedule is not None:
-        callbacks.append(EpochScheduleCallback(settings.run.epoch_schedule))
-    series = [one for corpus in loaded.corpora if "validation" in corpus for one in get_series(corpus["validation"])]
-    if settings.run.validation_loss and series:
-        length, stride = settings.data.max_train_length, settings.data.window_stride
-        dataset = pretraining_dataset(series, length, stride, arguments.seed)
-        callbacks.append(ValidationLossCallback(dataset, arguments.per_device_eval_batch_size, arguments.seed))
+    run = settings.run
+    callbacks = [] if averaging is None else [averaging]
+    if run.epoch_schedule is not None:
+        schedule = settings.training.get("lr_scheduler_type", "linear")
+        if schedule != "constant" or run.learning_rate_decay is not None:
+            raise SettingsError(
+                f"epoch_schedule={run.epoch_schedule!r} sets the learning rate of every epoch, and so does "
+                f"lr_scheduler_type={schedule!r} or learning_rate_decay={run.learning_rate_decay}. Give "
+                "lr_scheduler_type=constant and no learning_rate_decay, or leave epoch_schedule out."
+            )
+        callbacks.append(EpochScheduleCallback(run.epoch_schedule))
     return callbacks
 
 

@@ -6,17 +6,18 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry import get_method
 from .arguments import SETTINGS_FILE, PretrainSettings
-from .checkpoints import WEIGHTS_FILE
-from .corpora import TrainingSeries
 from .figures import plot_loss_curve
+from .stages import DEFAULT_STAGE
 
 if TYPE_CHECKING:
     from .pretraining import PretrainingResult
+    from .stages import PretrainingStage
 
 logger = logging.getLogger(__name__)
 
@@ -25,39 +26,40 @@ FIGURE_FILE = "loss_curve.png"
 _STAGING = ".saving"
 
 
-def save_finished_model(
-    result: PretrainingResult, settings: PretrainSettings, facts: dict[str, Any], loaded: TrainingSeries
-) -> None:
-    """Write the model folder. The weights come last, so that a folder with weights is complete.
+def save_finished_stage(stage: PretrainingStage, result: PretrainingResult, facts: dict[str, Any]) -> None:
+    """Write the finished folder. The weights come last, so that a folder with weights is complete.
 
     Args:
+        stage: What was trained; it writes its own files.
         result: Model, metrics and history.
-        settings: What was asked for.
         facts: What was found out about the run.
-        loaded: The training series.
     """
     staging = result.output_dir / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    result.model.save_pretrained(staging)
-    _save_preprocessing(staging, loaded)
+    settings = stage.settings
     _write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
     _write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
     _save_figure(staging, settings, result)
-    _save_card(staging, settings, result, facts, loaded)
+    stage.save(staging, result, facts)
     files = sorted(path for path in staging.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == WEIGHTS_FILE):
+    for path in sorted(files, key=lambda path: path.name == stage.weights_file):
         target = result.output_dir / path.relative_to(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
     shutil.rmtree(staging)
 
 
-def _save_preprocessing(folder: Path, loaded: TrainingSeries) -> None:
-    """Write preprocessor_config.json with the statistics of the training part, which several corpora may not share."""
+def save_preprocessing(folder: Path, metadata: Sequence[Any]) -> None:
+    """Write preprocessor_config.json with the statistics of the training part, which several corpora may not share.
+
+    Args:
+        folder: Where to write.
+        metadata: `hf_tsrep.data.CorpusMetadata` of every corpus.
+    """
     from ..hub import feature_extractor_of_corpus
 
-    extractors = [feature_extractor_of_corpus(metadata) for metadata in loaded.metadata]
+    extractors = [feature_extractor_of_corpus(one) for one in metadata]
     if any(one.to_dict() != extractors[0].to_dict() for one in extractors):
         logger.warning("The corpora are prepared differently; the model folder has no preprocessor_config.json.")
         return
@@ -65,7 +67,8 @@ def _save_preprocessing(folder: Path, loaded: TrainingSeries) -> None:
 
 
 def _save_figure(folder: Path, settings: PretrainSettings, result: PretrainingResult) -> None:
-    title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: pre-training loss"
+    what = "pre-training loss" if settings.stage == DEFAULT_STAGE else f"loss of the {settings.stage}"
+    title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: {what}"
     try:
         plot_loss_curve(result.history, folder / FIGURE_FILE, title)
     except ImportError:
@@ -74,19 +77,27 @@ def _save_figure(folder: Path, settings: PretrainSettings, result: PretrainingRe
         logger.warning("There is no %s: %s", FIGURE_FILE, error)
 
 
-def _save_card(
+def save_card(
     folder: Path,
     settings: PretrainSettings,
     result: PretrainingResult,
     facts: dict[str, Any],
-    loaded: TrainingSeries,
+    corpora: Sequence[Any],
 ) -> None:
-    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged."""
+    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged.
+
+    Args:
+        folder: Folder of the saved model, where the card is written.
+        settings: What was asked for.
+        result: Model, metrics and history.
+        facts: What was found out about the run.
+        corpora: `hf_tsrep.data.CorpusMetadata` of every corpus.
+    """
     try:
         from ..hub import build_model_card
 
-        one = len(loaded.metadata) == 1
-        metadata: Any = loaded.metadata[0] if one else {"name": " and ".join(settings.corpus_names)}
+        one = len(corpora) == 1
+        metadata: Any = corpora[0] if one else {"name": " and ".join(settings.corpus_names)}
         card = build_model_card(
             folder,
             method=settings.method,

@@ -260,10 +260,24 @@ class TimeSeriesTrainer(Trainer):
         """
         loss, outputs = super().compute_loss(model, inputs, True, *arguments, **options)
         if model.training:
+            loss, outputs = self.join_processes(loss, outputs, inputs)
             if not bool(torch.isfinite(loss.detach()).all()):
                 raise self._non_finite(float(loss.detach().mean()))
             self._keep_terms(outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def join_processes(self, loss: torch.Tensor, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Make the loss that of the batch of all processes, where its mean over the processes is not; a hook.
+
+        Args:
+            loss: Loss of this process's part.
+            outputs: Outputs of the model.
+            inputs: Inputs of the model.
+
+        Returns:
+            The loss whose mean over the processes is wanted, and the outputs whose terms are logged.
+        """
+        return loss, outputs
 
     def _keep_terms(self, outputs: Any) -> None:
         if not isinstance(outputs, Mapping):

@@ -17,9 +17,20 @@ def build_config(name):
     return method.config_class(**method.tiny_config, num_labels=4, prediction_length=5)
 
 
+def build_tokenizer(name):
+    """A small tokenizer with random weights, or None for a method that reads values."""
+    method = get_method(name)
+    if method.tokenizer_class is None:
+        return None
+    torch.manual_seed(0)
+    return method.tokenizer_class(domains=[dict(domain) for domain in method.tiny_tokenizer])
+
+
 def build(name, kind, seed=0):
+    tokenizer = build_tokenizer(name)
     torch.manual_seed(seed)
-    return get_method(name).model_classes[kind](build_config(name)).eval()
+    model = get_method(name).model_classes[kind](build_config(name)).eval()
+    return model if tokenizer is None else model.set_tokenizer(tokenizer)
 
 
 def random_values(model, batch_size, length, seed=1):

@@ -95,6 +95,8 @@ def test_padding_changes_nothing(name, side):
         torch.testing.assert_close(
             output.last_hidden_state[:, left : left + 21], alone.last_hidden_state, rtol=1e-5, atol=1e-6
         )
+    steps, padded_steps = model.embed_timestamps(values)[0], model.embed_timestamps(padded)[0]
+    torch.testing.assert_close(padded_steps[:, left : left + 21], steps, rtol=1e-5, atol=1e-6)
 
 
 @every_model
@@ -142,15 +144,21 @@ def test_every_checkpoint_opens_with_automodel(name, kind, tmp_path):
 
 @every_method
 def test_no_state_hides_outside_the_state_dict(name):
-    """Built on the meta device and filled from the state dict, so that what is not saved would be lost."""
+    """Built on the meta device and filled from the state dict, so that what is not saved would be lost.
+
+    Buffers that are not saved, such as the positions 0, 1, ... of a backbone, come from `_init_weights`.
+    """
     model = build(name, "model")
     with torch.device("meta"):
         empty = type(model)(copy.deepcopy(model.config))
     assert all(value.is_meta for value in [*empty.parameters(), *empty.buffers()])
-    assert set(dict(empty.named_buffers())) <= set(model.state_dict())
-    empty.load_state_dict(model.state_dict(), assign=True)
-    values = random_values(model, batch_size=2, length=25)
-    torch.testing.assert_close(empty.eval()(values).pooler_output, model(values).pooler_output, rtol=0, atol=0)
+    filled = type(model).from_pretrained(None, config=copy.deepcopy(model.config), state_dict=model.state_dict())
+    inputs = model.prepare_inputs(random_values(model, batch_size=2, length=25))
+    torch.testing.assert_close(filled.eval()(**inputs).pooler_output, model(**inputs).pooler_output, rtol=0, atol=0)
+    buffers = dict(model.named_buffers())
+    assert buffers.keys() == dict(filled.named_buffers()).keys()
+    for key, value in filled.named_buffers():
+        torch.testing.assert_close(value, buffers[key], rtol=0, atol=0)
 
 
 @every_method
@@ -236,16 +244,34 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 @every_method
 def test_torch_export_takes_any_batch_and_length(name):
+    """From what `prepare_inputs` gives, which for a method that reads tokens are tokens, to embeddings."""
     model = build(name, "model")
-    values = random_values(model, batch_size=2, length=30)
+    inputs = model.prepare_inputs(random_values(model, batch_size=2, length=30))
     batch, time = torch.export.Dim("batch", min=1, max=512), torch.export.Dim("time", min=2, max=4096)
-    exported = torch.export.export(model, (values,), dynamic_shapes={"past_values": {0: batch, 1: time}}, strict=False)
+    shapes = {key: {0: batch, 1: time} for key in inputs}
+    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False)
     for batch_size, length in ((2, 30), (5, 77)):
         values = random_values(model, batch_size=batch_size, length=length)
         values[0, 3:6] = torch.nan
         values[1, -4:] = torch.nan
-        found, expected = exported.module()(values), model(values)
+        inputs = model.prepare_inputs(values)
+        found, expected = exported.module()(**inputs), model(**inputs)
         torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=1e-4, atol=1e-5)
+
+
+@every_method
+def test_prepared_inputs_are_the_series(name):
+    model = build(name, "model")
+    values = random_values(model, batch_size=3, length=30)
+    values[0, 3:9] = torch.nan
+    mask = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.9
+    for arguments in ((values,), (values, mask)):
+        prepared = model.prepare_inputs(*arguments)
+        assert all(len(value) == 3 for value in prepared.values())
+        found, expected = model(**prepared), model(past_values=values, past_observed_mask=(*arguments, None)[1])
+        torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="no_such_argument"):
+        model.prepare_inputs(values, no_such_argument=1)
 
 
 @every_method

@@ -116,7 +116,10 @@ def test_the_demo_leaves_what_it_says(session):
     assert f"{accuracy:.4f}"[:5] in card.split("## Results")[1]
     assert "](embedding_map.png)" in card
     assert "](loss_curve.png)" in card
-    assert "largest difference 0: equal" in output
+    # A machine may round otherwise in another process: where an array begins decides how it is cut for the processor.
+    difference = re.search(r"largest difference (\S+): equal", output)
+    assert difference is not None
+    assert float(difference[1]) < 1e-6
     for command in re.findall(r"\$ (hf-tsrep .+)", output):
         assert command.split()[1] in ("data", "pretrain", "encode", "evaluate")
 

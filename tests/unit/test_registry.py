@@ -48,6 +48,15 @@ assert AutoModel._model_mapping[hf_tsrep.get_method("ts2vec").config_class].__na
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_a_method_that_reads_tokens_has_a_tokenizer():
+    import transformers
+
+    assert hf_tsrep.get_method("ts2vec").tokenizer_class is None
+    assert hf_tsrep.get_method("crosstimenet").tokenizer_class is hf_tsrep.CrossTimeNetTokenizer
+    config = transformers.AutoConfig.for_model("crosstimenet_codec", domains=[])
+    assert type(transformers.AutoModel.from_config(config)) is hf_tsrep.CrossTimeNetCodec
+
+
 def test_our_auto_class_opens_the_classifier():
     config = hf_tsrep.TS2VecConfig(hidden_size=8, embedding_size=8, num_hidden_layers=2)
     model = hf_tsrep.AutoModelForTimeSeriesClassification.from_config(config)

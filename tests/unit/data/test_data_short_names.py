@@ -41,7 +41,11 @@ def test_a_name_that_two_corpora_have_is_none():
     assert complete_name("ucr/once", names) is None
 
 
-def test_a_slip_gives_the_near_match(directory):
+def test_a_slip_gives_the_near_match_without_the_network(directory, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("hf_tsrep.data.loading.load_hub_layout", refuse)
     with pytest.raises(CorpusError, match=r"Unknown corpus 'gestur'\. Near matches: 'sensor/Gesture'"):
         load_corpus("gestur", data_directory=directory)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_tsrep import TimeDRLConfig, TimeDRLForPreTraining, pretrain
-from hf_tsrep.training import SettingsError
+from hf_tsrep.training import SettingsError, resolve_settings
 from hf_tsrep.training.epochs import ValidationLossCallback, epoch_factor
 from hf_tsrep.training.window_data import pretraining_dataset
 
@@ -23,7 +23,7 @@ def test_the_rate_of_every_epoch_is_the_published_one(schedule):
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="epoch_schedule='type9' is unknown"):
+    with pytest.raises(ValueError, match=r"epoch_schedule='type9' is unknown"):
         epoch_factor("type9", 0)
 
 
@@ -95,3 +95,18 @@ def test_windows_where_a_series_is_long_enough():
     assert pretraining_dataset(series, 8, None, seed=0).sequence_length == 8
     with pytest.raises(SettingsError, match="windows need a length"):
         pretraining_dataset(series, None, 4, seed=0)
+
+
+def test_two_schedules_are_refused(corpus, tmp_path):
+    with pytest.raises(SettingsError, match=r"epoch_schedule='halving'.*lr_scheduler_type='cosine'"):
+        pretrain(
+            "timedrl", str(corpus), tmp_path / "model", max_train_length=32, epoch_schedule="halving", use_cpu=True
+        )
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "model"])
+@pytest.mark.parametrize("field", [{"window_stride": 2}, {"validation_loss": True}])
+def test_stages_of_tokens_say_why_they_have_no_windows(stage, field):
+    given = {"method": "crosstimenet", "corpus": "x", "output_dir": "y", "stage": stage, **field}
+    with pytest.raises(SettingsError, match=r"tokenised whole|measured on validation series"):
+        resolve_settings(given)

@@ -39,7 +39,9 @@ def test_published_sizes_of_etth1():
 
 
 @pytest.mark.parametrize("task", ["forecasting", "classification"])
-def test_finetuning_recipes_are_taken(task):
-    given = {"model": "simmtm", "corpus": "x", "output_dir": "y", "task": task, "recipe": f"simmtm-{task}"}
+def test_the_task_finds_the_finetuning_recipe(task):
+    given = {"model": "simmtm", "corpus": "x", "output_dir": "y", "task": task}
     settings = resolve_finetuning(given)
+    assert settings.recipe == f"simmtm-{task}"
     assert settings.training["learning_rate"] == 0.0001
+    assert resolve_finetuning({**given, "mode": "linear-probe"}).recipe == "linear-probe"

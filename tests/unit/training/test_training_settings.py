@@ -11,6 +11,7 @@ from hf_tsrep.registry import METHODS
 from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
 from hf_tsrep.training.arguments import DataSettings, resolve_settings
 from hf_tsrep.training.field_types import coerce
+from hf_tsrep.training.stages import get_stage, list_stages
 
 BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
 RECIPES = [(method, recipe) for method in METHODS for recipe in list_recipes(method)]
@@ -122,6 +123,21 @@ def test_unknown_method_and_recipe_name_near_matches():
         resolve_settings({**BASE, "recipe": "etth"})
 
 
+def test_the_recipe_or_the_user_says_the_stage_and_both_must_agree():
+    assert resolve_settings(BASE).stage == "model"
+    assert list_stages("crosstimenet") == ["tokenizer", "model"]
+    with pytest.raises(SettingsError, match=r"'ts2vec' has no stage 'modle'\. Did you mean 'model'\? Stages: model"):
+        resolve_settings({**BASE, "stage": "modle"})
+    with pytest.raises(SettingsError, match=r"Unknown field 'patch_length'"):
+        resolve_settings({**BASE, "patch_length": 2})
+
+
+def test_a_corpus_without_its_folder_gets_the_recipe_of_its_family(tmp_path):
+    (tmp_path / "ucr" / "GunPoint").mkdir(parents=True)
+    settings = resolve_settings({**BASE, "corpus": "gunpoint", "data_directory": str(tmp_path)})
+    assert settings.recipe == "ucr"
+
+
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n- 2\n")
@@ -189,8 +205,11 @@ def test_every_method_has_its_default_recipe(method):
 @pytest.mark.parametrize(("method", "recipe"), RECIPES)
 def test_every_field_of_a_recipe_is_valid(method, recipe):
     settings = resolve_settings({"method": method, "corpus": "x", "output_dir": "y", "recipe": recipe})
-    assert set(load_recipe(method, recipe)) <= set(pretraining_fields(method))
-    METHODS[method].config_class(**settings.model)
+    assert set(load_recipe(method, recipe)) <= set(pretraining_fields(method, settings.stage))
+    owner, left_out = get_stage(method, settings.stage).model_fields(method)
+    assert not set(settings.model) & left_out
+    needed = {"name": "x", "num_input_channels": 1, "patch_length": 2} if settings.stage == "tokenizer" else {}
+    owner(**needed, **settings.model)
 
 
 @pytest.mark.parametrize(("method", "recipe"), RECIPES)

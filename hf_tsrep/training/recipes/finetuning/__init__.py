@@ -1,1 +1,1 @@
-"""Recipes of fine-tuning: `METHOD.yaml` where a method's paper has settings of its own, else `default.yaml`."""
+"""Recipes of fine-tuning: default, linear-probe for a head alone, METHOD or METHOD-TASK where a paper has its own."""

@@ -1,0 +1,57 @@
+"""`hf-tsrep finetune`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import check_names, parse_fields
+from .progress import training_progress
+
+_OWN_OPTIONS = ("model", "corpus", "task", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
+
+
+def finetune_command(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of a pretrained model; a method's name for random weights.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="classification (default) or forecasting.")] = None,
+    output_dir: Annotated[str | None, typer.Option(help="Folder of the finished model and its checkpoints.")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML file of fields; the command line goes before it.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --output-dir.")
+    ] = False,
+    resume_from: Annotated[str | None, typer.Option(help="Go on from this checkpoint folder.")] = None,
+) -> None:
+    """Fine-tune a pretrained model on a labelled corpus; the best epoch on validation data is tested once.
+
+    Every field of the run (--mode linear-probe, --mode lora, --label-fraction 0.1, --from-scratch, --validation none,
+    --early-stopping-patience 5, --backbone-learning-rate-factor 0.1), of forecasting (--context-length 336,
+    --prediction-length 96, --stride 4), of the data (--scaler standard, --label-column class), of the method's config
+    (--classifier-dropout 0.1) and of transformers.TrainingArguments (--learning-rate 0.001, --num-train-epochs 20,
+    --seed 1) can be given; what is not given comes from --config, then from the recipe (--recipe).
+
+    On several GPUs: accelerate launch -m hf_tsrep finetune ...
+    """
+    from hf_tsrep.registry import METHODS
+    from hf_tsrep.training import finetuning_fields, resolve_finetuning, run_finetuning
+    from hf_tsrep.training.finetuning_model import method_of
+
+    fields: dict[str, Any] = parse_fields(context.args)
+    method = method_of(model) if model is not None else next(iter(METHODS))
+    check_names(fields, [*finetuning_fields(method), *_OWN_OPTIONS], "finetune")
+    named = {"model": model, "corpus": corpus, "task": task, "output_dir": output_dir}
+    settings = resolve_finetuning(fields | {name: value for name, value in named.items() if value}, config)
+    with training_progress(quiet=bool(context.find_root().params.get("quiet"))):
+        result = run_finetuning(settings, resume_from_checkpoint=resume_from or (True if resume else None))
+    if os.environ.get("RANK", "0") != "0":
+        return
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    chosen = f"epoch {result.epoch:g} of {result.facts['num_epochs']:g}"
+    typer.echo(f"{result.output_dir}: {settings.method}, {settings.run.mode}, {chosen}, on test {metrics}")

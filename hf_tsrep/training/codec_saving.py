@@ -1,0 +1,161 @@
+"""The finished tokenizer: its folder, a picture of every domain and its card."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .saving import FIGURE_FILE, training_facts
+
+if TYPE_CHECKING:
+    from .pretraining import PretrainingResult
+    from .stage_codec import CodecStage
+
+logger = logging.getLogger(__name__)
+
+
+def save_tokenizer(folder: Path, stage: CodecStage, result: PretrainingResult, facts: dict[str, Any]) -> None:
+    """Write the tokenizer with pictures and card.
+
+    Args:
+        folder: Where to write.
+        stage: What was trained.
+        result: Codec, metrics and history.
+        facts: What was found out about the run.
+    """
+    _tokenizer_of(stage, result.model).save_pretrained(folder)
+    pictures = _save_pictures(folder, stage, result.model)
+    try:
+        (folder / "README.md").write_text(_card(stage, result, facts, pictures, folder), encoding="utf-8")
+    except Exception:  # a card that fails is no reason to lose a trained tokenizer
+        logger.exception("The card could not be written; the tokenizer itself is saved.")
+
+
+def _tokenizer_of(stage: CodecStage, codec: Any) -> Any:
+    """Return a new tokenizer, or the one that was extended with its new domains behind the others."""
+    from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
+    from ..tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
+    from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+    from .tokenizers import load_tokenizer
+
+    if stage.options.tokenizer is None:
+        return CrossTimeNetTokenizer.from_codec(codec)
+    tokenizer = load_tokenizer(stage.options.tokenizer)
+    first = len(tokenizer.domains)
+    added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=codec.config.domains[first:]))
+    for fresh, trained in zip(added.domains, codec.domains[first:], strict=True):
+        fresh.load_state_dict(trained.state_dict())
+    tokenizer.add_domain(added)
+    return tokenizer
+
+
+@torch.no_grad()
+def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str]:
+    """Draw a validation series of every domain; return the file names by domain."""
+    from ..visualization_tokens import plot_tokens
+
+    pictures: dict[str, str] = {}
+    for domain in stage.domains:
+        network = codec.domain_codec(domain.name)
+        patch_length = network.domain.patch_length
+        series = _lively_series(domain.validation, network.channel_scale.cpu().numpy())
+        if network.domain.decoder == "any_length":
+            series = series[: 128 * patch_length]
+        series = np.array(series, dtype=np.float32)
+        output = codec(torch.from_numpy(series)[None].to(codec.device), domain=domain.name)
+        name = f"tokens_{domain.name}.png"
+        try:
+            plot_tokens(
+                series,
+                output.reconstruction[0].float().cpu().numpy(),
+                output.codes[0].cpu().numpy(),
+                patch_length,
+                folder / name,
+                title=f"{domain.metadata.name}: a validation series and its tokens",
+                subtitle=f"{network.domain.codebook_size} codes, {patch_length} timestamps a token; mean squared "
+                f"error {float(output.reconstruction_loss):.3f} of the variance",
+                channel_names=domain.metadata.channel_names,
+            )
+        except ImportError:
+            logger.info("matplotlib is not installed; there is no %s.", name)
+            return {}
+        pictures[domain.name] = name
+    return pictures
+
+
+def _lively_series(candidates: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
+    """Return the series that varies more than three quarters of the others do: a flat one would show little.
+
+    Args:
+        candidates: Arrays (time, num_channels).
+        scale: (num_channels,) what a deviation is measured by.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without an observed value
+        deviations = [np.nan_to_num(np.nanstd(one, axis=0) / scale).mean() for one in candidates]
+    return candidates[int(np.argsort(deviations)[len(deviations) * 3 // 4])]
+
+
+def _card(
+    stage: CodecStage, result: PretrainingResult, facts: Mapping[str, Any], pictures: Mapping[str, str], folder: Path
+) -> str:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    names = ", ".join(domain.metadata.name for domain in stage.domains)
+    first = stage.domains[0].name
+    data = ModelCardData(
+        library_name="hf-tsrep", license="apache-2.0", tags=["time-series", "tokenizer", "crosstimenet"]
+    )
+    parts = [
+        f"# CrossTimeNet tokenizer of {names}",
+        "Turns series into tokens by vector quantisation, and tokens into series (Cheng et al., CrossTimeNet, WSDM "
+        "2025, arXiv 2403.12372). Every domain has networks and a codebook of its own in one vocabulary; ids 0 to 3 "
+        "are [PAD], [MASK], [CLS] and [SEP].",
+        "```python\nfrom hf_tsrep import CrossTimeNetTokenizer\n\n"
+        'tokenizer = CrossTimeNetTokenizer.from_pretrained("your-name/your-tokenizer")\n'
+        f'batch = tokenizer(series, domain="{first}", return_tensors="pt")  # arrays (time, channels), NaN = missing\n'
+        'series_again = tokenizer.batch_decode(batch["input_ids"])\n```',
+        "## Domains\n\n" + _domain_table(stage, result),
+        *[f"![A series of {domain}, its reconstruction and its tokens]({file})" for domain, file in pictures.items()],
+        "The error is the mean squared error of series scaled to mean 0 and variance 1 on the training part, so that "
+        "1 is what a constant gives; use is the share of the codes that occur, perplexity how many would be used as "
+        "often if evenly. All three are of series that the training did not see: the corpus's validation part, or "
+        "where it has none a part of the training series that was kept back (which may overlap with others of their "
+        "recording).",
+        "## Training\n\n" + _facts_table(stage, result, facts),
+    ]
+    if (folder / FIGURE_FILE).is_file():
+        parts.append(f"![Loss of the training]({FIGURE_FILE})")
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+
+def _domain_table(stage: CodecStage, result: PretrainingResult) -> str:
+    lines = [
+        "| domain | corpus | channels | timestamps a token | codes | validation error | perplexity | use |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for domain in stage.domains:
+        described = result.model.domain_codec(domain.name).domain
+        error, perplexity, use = (
+            result.metrics[f"{domain.name}_validation_{name}"]
+            for name in ("normalised_mse", "codebook_perplexity", "codebook_use")
+        )
+        lines.append(
+            f"| `{domain.name}` | {domain.metadata.name} | {described.num_input_channels} | {described.patch_length} "
+            f"| {described.codebook_size} | {error:.4f} | {perplexity:.1f} | {use:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _facts_table(stage: CodecStage, result: PretrainingResult, facts: Mapping[str, Any]) -> str:
+    shown = {
+        "codebook_initialization": stage.options.codebook_initialization,
+        **training_facts(stage.settings, result, dict(facts)),
+    }
+    return "| | |\n|---|---|\n" + "\n".join(f"| `{name}` | {value} |" for name, value in shown.items())

@@ -1,0 +1,82 @@
+"""The series of every domain of a pre-training, each read from its corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .arguments import PretrainSettings
+from .domains import DomainSeries, cut_evenly, domain_names, hold_out, observed_span
+from .field_types import SettingsError
+
+
+def load_domains(settings: PretrainSettings, validation_fraction: float, seed: int) -> list[DomainSeries]:
+    """Load the training and validation parts of every corpus of the settings, one domain each.
+
+    Args:
+        settings: Names the corpora and how they are prepared. Longer series than max_train_length are cut.
+        validation_fraction: Share of the training series that is kept for validation where a corpus has no such part.
+        seed: Chooses them.
+
+    Returns:
+        The domains, in the order of the corpora.
+
+    Raises:
+        SettingsError: Two corpora are one domain, or a setting changes the scale.
+        ValueError: A corpus has no training part, or no observed value in it.
+    """
+    domains: list[DomainSeries] = []
+    for corpus, written in zip(settings.corpus, settings.corpus_names, strict=True):
+        domain = _load_domain(corpus, written, settings, validation_fraction, seed)
+        for other in domains:
+            if other.name == domain.name:
+                raise SettingsError(
+                    f"Two corpora are the domain {domain.name!r}: {other.metadata.name} and {domain.metadata.name}. "
+                    "Name each corpus once; of files with one name, rename one."
+                )
+        domains.append(domain)
+    return domains
+
+
+def _load_domain(
+    corpus: Any, written: str, settings: PretrainSettings, validation_fraction: float, seed: int
+) -> DomainSeries:
+    from ..data import corpus_metadata, get_series, load_corpus
+
+    options = dataclasses.asdict(settings.data)
+    longest, _ = options.pop("max_train_length"), options.pop("window_stride")
+    splits = load_corpus(corpus, **options)
+    if "train" not in splits:
+        raise ValueError(f"Corpus {written} has no 'train' split, which pre-training reads, only {', '.join(splits)}.")
+    train: Any = splits["train"]
+    names = [str(item) for item in train["item_id"]]
+    pieces, items = _pieces(get_series(train), names, longest)
+    if not pieces:
+        raise ValueError(f"Corpus {written} has no observed value in its training series.")
+    if "validation" in splits:
+        held, _ = _pieces(get_series(splits["validation"]), None, longest)
+    else:
+        kept_back = hold_out(len(pieces), validation_fraction, seed)
+        held = [piece for piece, back in zip(pieces, kept_back, strict=True) if back]
+        items = [item for item, back in zip(items, kept_back, strict=True) if not back]
+        pieces = [piece for piece, back in zip(pieces, kept_back, strict=True) if not back]
+    metadata = corpus_metadata(splits)
+    known = domain_names(written if isinstance(corpus, str) else "", metadata.name)
+    return DomainSeries(known[0], known, pieces, items, held or pieces, metadata, splits)
+
+
+def _pieces(
+    series: list[np.ndarray], names: list[str] | None, longest: int | None
+) -> tuple[list[np.ndarray], list[str]]:
+    """Cut series to their observed span and into pieces; what has no observed value is left out."""
+    pieces: list[np.ndarray] = []
+    items: list[str] = []
+    for index, one in enumerate(series):
+        parts = [observed_span(part) for part in cut_evenly(observed_span(one), longest)]
+        parts = [part for part in parts if len(part)]
+        pieces += parts
+        name = str(index) if names is None else names[index]
+        items += [name if len(parts) == 1 else f"{name}, piece {place + 1}" for place in range(len(parts))]
+    return pieces, items

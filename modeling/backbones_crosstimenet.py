@@ -1,0 +1,195 @@
+"""Transformers of any kind as readers of tokens, and language models as their source."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+NUM_CENTROID_ITERATIONS = 10
+_NUMBERS_AT_ONCE = 2**24
+
+
+def build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a transformer without a pooling layer, which nothing would read."""
+    backbone = AutoModel.from_config(config)
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    return cast(PreTrainedModel, backbone)
+
+
+def num_positions(backbone: PreTrainedModel) -> int | None:
+    """Return how many tokens the backbone takes at once; None for any number."""
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin keep the first rows for padding.
+    kept = getattr(table, "padding_idx", None)
+    return positions if kept is None else positions - kept - 1
+
+
+def leading_order(attention_mask: torch.Tensor) -> torch.Tensor | None:
+    """Return the order that puts every row's tokens before its padding; None where they stand so already.
+
+    Args:
+        attention_mask: (batch_size, num_tokens) bool, True = token.
+
+    Returns:
+        (batch_size, num_tokens) int64 places, or None.
+    """
+    if not torch.compiler.is_compiling() and not bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
+        return None
+    return torch.argsort((~attention_mask).to(torch.uint8), dim=1, stable=True)
+
+
+def read_tokens(
+    backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, wants_states: bool
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+    """Run the backbone; padding on either side changes nothing, and its embeddings are zero.
+
+    Positions count from a row's first token. A row with more tokens than the backbone has positions is read in
+    stretches of so many tokens, which do not see each other.
+
+    Args:
+        backbone: The transformer.
+        input_ids: (batch_size, num_tokens) int64.
+        attention_mask: (batch_size, num_tokens) bool, True = token.
+        wants_states: Whether to return the hidden states.
+
+    Returns:
+        The last hidden state (batch_size, num_tokens, hidden_size), and the hidden states of that shape or None.
+    """
+    order = leading_order(attention_mask)
+    seen = attention_mask
+    if order is not None:
+        input_ids, seen = input_ids.gather(1, order), seen.gather(1, order)
+    states = _read_stretches(backbone, input_ids, seen, wants_states)
+    states = [torch.where(seen.unsqueeze(-1), state, 0.0) for state in states]
+    if order is not None:
+        back = order.argsort(1).unsqueeze(-1)
+        states = [state.gather(1, back.expand(-1, -1, state.shape[-1])) for state in states]
+    return states[0], tuple(states[1:]) if wants_states else None
+
+
+def _read_stretches(
+    backbone: PreTrainedModel, input_ids: torch.Tensor, seen: torch.Tensor, wants_states: bool
+) -> list[torch.Tensor]:
+    limit = num_positions(backbone)
+    if torch.compiler.is_compiling() or limit is None or input_ids.shape[1] <= limit:
+        return _read_once(backbone, input_ids, seen, wants_states)
+    logger.warning_once(
+        f"A series has {input_ids.shape[1]} tokens, but the backbone {limit} positions: it is read in stretches of "
+        f"{limit} tokens that do not see each other. A backbone_config with more positions reads it at once."
+    )
+    pairs = zip(input_ids.split(limit, 1), seen.split(limit, 1), strict=True)
+    parts = [_read_once(backbone, ids, mask, wants_states) for ids, mask in pairs]
+    return [torch.cat(states, dim=1) for states in zip(*parts, strict=True)]
+
+
+def _read_once(
+    backbone: PreTrainedModel, input_ids: torch.Tensor, seen: torch.Tensor, wants_states: bool
+) -> list[torch.Tensor]:
+    # A row of padding alone would attend to nothing, and a softmax over nothing is NaN.
+    first = torch.arange(seen.shape[1], device=seen.device) == 0
+    attended = seen | (first & ~seen.any(1, keepdim=True))
+    output = backbone(input_ids=input_ids, attention_mask=attended.long(), output_hidden_states=wants_states)
+    return [output.last_hidden_state, *(output.hidden_states if wants_states else ())]
+
+
+def load_language_model(name_or_path: str, **options: Any) -> PreTrainedModel:
+    """Load a language model's transformer.
+
+    Args:
+        name_or_path: Id on the Hub, or folder.
+        options: Arguments of AutoModel.from_pretrained, such as revision.
+
+    Raises:
+        ValueError: It is no single encoder or decoder of text.
+    """
+    model = cast(PreTrainedModel, AutoModel.from_pretrained(name_or_path, **options))
+    table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding) or model.config.is_encoder_decoder:
+        raise ValueError(
+            f"{name_or_path} is a {model.config.model_type!r} model; a backbone is one encoder or one decoder of "
+            "token ids, such as BERT, GPT-2 or ModernBERT."
+        )
+    return model
+
+
+def copy_layers(language_model: PreTrainedModel, backbone: PreTrainedModel) -> None:
+    """Give the backbone all weights of a language model but the word table.
+
+    Raises:
+        ValueError: The language model lacks a weight of the backbone.
+    """
+    table = cast(nn.Embedding, language_model.get_input_embeddings()).weight
+    names = {name for name, value in language_model.named_parameters(remove_duplicate=False) if value is table}
+    weights = {name: value for name, value in language_model.state_dict().items() if name not in names}
+    missing, _ = backbone.load_state_dict(weights, strict=False)
+    lacking = sorted(set(missing) - names)
+    if lacking:
+        raise ValueError(f"The language model lacks weights of the backbone: {', '.join(lacking[:6])}.")
+
+
+def start_from_words(
+    words: torch.Tensor, num_codes: int, initialization: str, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Make embeddings of codes out of a language model's word table (the word mapping of the paper's section 3.3).
+
+    Args:
+        words: (num_words, hidden_size).
+        num_codes: Number of embeddings wanted.
+        initialization: "word_sample" for distinct words, or "word_centroids" for k-means centroids.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        (num_codes, hidden_size), float32.
+
+    Raises:
+        ValueError: There are fewer words than codes.
+    """
+    if num_codes > len(words):
+        raise ValueError(
+            f"The language model has {len(words)} words, too few for {num_codes} codes with "
+            f"embedding_initialization={initialization!r}; use 'random', or smaller codebooks."
+        )
+    words = words.detach().float()
+    chosen = torch.randperm(len(words), generator=generator)[:num_codes].to(words.device)
+    starts = words[chosen]
+    return starts if initialization == "word_sample" else _centroids(words, starts)
+
+
+def _centroids(words: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Move the centroids by Lloyd's iterations; one that has no word stays where it is."""
+    rows = max(1, _NUMBERS_AT_ONCE // len(centroids))
+    for _ in range(NUM_CENTROID_ITERATIONS):
+        offset = -0.5 * centroids.square().sum(1)
+        nearest = torch.cat([torch.addmm(offset, part, centroids.t()).argmax(1) for part in words.split(rows)])
+        counts = torch.bincount(nearest, minlength=len(centroids)).unsqueeze(1)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, words)
+        centroids = torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
+    return centroids
+
+
+def activation_name(config: PreTrainedConfig) -> str:
+    """Return the name of the backbone's activation function; "gelu" where it names none."""
+    for name in ("hidden_act", "hidden_activation", "activation_function", "activation"):
+        value = getattr(config, name, None)
+        if isinstance(value, str):
+            return value
+    return "gelu"
+
+
+def normalization_epsilon(config: PreTrainedConfig) -> float:
+    """Return the epsilon of the backbone's layer normalisation."""
+    for name in ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "rms_norm_eps"):
+        value = getattr(config, name, None)
+        if isinstance(value, float):
+            return value
+    return 1e-12

@@ -1,0 +1,250 @@
+"""CrossTimeNet's configuration (Cheng et al., WSDM 2025, arXiv 2403.12372)."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from .configuration_time_series import TimeSeriesConfig
+
+# Ids that CrossTimeNetTokenizer gives its special tokens; the codes of the first domain come next.
+PAD_TOKEN_ID, MASK_TOKEN_ID, CLS_TOKEN_ID, SEP_TOKEN_ID = range(4)
+SPECIAL_TOKEN_IDS = (PAD_TOKEN_ID, MASK_TOKEN_ID, CLS_TOKEN_ID, SEP_TOKEN_ID)
+CLASSIFIERS = ("pooled", "flatten")
+EMBEDDING_INITIALIZATIONS = ("random", "word_sample", "word_centroids")
+_DOMAIN_NUMBERS = ("num_input_channels", "patch_length", "codebook_size")
+_DOMAIN_OPTIONS = ("num_labels", "num_tokens")
+
+
+class CrossTimeNetConfig(TimeSeriesConfig):
+    """Domains of the vocabulary, the transformer that reads the tokens, and settings of the pretext task.
+
+    Supports bf16, gradient checkpointing and torch.export (from token ids to embeddings: the search for the nearest
+    code is the tokenizer's, outside of the model).
+
+    Args:
+        domains: One mapping a domain, in the order of the tokens' ids: `name`, `num_input_channels`, `patch_length`,
+            `codebook_size`; optionally `num_labels` (the domain has a classification head of its own) and `num_tokens`
+            (for classifier="flatten"). `first_id`, the id of the domain's first code, follows from the order unless
+            the tokenizer had tokens added in between.
+        backbone_config: Configuration of the transformer, as an object or as a mapping with its model_type: any
+            encoder or decoder of transformers' AutoModel that takes token ids. None is BERT. Its vocabulary and its
+            special ids become ours.
+        vocab_size: Number of tokens; None: four special ones and the codes of all domains.
+        num_input_channels: Number of channels of a series of the first domain, which it follows; None without domains
+            is 1.
+        embedding_size: Width of the backbone, which it follows.
+        pooling: How token embeddings become one vector per series: "mean", "max" or "last".
+        mask_ratio: Probability that the pretext task masks a token (paper, section 3.3: 0.3).
+        never_predicted_ids: Ids that the pretext task gives no probability. The default leaves the codes alone; a
+            converted official checkpoint may predict its mask token, as its softmax does.
+        classifier: "pooled", a linear layer on the pooled embedding of a series of any length; or "flatten", the
+            published head on all tokens beside each other, for one number of tokens.
+        num_tokens: Number of tokens of a series, for classifier="flatten"; a domain may have its own.
+        backbone_name: Name of the language model that the transformer's layers come from; None: they were not
+            pre-trained.
+        embedding_initialization: Where the codes' embeddings started: "random", "word_sample" (distinct words of the
+            language model) or "word_centroids" (k-means centroids of its word table).
+
+    Raises:
+        ValueError: A field is out of its range, or fields contradict each other.
+    """
+
+    model_type = "crosstimenet"
+    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 - transformers declares it as an instance's variable
+
+    domains: list[dict[str, Any]] | None = None
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    vocab_size: int | None = None
+    num_input_channels: int | None = None  # type: ignore[assignment]  # None stands for the first domain's
+    embedding_size: int | None = None  # type: ignore[assignment]  # None stands for the backbone's width
+    pooling: str = "mean"
+    pad_token_id: int = PAD_TOKEN_ID
+    mask_token_id: int = MASK_TOKEN_ID
+    cls_token_id: int = CLS_TOKEN_ID
+    sep_token_id: int = SEP_TOKEN_ID
+    mask_ratio: float = 0.3
+    never_predicted_ids: list[int] | tuple[int, ...] = SPECIAL_TOKEN_IDS
+    classifier: str = "pooled"
+    num_tokens: int | None = None
+    backbone_name: str | None = None
+    embedding_initialization: str = "random"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what follows from the domains and the backbone, and check the ranges."""
+        self.domains = _checked_domains(self.domains or [])
+        smallest = max([len(SPECIAL_TOKEN_IDS), *(one["first_id"] + one["codebook_size"] for one in self.domains)])
+        if self.vocab_size is None:
+            self.vocab_size = smallest
+        if self.vocab_size < smallest:
+            raise ValueError(
+                f"CrossTimeNetConfig.vocab_size is {self.vocab_size}, but the special tokens and the domains' codes "
+                f"are {smallest}; leave it out."
+            )
+        self._fill_channels()
+        self.backbone_config = self._own_backbone(self.backbone_config)
+        width = int(self.backbone_config.hidden_size)
+        if self.embedding_size is None:
+            self.embedding_size = width
+        if self.embedding_size != width:
+            raise ValueError(
+                f"CrossTimeNetConfig.embedding_size is {self.embedding_size}, but the backbone's width is {width}; "
+                "leave it out, or set the backbone's hidden_size."
+            )
+        self.never_predicted_ids = sorted(set(self.never_predicted_ids))
+        super().__post_init__(**kwargs)
+
+    def _fill_channels(self) -> None:
+        first = self.domains[0]["num_input_channels"] if self.domains else None
+        if self.num_input_channels is None:
+            self.num_input_channels = first or 1
+        elif first is not None and self.num_input_channels not in (0, first):
+            raise ValueError(
+                f"CrossTimeNetConfig.num_input_channels is {self.num_input_channels}, but domain "
+                f"{self.domains[0]['name']!r} has {first}; leave it out."  # type: ignore[index]
+            )
+
+    def _own_backbone(self, given: Mapping[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+        """Return the backbone's configuration with our vocabulary; what was given stays as it is."""
+        own = {"vocab_size": self.vocab_size, "pad_token_id": self.pad_token_id, "mask_token_id": self.mask_token_id}
+        own |= {"cls_token_id": self.cls_token_id, "sep_token_id": self.sep_token_id}
+        own |= {"bos_token_id": self.cls_token_id, "eos_token_id": self.sep_token_id}
+        if isinstance(given, PreTrainedConfig):
+            backbone = copy.deepcopy(given)
+            for name, value in _used_by(own, backbone).items():
+                setattr(backbone, name, value)
+        else:
+            fields = dict(given or {})
+            backbone_class = CONFIG_MAPPING[_known_type(fields.pop("model_type", "bert"))]
+            backbone = backbone_class(**{**fields, **_used_by(own, backbone_class)})
+        if backbone.is_encoder_decoder or not isinstance(getattr(backbone, "hidden_size", None), int):
+            raise ValueError(
+                f"A backbone of type {backbone.model_type!r} does not fit: it must be one encoder or one decoder with "
+                "a hidden_size, such as 'bert', 'gpt2' or 'modernbert'."
+            )
+        if getattr(backbone, "use_cache", False):
+            backbone.use_cache = False
+        # What is true of the language model's own checkpoint only.
+        backbone._name_or_path, backbone.dtype, backbone.architectures = "", None, None
+        return backbone
+
+    def check_ranges(self) -> None:
+        """Raise ValueError for a field outside its range."""
+        super().check_ranges()
+        self.require_probability("mask_ratio")
+        self.require_one_of("classifier", CLASSIFIERS)
+        self.require_one_of("embedding_initialization", EMBEDDING_INITIALIZATIONS)
+        if self.num_tokens is not None:
+            self.require_at_least(1, "num_tokens")
+        wrong = [one for one in self.never_predicted_ids if not 0 <= one < int(self.vocab_size or 0)]
+        if wrong:
+            raise ValueError(
+                f"CrossTimeNetConfig.never_predicted_ids has {wrong[0]}; ids are 0 to {int(self.vocab_size or 0) - 1}."
+            )
+
+    def domain_index(self, domain: str | int | None) -> int:
+        """Return the place of a domain; None will do where there is only one.
+
+        Args:
+            domain: Its name or place.
+
+        Raises:
+            ValueError: There is no such domain, or None is not enough. The message names the near matches.
+        """
+        names = [one["name"] for one in self.domains or []]
+        if domain is None and len(names) == 1:
+            return 0
+        if domain is None:
+            choices = " or ".join(map(repr, names)) or "there is none yet"
+            raise ValueError(f"The model has {len(names)} domains; name one: domain={choices}.")
+        if isinstance(domain, int) and not isinstance(domain, bool) and 0 <= domain < len(names):
+            return domain
+        if isinstance(domain, str) and domain in names:
+            return names.index(domain)
+        near = difflib.get_close_matches(str(domain), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown domain {domain!r}.{hint} Domains: {', '.join(names) or 'none'}.")
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, **fields: Any) -> CrossTimeNetConfig:
+        """Build the configuration of a model that reads a tokenizer's tokens.
+
+        Args:
+            tokenizer: A CrossTimeNetTokenizer.
+            fields: Further fields of the configuration.
+
+        Returns:
+            The configuration.
+        """
+        return cls(domains=domains_of_tokenizer(tokenizer), **fields)
+
+
+def domains_of_tokenizer(tokenizer: Any) -> list[dict[str, Any]]:
+    """Return the entries of `CrossTimeNetConfig.domains` for a CrossTimeNetTokenizer."""
+    return [
+        {
+            "name": domain.name,
+            **{field: getattr(domain, field) for field in _DOMAIN_NUMBERS},
+            "first_id": tokenizer.first_id(domain.name),
+        }
+        for domain in tokenizer.domains
+    ]
+
+
+def _known_type(model_type: str) -> str:
+    if model_type in CONFIG_MAPPING:
+        return model_type
+    near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"transformers knows no backbone of type {model_type!r}.{hint}")
+
+
+def _used_by(own: dict[str, Any], backbone: Any) -> dict[str, Any]:
+    """Return those of our vocabulary's numbers that this configuration has; every one has the first two."""
+    always = ("vocab_size", "pad_token_id")
+    return {
+        name: value for name, value in own.items() if name in always or isinstance(getattr(backbone, name, None), int)
+    }
+
+
+def _checked_domains(domains: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the domains with their first ids, checked."""
+    checked: list[dict[str, Any]] = []
+    next_id = len(SPECIAL_TOKEN_IDS)
+    for given in domains:
+        domain = _checked_domain(dict(given))
+        if domain["name"] in {one["name"] for one in checked}:
+            raise ValueError(f"Several domains are called {domain['name']!r}; every domain needs its own name.")
+        if domain.setdefault("first_id", next_id) < next_id:
+            raise ValueError(
+                f"Domain {domain['name']!r} has first_id={domain['first_id']}, but the tokens before it end at "
+                f"{next_id - 1}; leave first_id out."
+            )
+        next_id = domain["first_id"] + domain["codebook_size"]
+        checked.append(domain)
+    return checked
+
+
+def _checked_domain(domain: dict[str, Any]) -> dict[str, Any]:
+    name = domain.get("name")
+    missing = [field for field in ("name", *_DOMAIN_NUMBERS) if field not in domain]
+    if missing:
+        raise ValueError(f"Domain {name!r} lacks {', '.join(missing)}.")
+    known = ("name", "first_id", *_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS)
+    for field in domain:
+        if field not in known:
+            near = difflib.get_close_matches(str(field), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"Domain {name!r} has no field {field!r} in the model's configuration.{hint}")
+    for field in (*_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS):
+        value = domain.get(field, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"Domain {name!r}: {field} is {value!r}; it must be a whole number of at least 1.")
+    return domain
+
+
+CrossTimeNetConfig.register_for_auto_class()

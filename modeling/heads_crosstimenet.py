@@ -1,0 +1,148 @@
+"""CrossTimeNet's heads: recovered tokens, and the classes of a domain."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from .backbones_crosstimenet import activation_name, normalization_epsilon
+from .configuration_crosstimenet import CrossTimeNetConfig
+
+
+class MaskedTokenHead(nn.Module):
+    """Scores of all tokens, as BERT's masked language modelling has them, but with an output layer of its own.
+
+    Args:
+        config: Gives the vocabulary, the backbone and the ids that are never predicted.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__()
+        backbone = cast(PreTrainedConfig, config.backbone_config)
+        width = cast(int, config.embedding_size)
+        self.never_predicted_ids = list(config.never_predicted_ids)
+        self.dense = nn.Linear(width, width)
+        self.activation = ACT2FN[activation_name(backbone)]
+        self.norm = nn.LayerNorm(width, eps=normalization_epsilon(backbone))
+        self.decoder = nn.Linear(width, cast(int, config.vocab_size), bias=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., embedding_size) to float32 logits (..., vocab_size).
+
+        Ids that are never predicted have the lowest finite number, whose probability is exactly zero.
+        """
+        logits = self.decoder(self.norm(self.activation(self.dense(hidden)))).float()
+        if self.never_predicted_ids:
+            excluded = torch.tensor(self.never_predicted_ids, device=logits.device)
+            logits = logits.index_fill(-1, excluded, torch.finfo(logits.dtype).min)
+        return logits
+
+
+class PooledClassifier(nn.Module):
+    """A linear layer on the pooled embedding of a series of any length.
+
+    Args:
+        config: Gives embedding_size and classifier_dropout.
+        num_labels: Number of classes.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig, num_labels: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.projection = nn.Linear(cast(int, config.embedding_size), num_labels)
+
+    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Map tokens (batch_size, num_tokens, embedding_size), pooled to (batch_size, embedding_size), to logits."""
+        return self.projection(self.dropout(pooled))
+
+
+class FlattenClassifier(nn.Module):
+    """The published head: all tokens beside each other, GELU, layer normalisation and a linear layer.
+
+    Args:
+        config: Gives embedding_size and classifier_dropout.
+        num_labels: Number of classes.
+        num_tokens: Number of tokens of every series.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig, num_labels: int, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        width = num_tokens * cast(int, config.embedding_size)
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, num_labels)
+
+    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Map tokens (batch_size, num_tokens, embedding_size) to logits (batch_size, num_labels).
+
+        Raises:
+            ValueError: The number of tokens is another one.
+        """
+        if tokens.shape[1] != self.num_tokens:
+            raise ValueError(
+                f"The series have {tokens.shape[1]} tokens, but classifier='flatten' was built for {self.num_tokens}; "
+                "pad or cut them, or use classifier='pooled'."
+            )
+        return self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
+
+
+class DomainClassifiers(nn.Module):
+    """A head a domain that has `num_labels`, or one head for all where no domain has.
+
+    Args:
+        config: Gives the domains, the kind of head and num_labels.
+
+    Raises:
+        ValueError: classifier="flatten" without num_tokens.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        described = [(place, one) for place, one in enumerate(config.domains or []) if one.get("num_labels")]
+        self.places = [place for place, _ in described]
+        labels = [int(one["num_labels"]) for _, one in described] or [cast(int, config.num_labels)]
+        tokens = [one.get("num_tokens", config.num_tokens) for _, one in described] or [config.num_tokens]
+        self.heads = nn.ModuleList(map(self._build, labels, tokens))
+
+    def _build(self, num_labels: int, num_tokens: int | None) -> nn.Module:
+        if self.config.classifier == "pooled":
+            return PooledClassifier(self.config, num_labels)
+        if num_tokens is None:
+            raise ValueError(
+                "classifier='flatten' needs num_tokens, the number of tokens of every series: ceil(length / "
+                "patch_length)."
+            )
+        return FlattenClassifier(self.config, num_labels, num_tokens)
+
+    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor, domain: str | int | None) -> torch.Tensor:
+        """Score the classes of a domain.
+
+        Args:
+            tokens: (batch_size, num_tokens, embedding_size).
+            pooled: (batch_size, embedding_size).
+            domain: Name or place of the domain; None where there is one head.
+
+        Returns:
+            Logits (batch_size, number of the domain's labels).
+
+        Raises:
+            ValueError: The domain is unknown, or has no head.
+        """
+        if len(self.heads) == 1 and (domain is None or not self.places):
+            return self.heads[0](tokens, pooled)
+        place = self.config.domain_index(domain)
+        if place not in self.places:
+            domains = self.config.domains or []
+            names = ", ".join(domains[one]["name"] for one in self.places)
+            raise ValueError(
+                f"Domain {domains[place]['name']!r} has no classification head; these have: {names}. "
+                "Give it num_labels in config.domains."
+            )
+        return self.heads[self.places.index(place)](tokens, pooled)

@@ -1,0 +1,410 @@
+"""Whole fine-tunings: the model folder, its test results recomputed, resumed runs, two processes, the command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hf_tsrep
+from hf_tsrep.data import get_labels, get_series, load_corpus
+from hf_tsrep.evaluation import evaluate, read_results
+from hf_tsrep.training import SettingsError
+from hf_tsrep.training.finetuning_trainer import FinetuningTrainer
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {"hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 3}
+COLUMNS = {"item_column": "machine", "label_column": "state"}
+QUICK = {"disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 8, "learning_rate": 0.01}
+STATES = ("fine", "noisy", "worn")
+
+
+def machines(seed, number):
+    """Machines in three states, of unequal lengths and with missing values: long form."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for machine in range(number):
+        steps = np.arange(20 + machine % 7)
+        state = machine % 3
+        part = pd.DataFrame(
+            {
+                "machine": f"m{machine:02d}",
+                "time": pd.date_range("2026-01-01", periods=len(steps), freq="h"),
+                "pressure": np.sin(steps * (0.2, 0.9, 0.2)[state]) + (0, 0, 2)[state] + 5,
+                "load": generator.normal(size=len(steps)),
+                "state": STATES[state],
+            }
+        )
+        part["pressure"] += 0.1 * generator.normal(size=len(steps))
+        part.loc[3:4, "pressure"] = np.nan
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """train.csv and test.csv; no validation."""
+    place = tmp_path_factory.mktemp("machines")
+    machines(0, 36).to_csv(place / "train.csv", index=False)
+    machines(1, 18).to_csv(place / "test.csv", index=False)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def long_series(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "long.csv"
+    steps = np.arange(400)
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"date": pd.date_range("2026-01-01", periods=400, freq="h")})
+    for name, pace in (("first", 0.3), ("second", 0.11)):
+        frame[name] = np.sin(steps * pace) + 0.1 * generator.normal(size=400) + 3
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pretrained(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained") / "encoder"
+    options = {"max_steps": 3, "scaler": "standard", "disable_tqdm": True, "use_cpu": True, **TINY, **COLUMNS}
+    hf_tsrep.pretrain("ts2vec", corpus, folder, **options)
+    return folder
+
+
+def raw_test_scores(folder, corpus):
+    """Score the raw test series with nothing but what the folder holds; return logits and labels."""
+    from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    test = load_corpus(corpus, **COLUMNS)["test"]
+    logits = []
+    for series in extractor.transform(get_series(test)):
+        with torch.no_grad():
+            logits.append(model(torch.tensor(series, dtype=torch.float32)[None]).logits[0].numpy())
+    return model, np.stack(logits), get_labels(test)
+
+
+def test_the_folder_is_complete_and_gives_its_test_results_again(corpus, pretrained, tmp_path):
+    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "tuned", num_train_epochs=8, **COLUMNS, **QUICK)
+    folder = tmp_path / "tuned"
+    expected = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "results.json"}
+    expected |= {"finetuning.json", "training_log.json", "modeling_ts2vec.py"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    model, logits, labels = raw_test_scores(folder, corpus)
+    assert model.config.id2label == dict(enumerate(STATES))
+    assert result.metrics["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+    assert result.metrics["accuracy"] > 0.6
+    (entry,) = read_results(folder / "results.json")
+    assert (entry.protocol, entry.model, entry.seed) == ("finetune", "tuned", 1)
+    assert entry.metrics == pytest.approx(result.metrics)
+    assert entry.settings["mode"] == "full"
+    assert entry.settings["selection"] == "best epoch on validation data (0.2 of train)"
+    assert (entry.details["num_train_samples"], entry.details["num_validation_samples"]) == (30, 6)
+    record = json.loads((folder / "finetuning.json").read_text())
+    assert record["model"] == "encoder"
+    assert record["facts"]["scaler"] == "standard"
+    assert str(tmp_path) not in json.dumps(record)
+    card = (folder / "README.md").read_text()
+    assert f"| finetune, full | accuracy | {result.metrics['accuracy']:.4g} |" in card
+    assert "fine-tuned to tell 3 classes" in card
+
+    # The selected epoch is the best of the log, of equal ones that with the lowest loss.
+    validations = [entry for entry in result.history if "eval_accuracy" in entry]
+    best = max(validations, key=lambda entry: (entry["eval_accuracy"], -entry["eval_loss"]))
+    assert result.epoch == best["epoch"]
+    assert result.validation_metrics["accuracy"] == best["eval_accuracy"]
+    checkpoint = load_file(folder / f"checkpoint-{best['step']}" / "model.safetensors")
+    final = load_file(folder / "model.safetensors")
+    assert all(torch.equal(final[name], checkpoint[name]) for name in final)
+
+
+def test_test_labels_and_test_series_decide_nothing(corpus, pretrained, tmp_path):
+    shutil.copytree(corpus, tmp_path / "other")
+    frame = machines(7, 18)
+    frame["state"] = "fine"
+    frame.to_csv(tmp_path / "other" / "test.csv", index=False)
+    fields = {"num_train_epochs": 4, **COLUMNS, **QUICK}
+    first = hf_tsrep.finetune(pretrained, corpus, tmp_path / "first", **fields)
+    second = hf_tsrep.finetune(pretrained, str(tmp_path / "other"), tmp_path / "second", **fields)
+    assert first.epoch == second.epoch
+    assert first.metrics != second.metrics
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("first", "second")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_linear_probe_leaves_the_encoder_and_needs_few_labels(corpus, pretrained, tmp_path):
+    fields = {"mode": "linear-probe", "label_fraction": 0.2, "validation": "none", "num_train_epochs": 2}
+    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "probe", **fields, **COLUMNS, **QUICK)
+    before = load_file(pretrained / "model.safetensors")
+    after = load_file(tmp_path / "probe" / "model.safetensors")
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any("eval_loss" in entry for entry in result.history)
+    assert result.epoch == 2
+    (entry,) = read_results(tmp_path / "probe" / "results.json")
+    assert entry.settings["setting"] == "linear-probe, 0.2 of the labels"
+    assert entry.settings["selection"] == "last epoch"
+    assert entry.details["num_train_samples"] == 6
+
+
+def test_no_label_beyond_the_share_is_used(corpus, pretrained, tmp_path):
+    fields = {"label_fraction": 0.5, "num_train_epochs": 1, **COLUMNS, **QUICK}
+    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "half", **fields)
+    assert (result.facts["num_train_samples"], result.facts["num_validation_samples"]) == (15, 3)  # of 36
+
+
+def test_early_stopping_ends_the_run(corpus, pretrained, tmp_path):
+    fields = {"num_train_epochs": 20, "early_stopping_patience": 2, **COLUMNS, **QUICK, "learning_rate": 1e-9}
+    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "still", lr_scheduler_type="constant", **fields)
+    accuracies = [entry["eval_accuracy"] for entry in result.history if "eval_accuracy" in entry]
+    assert result.facts["num_epochs"] == result.epoch + 2 < 20
+    assert len(accuracies) == result.facts["num_epochs"]
+
+
+def test_forecasts_are_measured_on_every_test_window_of_scaled_values(long_series, tmp_path):
+    from transformers import AutoFeatureExtractor, AutoModelForTimeSeriesPrediction
+
+    fields = {"context_length": 24, "prediction_length": 6, "split": "60/20/20", "num_train_epochs": 2, "stride": 3}
+    result = hf_tsrep.finetune(
+        "ts2vec", long_series, tmp_path / "forecast", task="forecasting", scaler="standard", **fields, **QUICK, **TINY
+    )
+    model = AutoModelForTimeSeriesPrediction.from_pretrained(tmp_path / "forecast").eval()
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "forecast")
+    values = pd.read_csv(long_series)[["first", "second"]].to_numpy(np.float32)
+    np.testing.assert_allclose(extractor.mean, values[:240].mean(0), rtol=1e-5)
+    scaled = torch.tensor(extractor.transform([values])[0], dtype=torch.float32)
+    errors = []
+    for first in range(320, 400 - 6 + 1):  # the first predicted step
+        with torch.no_grad():
+            predicted = model(scaled[None, first - 24 : first]).prediction_outputs[0]
+        errors.append(predicted - scaled[first : first + 6])
+    errors = torch.stack(errors)
+    assert result.facts["num_test_samples"] == len(errors) == 75
+    assert result.facts["num_train_samples"] == len(range(0, 240 - 30 + 1, 3))
+    assert result.metrics["mse"] == pytest.approx(float(errors.square().mean()), rel=1e-4)
+    assert result.metrics["mae"] == pytest.approx(float(errors.abs().mean()), rel=1e-4)
+    (entry,) = read_results(tmp_path / "forecast" / "results.json")
+    assert entry.metrics["mse_6"] == entry.metrics["mse"] == result.metrics["mse"]
+    assert entry.settings["pretrained"] is False
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_with_equal_bits_and_no_other_run_does(corpus, pretrained, tmp_path, monkeypatch):
+    fields = {"num_train_epochs": 6, "logging_steps": 1, **COLUMNS, **QUICK}
+    whole = hf_tsrep.finetune(pretrained, corpus, tmp_path / "whole", **fields)
+    step = FinetuningTrainer.training_step
+
+    def interrupted(self, *arguments, **options):
+        if self.state.global_step == 14:  # in the fourth epoch
+            raise Interrupted
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(FinetuningTrainer, "training_step", interrupted)
+    folder = tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        hf_tsrep.finetune(pretrained, corpus, folder, **fields)
+    monkeypatch.undo()
+    assert not (folder / "model.safetensors").exists()
+    assert not (folder / "config.json").exists()
+    with pytest.raises(FileExistsError, match="checkpoints of an unfinished run"):
+        hf_tsrep.finetune(pretrained, corpus, folder, **fields)
+    for other, message in (
+        ({"learning_rate": 0.1}, "learning_rate is 0.1"),
+        ({"mode": "linear-probe"}, "mode is 'linear-probe'"),
+        ({"num_train_epochs": 9}, "num_train_epochs is 9"),
+        ({"seed": 2}, "seed is 2"),
+        ({"label_fraction": 0.5}, "label_fraction is 0.5"),
+        ({"scaler": "none"}, "scaler is None"),
+    ):
+        with pytest.raises(ValueError, match=f"Cannot resume: {message}"):
+            hf_tsrep.finetune(pretrained, corpus, folder, resume_from_checkpoint=True, **{**fields, **other})
+    model = hf_tsrep.TS2VecForPreTraining.from_pretrained(pretrained)
+    torch.nn.init.zeros_(model.model.input_projection.bias)
+    model.save_pretrained(tmp_path / "other" / "encoder")
+    with pytest.raises(ValueError, match="Cannot resume: encoder_fingerprint is"):
+        hf_tsrep.finetune(
+            tmp_path / "other" / "encoder", corpus, folder, resume_from_checkpoint=True, scaler="standard", **fields
+        )
+    resumed = hf_tsrep.finetune(pretrained, corpus, folder, resume_from_checkpoint=True, **fields)
+    assert resumed.metrics == whole.metrics
+    assert resumed.epoch == whole.epoch
+
+    def losses(result):
+        names = ("step", "loss", "eval_loss", "learning_rate")
+        return [{name: entry.get(name) for name in names} for entry in result.history if "train_runtime" not in entry]
+
+    assert losses(resumed) == losses(whole)
+    weights = [load_file(place / "model.safetensors") for place in (tmp_path / "whole", folder)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_two_processes_test_every_series_once(corpus, pretrained, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))")
+    given = {"model_or_folder": str(pretrained), "corpus": corpus, "output_dir": str(tmp_path / "two")}
+    given |= {"num_train_epochs": 3, **COLUMNS, **QUICK, "per_device_train_batch_size": 4}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    finished = subprocess.run(
+        [*launcher, str(program), json.dumps(given)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    (entry,) = read_results(tmp_path / "two" / "results.json")
+    assert entry.details["num_processes"] == 2
+    _, logits, labels = raw_test_scores(tmp_path / "two", corpus)
+    assert entry.metrics["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+
+    one = hf_tsrep.finetune(
+        pretrained, corpus, tmp_path / "one", num_train_epochs=3, **COLUMNS, **QUICK
+    )  # the same global batch of 8
+    log = json.loads((tmp_path / "two" / "training_log.json").read_text())
+    losses = [
+        [entry["eval_loss"] for entry in history if "eval_loss" in entry] for history in (one.history, log["history"])
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.2)  # dropout is drawn by process
+
+
+def test_bf16_trains_and_saves_full_precision(corpus, pretrained, tmp_path):
+    result = hf_tsrep.finetune(
+        pretrained, corpus, tmp_path / "half", num_train_epochs=2, bf16=True, **COLUMNS, **QUICK
+    )
+    assert np.isfinite(list(result.metrics.values())).all()
+    assert {value.dtype for value in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_low_rank_changes_are_saved_as_a_plain_model(corpus, pretrained, tmp_path):
+    pytest.importorskip("peft", reason="LoRA needs peft")
+    result = hf_tsrep.finetune(
+        pretrained, corpus, tmp_path / "lora", mode="lora", num_train_epochs=4, **COLUMNS, **QUICK
+    )
+    _, logits, labels = raw_test_scores(tmp_path / "lora", corpus)
+    assert result.metrics["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+    before, after = (load_file(place / "model.safetensors") for place in (pretrained, tmp_path / "lora"))
+    changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed == {"model.input_projection.weight"}
+    assert set(after) == {*before, "head.projection.weight", "head.projection.bias"}
+
+
+def test_the_protocols_leave_the_model_and_no_folder(corpus, pretrained, tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = hf_tsrep.TS2VecModel.from_pretrained(pretrained)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded = load_corpus(corpus, scaler="standard", **COLUMNS)
+    options = {"num_train_epochs": 2, "learning_rate": 0.01, "batch_size": 8, "show_progress_bar": False}
+    outcomes = {
+        "finetune": evaluate(model, loaded, "finetune", **options),
+        "linear": evaluate(model, loaded, "linear", **options),
+        "regression": evaluate(model, loaded, "linear", solver="regression", label_fraction=0.5),
+    }
+    for outcome in outcomes.values():
+        assert set(outcome["metrics"]) == {"accuracy", "macro_f1", "kappa", "auprc"}
+        assert set(outcome) == {"metrics", "details", "timings", "settings"}
+    assert [one["settings"]["setting"] for one in outcomes.values()] == [
+        "full",
+        "linear-probe",
+        "regression, 0.5 of the labels",
+    ]
+    assert outcomes["regression"]["details"]["num_train_samples"] == 18
+    assert outcomes["linear"]["details"]["num_trained_parameters"] == 12 * 3 + 3
+    assert evaluate(model, loaded, "finetune", **options)["metrics"] == outcomes["finetune"]["metrics"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="Did you mean 'gradient'"):
+        evaluate(model, loaded, "linear", solver="gradiant")
+
+
+def test_the_linear_protocol_forecasts(long_series, tmp_path):
+    torch.manual_seed(0)
+    model = hf_tsrep.TS2VecModel(hf_tsrep.TS2VecConfig(num_input_channels=2, **TINY))
+    loaded = load_corpus(long_series, split="60/20/20", scaler="standard")
+    options = {"context_length": 24, "prediction_length": 6, "show_progress_bar": False}
+    trained = evaluate(model, loaded, "linear", num_train_epochs=3, learning_rate=0.01, **options)
+    fitted = evaluate(model, loaded, "linear", solver="regression", **options)
+    assert trained["settings"]["setting"] == "linear-probe, multivariate"
+    assert fitted["settings"]["setting"] == "regression, multivariate"
+    for outcome in (trained, fitted):
+        assert outcome["metrics"]["mse_6"] == outcome["metrics"]["mse"]
+    assert trained["details"]["num_test_samples"] == 75
+    assert fitted["details"][0]["num_test_samples"] == 74  # it predicts from a step of the test part
+    assert fitted["metrics"]["mse"] < trained["metrics"]["mse"] < 2
+    with pytest.raises(ValueError, match=r"label_fraction=0\.5"):
+        evaluate(model, loaded, "linear", solver="regression", label_fraction=0.5, **options)
+
+
+def test_the_command_line_fine_tunes_evaluates_and_explains(corpus, pretrained, tmp_path, command_line):
+    words = ["--corpus", corpus, "--item-column", "machine", "--label-column", "state"]
+    quick = ["--num-train-epochs", 2, "--per-device-train-batch-size", 8, "--use-cpu"]
+    code, out, err = command_line(
+        "finetune",
+        "--model",
+        pretrained,
+        *words,
+        *quick,
+        "--task",
+        "classification",
+        "--output-dir",
+        tmp_path / "tuned",
+    )
+    assert code == 0, err
+    assert "ts2vec, full, epoch" in out
+    assert "on test accuracy" in out
+    again = ["--output-dir", tmp_path / "tuned", "--overwrite-output-dir", "-q"]
+    code, out, err = command_line("finetune", "--model", pretrained, *words, *quick, *again)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    shutil.copytree(pretrained, tmp_path / "encoder")
+    code, out, err = command_line(
+        "-q", "evaluate", "--model", tmp_path / "encoder", *words, "--protocol", "linear", "--num-train-epochs", 1
+    )
+    assert code == 0, err
+    assert "linear of encoder" in out
+    assert "loss" not in out
+    code, out, _ = command_line("results", tmp_path / "encoder")
+    assert code == 0
+    assert "linear (linear-probe)" in out
+    for wrong, message in (
+        (["--label-fracton", "0.1"], "Did you mean --label-fraction"),
+        (["--mode", "lorra"], "expected 'full' or 'linear-probe' or 'lora'"),
+        (["--task", "forecast"], "Did you mean 'forecasting'"),
+        (["--label-fraction", "2"], "at most 1"),
+    ):
+        code, _, err = command_line("finetune", "--model", pretrained, *words, "--output-dir", tmp_path / "n", *wrong)
+        assert code == 2
+        assert message in err.splitlines()[-1]
+        assert not (tmp_path / "n").exists()
+
+
+def test_a_corpus_that_does_not_fit_is_refused_before_anything_is_written(long_series, pretrained, tmp_path):
+    options = {"output_dir": tmp_path / "none", **QUICK}
+    with pytest.raises(ValueError, match="has no labels"):
+        hf_tsrep.finetune(pretrained, long_series, split="60/20/20", **options)
+    with pytest.raises(ValueError, match="needs the splits train and test; the corpus has train"):
+        hf_tsrep.finetune(pretrained, long_series, **options)
+    with pytest.raises(ValueError, match="The train part has no window of 300"):
+        hf_tsrep.finetune(pretrained, long_series, task="forecasting", split="60/20/20", context_length=300, **options)
+    with pytest.raises(SettingsError, match="Did you mean 'context_length'"):
+        hf_tsrep.finetune(pretrained, long_series, contxt_length=3, **options)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_real_corpus(tmp_path):
+    data = os.environ.get("HF_TSREP_DATA") or str(ROOT.parent / "shared" / "data")
+    if not (Path(data) / "uea" / "BasicMotions").is_dir():
+        pytest.skip(f"uea/BasicMotions is not in {data}")
+    fields = {"num_train_epochs": 1, "data_directory": data, **QUICK, **TINY}
+    result = hf_tsrep.finetune("ts2vec", "uea/BasicMotions", tmp_path / "real", **fields)
+    assert result.facts["num_test_samples"] == 40
+    assert result.model.config.id2label[3] == "Badminton"
+    assert 0 <= result.metrics["accuracy"] <= 1

@@ -1,0 +1,180 @@
+"""CrossTimeNet's models: tokens, backbones of several kinds, the pretext task, heads and vocabularies that grow."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hf_tsrep import CrossTimeNetConfig, CrossTimeNetForPreTraining, CrossTimeNetModel
+from hf_tsrep import CrossTimeNetForTimeSeriesClassification as Classifier
+from hf_tsrep.modeling.masking_crosstimenet import token_mask
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+BACKBONES = {
+    "bert": {"model_type": "bert", **SIZES, "max_position_embeddings": 24},
+    "gpt2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24},
+    "modernbert": {"model_type": "modernbert", **SIZES},
+    "roberta": {"model_type": "roberta", **SIZES, "max_position_embeddings": 24},
+    "llama": {"model_type": "llama", **SIZES, "num_key_value_heads": 2},
+}
+DOMAINS = [
+    {"name": "har", "num_input_channels": 3, "patch_length": 4, "codebook_size": 12},
+    {"name": "ecg", "num_input_channels": 1, "patch_length": 8, "codebook_size": 6},
+]
+every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+
+
+def build(model_class=CrossTimeNetModel, backbone="bert", seed=0, **fields):
+    torch.manual_seed(seed)
+    described = BACKBONES[backbone] if isinstance(backbone, str) else backbone
+    return model_class(CrossTimeNetConfig(**{"domains": DOMAINS, "backbone_config": described, **fields})).eval()
+
+
+def tokens(rows=3, length=10, seed=1, first=4, last=16):
+    return torch.randint(first, last, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@every_backbone
+def test_padding_on_either_side_changes_nothing(backbone):
+    model, ids = build(backbone=backbone), tokens()
+    alone = model(ids, output_hidden_states=True)
+    padded = model(F.pad(ids, (3, 5)), output_hidden_states=True)
+    torch.testing.assert_close(padded.pooler_output, alone.pooler_output, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(padded.last_hidden_state[:, 3:-5], alone.last_hidden_state, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(padded.hidden_states[1][:, 3:-5], alone.hidden_states[1], rtol=1e-5, atol=1e-6)
+    assert not padded.last_hidden_state[:, :3].any()
+    assert not padded.last_hidden_state[:, -5:].any()
+
+
+@every_backbone
+def test_a_row_does_not_see_the_others(backbone):
+    model, ids = build(backbone=backbone), tokens()
+    ids[1, 6:] = 0
+    together = model(ids).pooler_output
+    torch.testing.assert_close(together[1], model(ids[1:2, :6]).pooler_output[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(together.flip(0), model(ids.flip(0)).pooler_output, rtol=1e-5, atol=1e-6)
+
+
+@every_backbone
+def test_every_parameter_of_every_backbone_learns(backbone):
+    model = build(CrossTimeNetForPreTraining, backbone).train()
+    model(tokens(4), generator=torch.Generator().manual_seed(0)).loss.backward()
+    assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+
+
+@pytest.mark.parametrize(("backbone", "positions"), [("bert", 24), ("gpt2", 24), ("roberta", 23)])
+def test_more_tokens_than_positions_are_read_in_stretches(backbone, positions):
+    model, ids = build(backbone=backbone), tokens(2, 60)
+    ids[1, 30:] = 0
+    found = model(ids).last_hidden_state
+    stretches = [model(part).last_hidden_state for part in ids.split(positions, 1)]
+    torch.testing.assert_close(found, torch.cat(stretches, 1))
+    assert torch.isfinite(found).all()
+
+
+def test_what_is_given_twice_or_not_at_all_is_refused():
+    model = build()
+    cases = {
+        "either input_ids or past_values": {},
+        "input_ids has 22; the model's ids are 0 to 21": {"input_ids": torch.tensor([[4, 22]])},
+        "input_ids has -1": {"input_ids": torch.tensor([[4, -1]])},
+        r"attention_mask has shape \(1, 3\)": {"input_ids": tokens(1, 4), "attention_mask": torch.ones(1, 3)},
+        r"input_ids has shape \(4,\)": {"input_ids": tokens(1, 4)[0]},
+        "no tokenizer": {"past_values": torch.zeros(1, 8, 3), "domain": "har"},
+        "name one: domain='har' or 'ecg'": {"past_values": torch.zeros(1, 8, 3)},
+        "Unknown domain 'hra'. Did you mean 'har'": {"past_values": torch.zeros(1, 8, 3), "domain": "hra"},
+    }
+    for words, arguments in cases.items():
+        with pytest.raises(ValueError, match=words):
+            model(**arguments)
+
+
+def test_the_loss_is_the_plain_cross_entropy_at_hidden_tokens():
+    model = build(CrossTimeNetForPreTraining, mask_ratio=0.3)
+    ids = F.pad(tokens(), (0, 2))
+    mask = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    output = model(ids, mask=mask)
+    hidden = mask & (ids > 3)
+    assert torch.equal(output.mask, hidden)
+    logits = model.head(model.model(torch.where(hidden, 1, ids), ids > 0).last_hidden_state)
+    expected = F.cross_entropy(logits[hidden], ids[hidden])
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(output.accuracy, (logits.argmax(-1) == ids)[hidden].float().mean())
+    assert output.logits.shape == (int(hidden.sum()), 22)
+    assert not output.logits.softmax(-1)[:, :4].any()
+    labels = {"never_predicted_ids": [0, 2, 3]}
+    assert build(CrossTimeNetForPreTraining, **labels)(ids, mask=mask).logits.softmax(-1)[:, 1].all()
+
+
+def test_hidden_tokens_are_drawn_over_real_ones_only():
+    real = torch.rand(64, 50, generator=torch.Generator().manual_seed(0)) < 0.8
+    mask = token_mask(real, 0.3, torch.Generator().manual_seed(1))
+    assert not (mask & ~real).any()
+    share = mask.sum() / real.sum()
+    assert abs(share - 0.3) < 4 * math.sqrt(0.21 / int(real.sum()))
+    assert torch.equal(mask, token_mask(real, 0.3, torch.Generator().manual_seed(1)))
+    assert not torch.equal(mask, token_mask(real, 0.3, torch.Generator().manual_seed(2)))
+
+
+def test_one_token_at_least_is_hidden_and_none_where_there_is_none():
+    real = torch.zeros(3, 5, dtype=torch.bool)
+    assert not token_mask(real, 0.9).any()
+    real[1, 2:4] = True
+    assert int(token_mask(real, 0.0).sum()) == 1
+    model = build(CrossTimeNetForPreTraining).train()
+    output = model(torch.ones(2, 3, dtype=torch.int64))
+    assert output.loss == 0
+    output.loss.backward()
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
+
+
+def test_special_tokens_are_read_but_not_pooled():
+    model, ids = build(), tokens(2, 6)
+    framed = torch.cat([torch.full((2, 1), 2), ids, torch.full((2, 1), 3)], dim=1)
+    output = model(framed)
+    torch.testing.assert_close(output.pooler_output, output.last_hidden_state[:, 1:-1].mean(1))
+    assert not torch.allclose(output.pooler_output, model(ids).pooler_output)
+
+
+def test_every_domain_has_its_head():
+    domains = [{**DOMAINS[0], "num_labels": 5}, {**DOMAINS[1], "num_labels": 2}]
+    model, ids = build(Classifier, domains=domains), tokens()
+    assert model(ids, domain="har").logits.shape == (3, 5)
+    output = model(ids, domain="ecg", labels=torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, torch.tensor([0, 1, 1])))
+    assert output.logits.shape == (3, 2)
+    with pytest.raises(ValueError, match="name one: domain='har' or 'ecg'"):
+        model(ids)
+    partly = build(Classifier, domains=[domains[0], DOMAINS[1]])
+    assert partly(ids).logits.shape == (3, 5)
+    with pytest.raises(ValueError, match="'ecg' has no classification head; these have: har"):
+        partly(ids, domain="ecg")
+    assert build(Classifier, num_labels=7)(ids, domain="ecg").logits.shape == (3, 7)
+
+
+def test_the_published_head_takes_one_number_of_tokens():
+    domains = [{**DOMAINS[0], "num_labels": 5, "num_tokens": 10}, {**DOMAINS[1], "num_labels": 2, "num_tokens": 4}]
+    model, ids = build(Classifier, domains=domains, classifier="flatten"), tokens()
+    tokens_of = model.model(ids).last_hidden_state
+    head = model.head.heads[0]
+    expected = head.projection(F.layer_norm(F.gelu(tokens_of.flatten(1)), (160,), head.norm.weight, head.norm.bias))
+    torch.testing.assert_close(model(ids, domain="har").logits, expected)
+    with pytest.raises(ValueError, match="10 tokens, but classifier='flatten' was built for 4"):
+        model(ids, domain="ecg")
+    with pytest.raises(ValueError, match="needs num_tokens"):
+        build(Classifier, classifier="flatten")
+
+
+@pytest.mark.parametrize("backbone", ["bert", "gpt2", "modernbert"])
+def test_export_of_tokens_to_embeddings(backbone):
+    model = build(backbone={**BACKBONES[backbone], "max_position_embeddings": 64} if backbone == "bert" else backbone)
+    ids = tokens(2, 9)
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=20)
+    shapes = {"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}}
+    exported = torch.export.export(model, (ids, ids > 0), dynamic_shapes=shapes, strict=False)
+    other = tokens(3, 14)
+    other[0, 9:] = 0
+    found = exported.module()(other, other > 0)
+    torch.testing.assert_close(found.pooler_output, model(other).pooler_output, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,233 @@
+"""CrossTimeNet's models with their tokenizer, and with layers and words of a language model."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
+
+from hf_tsrep import (
+    CrossTimeNetCodec,
+    CrossTimeNetConfig,
+    CrossTimeNetForPreTraining,
+    CrossTimeNetForTimeSeriesClassification,
+    CrossTimeNetModel,
+    CrossTimeNetTokenizer,
+)
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL = {"hidden_size": 8, "num_blocks": 1}
+HAR = {"name": "har", "num_input_channels": 3, "patch_length": 4, "codebook_size": 12, **SMALL}
+ECG = {"name": "ecg", "num_input_channels": 1, "patch_length": 8, "codebook_size": 6, **SMALL}
+
+
+def build_tokenizer(*domains):
+    torch.manual_seed(0)
+    return CrossTimeNetTokenizer(domains=[dict(domain) for domain in domains or (HAR, ECG)])
+
+
+def build(model_class=CrossTimeNetModel, tokenizer=None, **fields):
+    tokenizer = tokenizer or build_tokenizer()
+    torch.manual_seed(0)
+    config = CrossTimeNetConfig.from_tokenizer(tokenizer, backbone_config=SIZES, **fields)
+    return model_class(config).eval().set_tokenizer(tokenizer)
+
+
+def series(batch_size=2, length=22, channels=3, seed=1):
+    return torch.randn(batch_size, length, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def test_values_and_tokens_are_the_same_input():
+    model, values = build(), series()
+    batch = model.tokenizer(list(values.numpy()), domain="har", return_tensors="pt")
+    by_values = model(past_values=values, domain="har")
+    by_ids = model(batch["input_ids"], batch["attention_mask"])
+    torch.testing.assert_close(by_values.pooler_output, by_ids.pooler_output)
+    torch.testing.assert_close(model(values, domain="har").pooler_output, by_ids.pooler_output)
+    np.testing.assert_allclose(model.encode(values, domain="har"), by_ids.pooler_output.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_domains_of_other_channels_are_encoded_by_name():
+    model = build()
+    assert model.encode(series(channels=1), domain="ecg").shape == (2, 16)
+    assert model.encode(np.zeros(40), domain="ecg", level="timestamp").shape == (40, 16)
+    with pytest.raises(ValueError, match="3 channel"):
+        model.encode(series(channels=1), domain="har")
+    with pytest.raises(ValueError, match="name one: domain='har' or 'ecg'"):
+        model.encode(series())
+
+
+def test_timestamps_have_the_embedding_of_their_token():
+    model = build()
+    values = series(1, 30)
+    values[0, :5] = torch.nan
+    values[0, 13:17] = torch.nan
+    values[0, 27:] = torch.nan
+    tokens = model(past_values=values, domain="har").last_hidden_state[0]
+    steps, pooled = model.embed_timestamps(values, domain="har")
+    for place in range(5, 27):
+        torch.testing.assert_close(steps[0, place], tokens[(place - 5) // 4])
+    assert not steps[0, :5].any()
+    assert not steps[0, 27:].any()
+    assert pooled[0].nonzero().squeeze(1).tolist() == [*range(5, 13), *range(17, 27)]
+
+
+def test_the_tokenizer_is_saved_beside_the_model_and_found_there(tmp_path):
+    model = build(CrossTimeNetForPreTraining)
+    expected = model.encode(series(), domain="har")
+    model.save_pretrained(tmp_path / "first")
+    loaded = CrossTimeNetForPreTraining.from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second")
+    again = AutoModel.from_pretrained(tmp_path / "second")
+    np.testing.assert_array_equal(again.encode(series(), domain="har"), expected)
+    assert type(AutoTokenizer.from_pretrained(tmp_path / "second")) is CrossTimeNetTokenizer
+    model.save_pretrained(tmp_path / "nested" / "part")
+    nested = AutoModel.from_pretrained(tmp_path / "nested", subfolder="part")
+    np.testing.assert_array_equal(nested.encode(series(), domain="har"), expected)
+
+
+def test_a_tokenizer_folder_opens_without_a_model(tmp_path):
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    assert not (tmp_path / "tokenizer" / "config.json").exists()
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert type(loaded) is CrossTimeNetTokenizer
+    tokenizer.codec.save_pretrained(tmp_path / "codec")
+    codec = AutoModel.from_pretrained(tmp_path / "codec")
+    assert type(codec) is CrossTimeNetCodec
+    codes, _ = codec.encode_codes(series(), domain="har")
+    assert torch.equal(codes + 4, loaded.tokenize_values(series(), domain="har")[0])
+
+
+def test_a_model_without_a_tokenizer_says_how_to_get_one(tmp_path):
+    model = CrossTimeNetModel(build().config)
+    with pytest.raises(ValueError, match=r"has no tokenizer .* model.set_tokenizer\(tokenizer\)"):
+        model.encode(series(), domain="har")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"found no tokenizer .* beside its checkpoint"):
+        AutoModel.from_pretrained(tmp_path).encode(series(), domain="har")
+
+
+@pytest.mark.parametrize(
+    ("domains", "words"),
+    [
+        ([{**HAR, "patch_length": 5}, ECG], "domain 0 has patch_length=5 instead of 4"),
+        ([ECG, HAR], "domain 0 has name='ecg' instead of 'har'"),
+        ([{**HAR, "codebook_size": 13}, ECG], "codebook_size=13 instead of 12"),
+        ([HAR], "has 1 domains and the model 2; the difference: ecg"),
+    ],
+)
+def test_a_tokenizer_of_another_model_is_refused(domains, words):
+    with pytest.raises(ValueError, match=words):
+        build().set_tokenizer(build_tokenizer(*domains))
+
+
+def test_the_tokenizer_stays_as_it_is_while_the_model_trains():
+    model = build(CrossTimeNetForPreTraining).train()
+    before = {name: value.clone() for name, value in model.tokenizer.codec.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    ids = model.tokenizer.tokenize_values(series(), domain="har")[0]
+    for _ in range(3):
+        loss = model(past_values=series(), domain="har").loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.tokenizer.codec.state_dict().items())
+    assert torch.equal(model.tokenizer.tokenize_values(series(), domain="har")[0], ids)
+    assert not [name for name, _ in model.named_parameters() if "codec" in name or "tokenizer" in name]
+
+
+def test_new_domains_come_last_and_move_nothing(tmp_path):
+    model = build(CrossTimeNetForPreTraining, build_tokenizer(HAR))
+    model.save_pretrained(tmp_path / "before")
+    expected, table = model.encode(series(), domain="har"), model.model.get_input_embeddings().weight.detach().clone()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "before")
+    tokenizer.add_domain(ECG)
+    with pytest.raises(ValueError, match=r"difference: ecg. model.add_domains\(tokenizer\)"):
+        model.set_tokenizer(tokenizer)
+    model.add_domains(tokenizer)
+    assert torch.equal(model.model.get_input_embeddings().weight[:16], table)
+    assert model.config.vocab_size == model.head.decoder.out_features == 22
+    np.testing.assert_allclose(model.encode(series(), domain="har"), expected, rtol=1e-6, atol=1e-6)
+    assert torch.isfinite(model(past_values=series(channels=1), domain="ecg").loss)
+    model.save_pretrained(tmp_path / "after")
+    loaded = AutoModel.from_pretrained(tmp_path / "after")
+    assert [one["name"] for one in loaded.config.domains] == ["har", "ecg"]
+    assert loaded.encode(series(channels=1), domain="ecg").shape == (2, 16)
+
+
+LANGUAGE_MODELS = {
+    "bert": lambda: BertModel(BertConfig(**SIZES, vocab_size=60, pad_token_id=0)),
+    "gpt2": lambda: GPT2Model(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=60)),
+}
+
+
+@pytest.fixture(params=LANGUAGE_MODELS)
+def language_model(request, tmp_path):
+    torch.manual_seed(3)
+    model = LANGUAGE_MODELS[request.param]()
+    model.save_pretrained(tmp_path / "language-model")
+    return model, tmp_path / "language-model"
+
+
+@pytest.mark.parametrize("initialization", ["random", "word_sample", "word_centroids"])
+@pytest.mark.parametrize("model_class", [CrossTimeNetModel, CrossTimeNetForTimeSeriesClassification])
+def test_layers_and_words_of_a_language_model(language_model, initialization, model_class, tmp_path):
+    source, folder = language_model
+    model = model_class.from_backbone(
+        folder,
+        build_tokenizer(),
+        embedding_initialization=initialization,
+        generator=torch.Generator().manual_seed(0),
+        num_labels=3,
+    ).eval()
+    backbone, words = model.base_model.backbone, source.get_input_embeddings().weight
+    table = backbone.get_input_embeddings().weight
+    ours = {name: value for name, value in backbone.named_parameters() if value is not table}
+    theirs = dict(source.named_parameters())
+    assert len(ours) > 20
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert table.shape == (22, 16)
+    assert len(table[4:].detach().unique(dim=0)) == 18
+    matches = (table[4:, None] == words[None]).all(-1)
+    if initialization == "word_sample":
+        assert matches.sum(1).tolist() == [1] * 18
+        assert len(set(matches.int().argmax(1).tolist())) == 18
+    else:
+        assert not matches.all(1).any()
+    config = model.config
+    assert (config.embedding_initialization, config.backbone_name) == (initialization, "language-model")
+    model.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
+    values = series()
+    loaded = AutoModel.from_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(loaded.encode(values, domain="har"), model.encode(values, domain="har"))
+
+
+def test_centroids_are_nearer_to_the_words_than_a_sample(language_model):
+    source, folder = language_model
+    words = source.get_input_embeddings().weight.detach()
+    distances = {}
+    for initialization in ("word_sample", "word_centroids"):
+        generator = torch.Generator().manual_seed(0)
+        config = CrossTimeNetConfig.from_tokenizer(build_tokenizer())
+        model = CrossTimeNetModel.from_backbone(
+            folder, config=config, embedding_initialization=initialization, generator=generator
+        )
+        distances[initialization] = torch.cdist(words, model.get_input_embeddings().weight[4:]).amin(1).square().mean()
+    assert distances["word_centroids"] < 0.9 * distances["word_sample"]
+
+
+def test_a_language_model_that_does_not_fit_is_refused(language_model, tmp_path):
+    _, folder = language_model
+    large = build_tokenizer({**HAR, "codebook_size": 61})
+    with pytest.raises(ValueError, match="60 words, too few for 61 codes"):
+        CrossTimeNetModel.from_backbone(folder, large, embedding_initialization="word_sample")
+    with pytest.raises(ValueError, match="'words' is unknown"):
+        CrossTimeNetModel.from_backbone(folder, build_tokenizer(), embedding_initialization="words")
+    with pytest.raises(ValueError, match="a config, or a tokenizer"):
+        CrossTimeNetModel.from_backbone(folder)
+    pair = T5Model(T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=30))
+    pair.save_pretrained(tmp_path / "pair")
+    with pytest.raises(ValueError, match="one encoder or one decoder"):
+        CrossTimeNetModel.from_backbone(tmp_path / "pair", build_tokenizer())

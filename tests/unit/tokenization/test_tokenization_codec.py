@@ -1,0 +1,302 @@
+"""CrossTimeNetCodec: what its networks, its codebook and its loss promise."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_tsrep.tokenization.codebook_vector_quantization import Codebook, nearest_codes, perplexity_of_counts
+from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, fill_missing
+from hf_tsrep.tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
+from hf_tsrep.tokenization.layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork
+
+
+def _values(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _codebook(size=4, width=3, threshold=0.0, seed=0):
+    book = Codebook(size, width, decay=0.9, epsilon=1e-3, dead_code_threshold=threshold)
+    book.start_from(_values(size, width, seed=seed), torch.arange(1.0, size + 1))
+    return book
+
+
+def test_encoder_and_decoder_see_no_future(codec):
+    values = _values(2, 24, 3)
+    changed = values.clone()
+    changed[:, 16:] += 10.0
+    network = codec.domain_codec("har")
+    with torch.no_grad():
+        before, after = (network.latents(network.normalise(one, ~one.isnan())) for one in (values, changed))
+        torch.testing.assert_close(before[:4], after[:4], rtol=0, atol=1e-6)
+        assert (before[4:] - after[4:]).abs().amax(-1).min() > 1e-3
+        codes = torch.arange(12).view(2, 6) % 16
+        other = codes.clone()
+        other[:, 4:] = 15 - other[:, 4:]
+        first, second = (codec.decode_codes(one, domain="har") for one in (codes, other))
+    torch.testing.assert_close(first[:, :16], second[:, :16], rtol=0, atol=1e-6)
+    assert not torch.allclose(first[:, 16:], second[:, 16:], atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 23, 24, 400])
+def test_takes_any_length(codec, length):
+    values = _values(2, length, 3)
+    with torch.no_grad():
+        output = codec(values, domain="har")
+        codes, observed = codec.encode_codes(values, domain="har")
+        decoded = codec.decode_codes(codes, domain="har", length=length)
+    assert output.reconstruction.shape == values.shape
+    assert codes.shape == observed.shape == (2, -(-length // 4))
+    assert observed.all()
+    torch.testing.assert_close(decoded, output.reconstruction, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(codes, output.codes)
+    assert output.loss.isfinite()
+
+
+def test_a_masked_tail_is_not_in_the_loss(codec):
+    values = _values(3, 13, 3)
+    padded = torch.nn.functional.pad(values, (0, 0, 0, 11), value=torch.nan)
+    garbage = torch.nn.functional.pad(values, (0, 0, 0, 11), value=77.0)
+    with torch.no_grad():
+        plain = codec(values, domain="har")
+        others = [
+            codec(padded, domain="har"),
+            codec(garbage, past_observed_mask=~padded.isnan(), domain="har"),
+        ]
+    for other in others:
+        for name in ("loss", "reconstruction_loss", "commitment_loss", "codebook_perplexity"):
+            torch.testing.assert_close(other[name], plain[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_is_the_plain_formula(codec):
+    values = _values(2, 8, 3)
+    values[0, 2, 1] = torch.nan
+    with torch.no_grad():
+        output = codec(values, domain="har")
+    network = codec.domain_codec("har")
+    scaled = ((output.reconstruction - values) / network.channel_scale)[~values.isnan()]
+    quantised = network.codebook.codes[output.codes]
+    commitment = (output.latents - quantised).square().mean()
+    torch.testing.assert_close(output.reconstruction_loss, scaled.square().mean())
+    torch.testing.assert_close(output.commitment_loss, commitment)
+    torch.testing.assert_close(output.loss, scaled.square().mean() + 0.25 * commitment)
+
+
+def test_missing_values_are_filled_forward_and_never_nan(codec):
+    values = torch.tensor([[[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan], [3.0, 4.0]]])
+    filled = fill_missing(values, ~values.isnan())
+    torch.testing.assert_close(filled, torch.tensor([[[0.0, 1.0], [2.0, 1.0], [2.0, 1.0], [3.0, 4.0]]]))
+    series = _values(4, 20, 3)
+    series[torch.rand(series.shape, generator=torch.Generator().manual_seed(1)) < 0.6] = torch.nan
+    series[3] = torch.nan
+    codec.train()
+    output = codec(series, domain="har")
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert output.reconstruction.isfinite().all()
+    assert all(one.grad.isfinite().all() for one in codec.domains[0].parameters())
+    assert all(one.isfinite().all() for one in codec.state_dict().values())
+
+
+def test_the_codebook_follows_the_plain_moving_average():
+    book = _codebook()
+    codes, counts, sums = (value.clone().numpy().astype(np.float64) for value in (book.codes, book.counts, book.sums))
+    latents, indices = _values(7, 3, seed=2), torch.tensor([0, 0, 1, 3, 3, 3, 0])
+    book.update(latents, indices)
+    for code in range(4):
+        mine = latents.numpy()[indices.numpy() == code]
+        counts[code] = 0.9 * counts[code] + 0.1 * len(mine)
+        sums[code] = 0.9 * sums[code] + 0.1 * mine.sum(0)
+    total = counts.sum()
+    for code in range(4):
+        codes[code] = sums[code] / ((counts[code] + 1e-3) / (total + 4 * 1e-3) * total)
+    np.testing.assert_allclose(book.counts, counts, rtol=1e-5)
+    np.testing.assert_allclose(book.sums, sums, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(book.codes, codes, rtol=1e-5, atol=1e-6)
+
+
+def test_dead_codes_are_replaced_by_latents_of_the_batch():
+    book = _codebook(threshold=0.95)  # the first code's count falls from 1 to 0.9
+    latents, indices = _values(5, 3, seed=3) + 20.0, torch.tensor([1, 2, 3, 1, 2])
+    book.update(latents, indices, torch.Generator().manual_seed(0))
+    distances = (latents - book.codes[0]).abs().amax(1)
+    assert distances.min() == 0.0
+    assert book.counts[0] == torch.tensor(0.95)
+    torch.testing.assert_close(book.sums[0], book.codes[0] * 0.95)
+    plain = _codebook()
+    plain.update(latents, indices)
+    torch.testing.assert_close(book.codes[1:], plain.codes[1:])
+    assert (plain.codes[0] - latents).abs().min() > 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.integers(1, 30), st.integers(1, 9), st.integers(0, 2**31))
+def test_nearest_codes_are_those_of_brute_force(num_latents, num_codes, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(num_latents, width, generator=generator)
+    codes = torch.randn(num_codes, width, generator=generator)
+    found = nearest_codes(latents, codes)
+    distances = (latents.double().unsqueeze(1) - codes.double()).square().sum(-1)
+    chosen = distances.gather(1, found.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(chosen, distances.amin(1), rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_changes_no_code(codec):
+    latents, book = _values(500, 8), codec.domains[0].codebook.codes
+    plain = nearest_codes(latents, book)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(nearest_codes(latents, book), plain)
+        product = latents @ book.t()
+    assert product.dtype == torch.bfloat16  # the test would be empty without autocast
+
+
+def test_perplexity_counts_evenly_used_codes():
+    assert float(perplexity_of_counts(torch.tensor([5, 5, 5, 5]))) == pytest.approx(4.0)
+    assert float(perplexity_of_counts(torch.tensor([9, 0, 0]))) == pytest.approx(1.0)
+    assert float(perplexity_of_counts(torch.tensor([3, 1]))) == pytest.approx(
+        np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+    )
+
+
+def test_only_training_moves_the_codebook_and_only_of_its_domain(codec):
+    before = {name: value.clone() for name, value in codec.state_dict().items()}
+    codec.eval()
+    codec(_values(4, 20, 3), domain="har")
+    for name, value in codec.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    codec.train()
+    codec(_values(4, 20, 3), domain="har")
+    changed = {name for name, value in codec.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"domains.0.codebook.{name}" for name in ("codes", "counts", "sums")}
+
+
+def test_every_parameter_of_the_domain_gets_a_gradient(codec):
+    codec.train()
+    codec(_values(4, 20, 3), domain="har").loss.backward()
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in codec.domains[0].parameters())
+    assert all(one.grad is None for one in codec.domains[1].parameters())
+
+
+def test_add_domain_keeps_the_others(codec):
+    before = {name: value.clone() for name, value in codec.state_dict().items()}
+    codec.add_domain(CodecDomain("eeg", 2, 5, codebook_size=6, hidden_size=4, num_blocks=1))
+    assert [one.name for one in codec.config.codec_domains] == ["har", "ecg", "eeg"]
+    for name, value in before.items():
+        assert torch.equal(codec.state_dict()[name], value)
+    assert codec.encode_codes(_values(2, 11, 2), domain="eeg")[0].shape == (2, 3)
+    assert codec.domain_index("eeg") == 2
+    with pytest.raises(ValueError, match="Several domains are called har"):
+        codec.add_domain({"name": "har", "num_input_channels": 1, "patch_length": 1})
+    assert len(codec.domains) == 3
+
+
+def test_saves_and_loads_through_the_meta_device(codec, tmp_path):
+    codec.save_pretrained(tmp_path)
+    loaded = CrossTimeNetCodec.from_pretrained(tmp_path)
+    assert loaded.state_dict().keys() == codec.state_dict().keys()
+    for name, value in codec.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    values = _values(2, 17, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(values, domain="har").loss, codec(values, domain="har").loss)
+
+
+def test_the_convolution_has_its_analytic_gradient():
+    generator = torch.Generator().manual_seed(0)
+    convolution = CausalConvolution(3, 2).double()
+    with torch.no_grad():
+        for parameter in convolution.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    for length, batch_size in ((1, 1), (3, 2), (9, 2)):
+        hidden = torch.randn(length, batch_size, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+        def apply(hidden, weight, bias):
+            return torch.func.functional_call(convolution, {"weight": weight, "bias": bias}, (hidden,))
+
+        assert torch.autograd.gradcheck(apply, (hidden, convolution.weight, convolution.bias))
+        padded = torch.nn.functional.pad(hidden.permute(1, 2, 0), (4, 0))
+        expected = torch.nn.functional.conv1d(padded, convolution.weight, convolution.bias, dilation=2)
+        torch.testing.assert_close(convolution(hidden), expected.permute(2, 0, 1))
+
+
+def test_inference_in_place_equals_the_plain_pass():
+    network = CausalConvolutionNetwork(8, 2, 0.1).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    hidden = torch.randn(40, 3, 8, generator=generator)
+    kept = hidden.clone()
+    plain = network(hidden)
+    with torch.no_grad():
+        fast = network(hidden)
+    torch.testing.assert_close(fast, plain.detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(hidden, kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "HAR 1"}, "'HAR 1'; take lower-case"),
+        ({"patch_length": 0}, "patch_length is 0; it must be a whole number of at least 1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"decoder": "any"}, "decoder is 'any'; it must be one of any_length, fixed_length"),
+        ({"decoder": "fixed_length", "context_length": 9}, "context_length is 9; it must be a multiple"),
+        ({"context_length": 8}, "context_length is 8; it must be None"),
+        ({"codebok_size": 8}, "no field 'codebok_size'. Did you mean 'codebook_size'"),
+    ],
+)
+def test_bad_domains_are_named(change, message):
+    fields = {"name": "har", "num_input_channels": 3, "patch_length": 4, **change}
+    with pytest.raises(ValueError, match=message):
+        CrossTimeNetCodecConfig(domains=[fields])
+
+
+def test_bad_arguments_are_named(codec):
+    values = _values(2, 8, 3)
+    for arguments, message in (
+        ({}, "2 domains; name one: domain='har' or 'ecg'"),
+        ({"domain": "hra"}, "Unknown domain 'hra'. Did you mean 'har'"),
+        ({"domain": 2}, "Unknown domain 2"),
+        ({"domain": "ecg"}, r"\(2, 8, 3\); domain 'ecg' takes .*num_input_channels=1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            codec(values, **arguments)
+    with pytest.raises(ValueError, match="past_observed_mask has shape"):
+        codec(values, past_observed_mask=values[:1].isnan(), domain="har")
+    for wrong in (-1, 16):
+        with pytest.raises(ValueError, match=f"Code {wrong} is out of range: domain 'har' has codes 0 to 15"):
+            codec.decode_codes(torch.tensor([[0, wrong]]), domain="har")
+
+
+def test_the_published_decoder_takes_one_length(make_codec):
+    codec = make_codec(
+        [
+            {
+                "name": "har",
+                "num_input_channels": 2,
+                "patch_length": 2,
+                "codebook_size": 5,
+                "hidden_size": 4,
+                "num_blocks": 1,
+                "decoder": "fixed_length",
+                "context_length": 8,
+            }
+        ]
+    )
+    codes, _ = codec.encode_codes(_values(3, 8, 2))
+    assert codec.decode_codes(codes).shape == (3, 8, 2)
+    with pytest.raises(ValueError, match="9 timestamps, but domain 'har' has the published decoder for 8"):
+        codec.encode_codes(_values(3, 9, 2))
+    with pytest.raises(ValueError, match="published decoder for 4 tokens, but got 3"):
+        codec.decode_codes(codes[:, :3])
+
+
+def test_a_seed_gives_the_weights(make_codec):
+    first, second, other = make_codec(seed=1), make_codec(seed=1), make_codec(seed=2)
+    pairs = list(itertools.zip_longest(first.state_dict().values(), second.state_dict().values()))
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert not torch.equal(first.domains[0].input_projection.weight, other.domains[0].input_projection.weight)

@@ -1,0 +1,220 @@
+"""Settings of a fine-tuning and the model it starts from: fields, errors, a new head on the pretrained encoder."""
+
+import sys
+
+import pytest
+import torch
+
+from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClassification, TS2VecModel
+from hf_tsrep.data.metadata import CorpusMetadata
+from hf_tsrep.training import SettingsError, finetuning_fields, list_recipes, resolve_finetuning
+from hf_tsrep.training.finetuning import training_arguments
+from hf_tsrep.training.finetuning_data import FinetuningData, TensorRows
+from hf_tsrep.training.finetuning_model import (
+    add_low_rank_changes,
+    build_model,
+    head_config,
+    merge_low_rank_changes,
+    reading_options,
+)
+from hf_tsrep.training.finetuning_settings import recipe_for
+
+SIZES = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2}
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    torch.manual_seed(1)
+    TS2VecForPreTraining(TS2VecConfig(num_input_channels=2, **SIZES)).save_pretrained(tmp_path / "pretrained")
+    return str(tmp_path / "pretrained")
+
+
+def resolve(model, **fields):
+    return resolve_finetuning({"model": model, "corpus": "c", "output_dir": "o", **fields}, place="arguments")
+
+
+def data_of(num_channels=2, classes=("a", "b", "c")):
+    metadata = CorpusMetadata("c", channel_names=tuple(f"channel_{index}" for index in range(num_channels)))
+    rows = TensorRows({"past_values": torch.zeros(4, 10, num_channels), "labels": torch.zeros(4).long()})
+    return FinetuningData(None, metadata, {"train": rows}, list(classes))
+
+
+def test_what_is_given_goes_before_the_file_and_that_before_the_recipe(tmp_path, pretrained):
+    path = tmp_path / "fields.yaml"
+    path.write_text("learning-rate: 1e-2\nseed: 7\nmode: linear-probe\n")
+    given = {"model": pretrained, "corpus": "c", "output_dir": "o", "learning-rate": "1e-4", "label_fraction": "0.1"}
+    settings = resolve_finetuning(given, path)
+    assert settings.training["learning_rate"] == 1e-4
+    assert settings.training["seed"] == 7
+    assert settings.training["weight_decay"] == 0.01
+    assert settings.run.mode == "linear-probe"
+    assert settings.data.label_fraction == 0.1
+    assert (settings.method, settings.task, settings.recipe) == ("ts2vec", "classification", "linear-probe")
+    assert settings.sources["seed"] == "file fields.yaml"
+    assert settings.sources["weight_decay"] == "recipe finetuning/linear-probe"
+    record = settings.to_dict()
+    assert record["model"] == "pretrained"
+    assert str(tmp_path) not in str(record)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rte": 1}, r"Unknown field 'learning_rte' \(arguments\).*Did you mean 'learning_rate'"),
+        ({"label_fraction": 0}, r"label_fraction=0.0 \(arguments\): must be above 0 and at most 1"),
+        ({"label_fraction": 1.5}, "at most 1"),
+        ({"validation": "test"}, "expected 'auto' or 'none'"),
+        ({"mode": "probe"}, "'linear-probe'"),
+        ({"task": "classify"}, "Did you mean 'classification'"),
+        ({"recipe": "defalt"}, "Did you mean 'default'"),
+        ({"eval_strategy": "steps"}, "validation comes after every epoch"),
+        ({"load_best_model_at_end": False}, "validation data is always taken"),
+        ({"early_stopping_patience": 0}, "at least 1, or none"),
+        ({"warmup_ratio": 1}, "below 1"),
+        ({"backbone_learning_rate_factor": 0}, "mode=linear-probe"),
+        ({"num_labels": 3}, "the corpus says which classes"),
+    ],
+)
+def test_wrong_fields_are_named_with_place_and_fix(fields, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("ts2vec", **fields)
+
+
+def test_models_that_are_not_there_have_near_matches(tmp_path, pretrained):
+    with pytest.raises(ValueError, match=r"Unknown method 'ts2vecc'. Did you mean 'ts2vec'"):
+        resolve("ts2vecc")
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*pretraind.*Did you mean .*pretrained"):
+        resolve(pretrained.removesuffix("ed") + "d")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
+        resolve(str(tmp_path / "empty"))
+    with pytest.raises(SettingsError, match="corpus is missing"):
+        resolve_finetuning({"model": "ts2vec", "output_dir": "o"})
+
+
+def test_a_head_alone_a_method_and_everything_else_have_their_recipes():
+    assert recipe_for("ts2vec", None) == recipe_for("ts2vec", "full") == recipe_for("ts2vec", "lora") == "default"
+    assert recipe_for("crosstimenet", "full") == "crosstimenet"
+    assert recipe_for("crosstimenet", "linear-probe") == "linear-probe"
+    assert resolve("ts2vec", recipe="default", mode="linear-probe").training["learning_rate"] == 0.001
+    for name in list_recipes("finetuning"):
+        assert resolve("ts2vec", recipe=name).recipe == name
+
+
+def test_every_field_belongs_to_one_group():
+    fields = finetuning_fields("ts2vec")
+    assert {"mode", "label_fraction", "classifier_dropout", "learning_rate", "bf16"} <= set(fields)
+    assert not {"load_best_model_at_end", "num_input_channels", "push_to_hub", "resume_from_checkpoint"} & set(fields)
+
+
+def test_the_warm_up_is_a_share_or_a_number_of_steps_and_not_both():
+    assert training_arguments(resolve("ts2vec")).get_warmup_steps(200) == 20
+    assert training_arguments(resolve("ts2vec", warmup_ratio=0.25)).get_warmup_steps(200) == 50
+    assert training_arguments(resolve("ts2vec", warmup_steps=7)).get_warmup_steps(200) == 7
+    with pytest.raises(SettingsError, match="choose one"):
+        training_arguments(resolve("ts2vec", warmup_steps=7, warmup_ratio=0.25))
+
+
+def test_without_validation_nothing_is_selected():
+    chosen, last = (training_arguments(resolve("ts2vec", validation=name)) for name in ("auto", "none"))
+    assert chosen.load_best_model_at_end
+    assert (chosen.metric_for_best_model, chosen.greater_is_better) == ("accuracy", True)
+    assert (chosen.eval_strategy, last.eval_strategy) == ("epoch", "no")
+    assert not last.load_best_model_at_end
+    forecast = training_arguments(resolve("ts2vec", task="forecasting"))
+    assert (forecast.metric_for_best_model, forecast.greater_is_better) == ("mse", False)
+
+
+def test_series_are_scaled_as_in_the_pretraining_unless_said_otherwise(tmp_path, pretrained):
+    assert reading_options(resolve(pretrained))["scaler"] == "recommended"
+    (tmp_path / "pretrained" / "pretraining.json").write_text('{"data": {"scaler": "global", "time_features": true}}')
+    assert reading_options(resolve(pretrained)) == {"scaler": "global", "time_features": True}
+    given = resolve(pretrained, scaler="none", time_features=False)
+    assert reading_options(given) == {"scaler": None, "time_features": False}
+
+
+def test_the_encoder_is_the_pretrained_one_and_the_head_is_new(tmp_path, pretrained):
+    expected = TS2VecModel.from_pretrained(pretrained).state_dict()
+    torch.manual_seed(0)
+    model = build_model(resolve(pretrained, classifier_dropout=0.25), data_of())
+    assert isinstance(model, TS2VecForTimeSeriesClassification)
+    assert all(torch.equal(value, expected[name]) for name, value in model.base_model.state_dict().items())
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert model.config.classifier_dropout == 0.25
+    # A head that is there, with the same number of classes, is not taken over.
+    model.save_pretrained(tmp_path / "tuned")
+    torch.manual_seed(5)
+    again = build_model(resolve(str(tmp_path / "tuned")), data_of())
+    assert not torch.equal(again.head.projection.weight, model.head.projection.weight)
+    assert all(torch.equal(value, expected[name]) for name, value in again.base_model.state_dict().items())
+
+
+def test_a_model_is_as_good_as_its_folder_and_stays_as_it_is(pretrained):
+    given = TS2VecModel.from_pretrained(pretrained)
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    model = build_model(resolve(given), data_of())
+    assert all(torch.equal(value, before[name]) for name, value in model.base_model.state_dict().items())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+    assert given.config.id2label != model.config.id2label
+
+
+def test_from_scratch_keeps_the_sizes_and_not_the_weights(pretrained):
+    encoder = TS2VecModel.from_pretrained(pretrained)
+    scratch = resolve(pretrained, from_scratch=True)
+    model = build_model(scratch, data_of())
+    assert not scratch.is_pretrained
+    assert model.config.embedding_size == 6
+    assert not torch.equal(model.model.blocks[0].first_convolution.weight, encoder.blocks[0].first_convolution.weight)
+    named = build_model(resolve("ts2vec", **SIZES), data_of(5))
+    assert (named.config.num_input_channels, named.config.hidden_size) == (5, 4)
+
+
+def test_other_channels_need_new_input_weights(pretrained):
+    with pytest.raises(
+        ValueError, match=r"3 channels.*input_projection.weight \(4, 2\) instead of \(4, 3\).*adapt_inpu"
+    ):
+        build_model(resolve(pretrained), data_of(3))
+    model = build_model(resolve(pretrained, adapt_input=True), data_of(3))
+    assert model.model.input_projection.weight.shape == (4, 3)
+    encoder = TS2VecModel.from_pretrained(pretrained)
+    assert torch.equal(model.model.blocks[0].first_convolution.weight, encoder.blocks[0].first_convolution.weight)
+    with pytest.raises(ValueError, match=r"lacks .* weights"):
+        build_model(resolve(pretrained, num_hidden_layers=4), data_of())
+
+
+def test_a_forecast_has_the_channels_that_are_no_time_features(pretrained):
+    data = data_of(2, classes=())
+    data.metadata = CorpusMetadata("c", channel_names=("hour", "value"), num_time_features=1)
+    config = head_config(resolve(pretrained, task="forecasting", prediction_length=5), data)
+    assert (config.num_input_channels, config.num_output_channels, config.prediction_length) == (2, 1, 5)
+
+
+def test_low_rank_changes_need_peft(monkeypatch, pretrained):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(SettingsError, match=r"pip install .peft"):
+        add_low_rank_changes(build_model(resolve(pretrained), data_of()), 2, 4.0)
+
+
+def test_low_rank_changes_are_merged_into_plain_layers(pretrained):
+    pytest.importorskip("peft", reason="LoRA needs peft")
+    model = build_model(resolve(pretrained), data_of()).eval()
+    names = set(model.state_dict())
+    inputs = torch.randn(2, 8, 2)
+    before = model(inputs).logits
+    add_low_rank_changes(model, 2, 4.0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in trained} == {"head", "model"}
+    assert all(name.startswith("head.") or "lora_" in name for name in trained)
+    torch.testing.assert_close(model(inputs).logits, before)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    changed = model(inputs).logits
+    assert not torch.allclose(changed, before)
+    merge_low_rank_changes(model)
+    assert set(model.state_dict()) == names
+    torch.testing.assert_close(model(inputs).logits, changed)

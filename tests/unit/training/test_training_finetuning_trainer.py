@@ -1,0 +1,194 @@
+"""The Trainer of fine-tuning: rates at every step, metrics over batches, which epoch is best, frozen encoders."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification
+from hf_tsrep.evaluation.metrics import accuracy, auprc, macro_f1
+from hf_tsrep.training.finetuning_data import TensorRows
+from hf_tsrep.training.finetuning_model import freeze_encoder
+from hf_tsrep.training.finetuning_trainer import (
+    ClassificationMeter,
+    EarlyStoppingByEpochs,
+    FinetuningTrainer,
+    ForecastMeter,
+    learning_rate_factor,
+)
+
+
+class RateRecorder(TrainerCallback):
+    """Keeps the rates of the groups at every optimiser step, and whether the encoder was in training mode."""
+
+    def __init__(self):
+        self.rates, self.training = [], []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, model=None, **kwargs):
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+        self.training.append((model.training, model.base_model.training))
+
+
+def trainer_of(folder, model=None, num_series=12, callbacks=(), options=None, **arguments):
+    torch.manual_seed(0)
+    rows = TensorRows({"past_values": torch.randn(num_series, 10, 2), "labels": torch.arange(num_series) % 3})
+    config = TS2VecConfig(num_input_channels=2, hidden_size=4, embedding_size=6, num_hidden_layers=2, num_labels=3)
+    settings = {
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "label_names": ["labels"],
+        "batch_eval_metrics": True,
+        "remove_unused_columns": False,
+        **arguments,
+    }
+    return FinetuningTrainer(
+        model=TS2VecForTimeSeriesClassification(config) if model is None else model,
+        args=TrainingArguments(output_dir=str(folder), **settings),
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=default_collate,
+        callbacks=list(callbacks),
+        label_name="labels",
+        **(options or {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ("cosine", [1 / 3, 2 / 3, 1, *(0.5 + 0.5 * math.cos(math.pi * step / 6) for step in range(6))]),
+        ("constant_with_warmup", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_rate_of_every_step_is_what_the_settings_say(tmp_path, schedule, expected):
+    recorder = RateRecorder()
+    trainer = trainer_of(
+        tmp_path,
+        callbacks=[recorder],
+        num_train_epochs=3,
+        learning_rate=0.01,
+        warmup_steps=1 / 3,  # of 9 steps
+        lr_scheduler_type=schedule,
+    )
+    trainer.train()
+    np.testing.assert_allclose([rates[0] for rates in recorder.rates], 0.01 * np.asarray(expected), rtol=1e-9)
+
+
+def test_without_a_warmup_the_first_step_has_the_full_rate_and_the_last_is_above_zero():
+    assert [learning_rate_factor(step, 0, 4, "linear") for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
+
+
+def test_the_encoder_may_learn_more_slowly_and_decay_spares_biases(tmp_path):
+    recorder = RateRecorder()
+    trainer = trainer_of(
+        tmp_path,
+        callbacks=[recorder],
+        options={"backbone_learning_rate_factor": 0.1},
+        num_train_epochs=1,
+        learning_rate=0.01,
+        weight_decay=0.5,
+        lr_scheduler_type="linear",
+    )
+    trainer.train()
+    assert recorder.rates[0] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert recorder.rates[-1] == pytest.approx([0.01 / 3, 0.01 / 3, 0.001 / 3, 0.001 / 3])
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    grouped = [[names[id(one)] for one in group["params"]] for group in trainer.optimizer.param_groups]
+    assert grouped[:2] == [["head.projection.weight"], ["head.projection.bias"]]
+    assert sorted(name for group in grouped for name in group) == sorted(names.values())
+    assert all(name.endswith("bias") for name in grouped[3])
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5, 0.0, 0.5, 0.0]
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_has_no_dropout(tmp_path):
+    config = TS2VecConfig(
+        num_input_channels=2, hidden_size=4, embedding_size=6, num_hidden_layers=2, num_labels=3, output_dropout=0.5
+    )
+    torch.manual_seed(0)
+    model = TS2VecForTimeSeriesClassification(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    freeze_encoder(model)
+    recorder = RateRecorder()
+    trainer_of(
+        tmp_path, model, callbacks=[recorder], options={"freezes_encoder": True}, num_train_epochs=1, learning_rate=0.1
+    ).train()
+    assert set(recorder.training) == {(True, False)}
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"head.projection.weight", "head.projection.bias"}
+
+
+def batches(predictions, labels, sizes):
+    begin = 0
+    for size in sizes:
+        part = slice(begin, begin + size)
+        begin += size
+        yield EvalPrediction(predictions=predictions[part], label_ids=labels[part]), begin == len(labels)
+
+
+def test_metrics_of_batches_are_those_of_the_whole_and_begin_anew():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 40)
+    scores = generator.normal(size=(40, 3)) + 2 * np.eye(3)[labels]
+    meter = ClassificationMeter()
+    for _ in range(2):
+        results = [meter(*one) for one in batches(torch.tensor(scores), torch.tensor(labels), (16, 16, 8))]
+        assert results[:2] == [{}, {}]
+        assert results[2]["accuracy"] == pytest.approx(accuracy(labels, scores.argmax(1)))
+        assert results[2]["macro_f1"] == pytest.approx(macro_f1(labels, scores.argmax(1)))
+        probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        assert results[2]["auprc"] == pytest.approx(auprc(labels, probabilities), abs=1e-9)
+
+
+def test_forecast_errors_leave_missing_values_out():
+    generator = np.random.default_rng(0)
+    future, predicted = generator.normal(size=(2, 10, 4, 2))
+    future[3, 1:3] = np.nan
+    meter = ForecastMeter()
+    for _ in range(2):
+        *_, result = [meter(*one) for one in batches(torch.tensor(predicted), torch.tensor(future), (4, 4, 2))]
+        assert result["mse"] == pytest.approx(np.nanmean((future - predicted) ** 2), rel=1e-6)
+        assert result["mae"] == pytest.approx(np.nanmean(np.abs(future - predicted)), rel=1e-6)
+
+
+def best_epochs(trainer, scores):
+    """Feed validation results of successive epochs, and return the best step after each."""
+    best = []
+    for epoch, (score, loss) in enumerate(scores, start=1):
+        metrics = {"eval_accuracy": score, "eval_loss": loss}
+        trainer.state.global_step = 10 * epoch
+        trainer.state.log_history.append({**metrics, "step": 10 * epoch})
+        trainer._determine_best_metric(metrics, None)
+        best.append(trainer.state.best_global_step)
+    return best
+
+
+def test_the_higher_accuracy_is_best_and_of_equal_ones_the_lower_loss(tmp_path):
+    trainer = trainer_of(
+        tmp_path,
+        save_strategy="epoch",
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+    )
+    scores = [(0.5, 1.0), (0.5, 1.1), (0.5, 0.9), (0.4, 0.1), (0.6, 3.0), (0.6, 3.0)]
+    assert best_epochs(trainer, scores) == [10, 10, 30, 30, 50, 50]
+
+
+def test_training_ends_after_the_epochs_of_patience():
+    callback = EarlyStoppingByEpochs(2)
+    state = TrainerState(best_global_step=20)
+    stopped = []
+    for step in (10, 20, 30, 40):
+        state.log_history += [{"loss": 1.0, "step": step}, {"eval_loss": 1.0, "step": step}]
+        control = TrainerControl()
+        callback.on_save(None, state, control)
+        stopped.append(control.should_training_stop)
+    assert stopped == [False, False, False, True]
