@@ -14,8 +14,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	OMP_WAIT_POLICY=passive $(RUN) -m hf_tsrep demo --output-dir demo
 
+# One process a core, each with one thread: small models wait for threads otherwise. A file stays in one process.
 test: $(STAMP)
-	OMP_WAIT_POLICY=passive $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,9 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         classifier: "pooled", a linear layer on the pooled embedding of a series of any length; or "flatten", the
             published head on all tokens beside each other, for one number of tokens.
         num_tokens: Number of tokens of a series, for classifier="flatten"; a domain may have its own.
+        target_mean: Mean of every predicted channel, with target_scale; None: nothing is scaled.
+        target_scale: Deviation of every predicted channel: the prediction head learns in these units and predicts in
+            those of the series, since tokens do not tell how large the values are.
         backbone_name: Name of the language model that the transformer's layers come from; None: they were not
             pre-trained.
         embedding_initialization: Where the codes' embeddings started: "random", "word_sample" (distinct words of the
@@ -71,6 +75,8 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     never_predicted_ids: list[int] | tuple[int, ...] = SPECIAL_TOKEN_IDS
     classifier: str = "pooled"
     num_tokens: int | None = None
+    target_mean: list[float] | None = None
+    target_scale: list[float] | None = None
     backbone_name: str | None = None
     embedding_initialization: str = "random"
 
@@ -140,11 +146,26 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         self.require_one_of("embedding_initialization", EMBEDDING_INITIALIZATIONS)
         if self.num_tokens is not None:
             self.require_at_least(1, "num_tokens")
+        self._check_targets()
         wrong = [one for one in self.never_predicted_ids if not 0 <= one < int(self.vocab_size or 0)]
         if wrong:
             raise ValueError(
                 f"CrossTimeNetConfig.never_predicted_ids has {wrong[0]}; ids are 0 to {int(self.vocab_size or 0) - 1}."
             )
+
+    def _check_targets(self) -> None:
+        if self.target_mean is None and self.target_scale is None:
+            return
+        expected = self.num_output_channels or self.num_input_channels
+        for name in ("target_mean", "target_scale"):
+            values = getattr(self, name)
+            if values is None or len(values) != expected or not all(math.isfinite(one) for one in values):
+                raise ValueError(
+                    f"CrossTimeNetConfig.{name} is {values}; target_mean and target_scale are both None, or have one "
+                    f"finite number for each of the {expected} predicted channels."
+                )
+        if min(self.target_scale or [0.0]) <= 0:
+            raise ValueError(f"CrossTimeNetConfig.target_scale is {self.target_scale}; every one must be above 0.")
 
     def domain_index(self, domain: str | int | None) -> int:
         """Return the place of a domain; None will do where there is only one.

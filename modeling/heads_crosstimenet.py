@@ -1,4 +1,4 @@
-"""CrossTimeNet's heads: recovered tokens, and the classes of a domain."""
+"""CrossTimeNet's heads: recovered tokens, the classes of a domain, and the future."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 
 from .backbones_crosstimenet import activation_name, normalization_epsilon
 from .configuration_crosstimenet import CrossTimeNetConfig
+from .heads_time_series import PredictionHead
 
 
 class MaskedTokenHead(nn.Module):
@@ -146,3 +147,36 @@ class DomainClassifiers(nn.Module):
                 "Give it num_labels in config.domains."
             )
         return self.heads[self.places.index(place)](tokens, pooled)
+
+
+class ScaledPredictionHead(PredictionHead):
+    """A linear layer to the future in units of `config.target_scale`: the tokens tell no units of the series.
+
+    Args:
+        config: Gives the sizes, and mean and scale of the predicted channels or None.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.target_mean, self.target_scale = config.target_mean, config.target_scale
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Predict the future; see PredictionHead.forward.
+
+        Returns:
+            The loss in scaled units or None, and the prediction in the units of the series.
+        """
+        if self.target_mean is None or self.target_scale is None:
+            return super().forward(embedding, future_values, future_observed_mask)
+        known = torch.tensor([self.target_mean, self.target_scale], dtype=torch.float32, device=embedding.device)
+        mean, scale = known.unbind(0)
+        # Another number of channels is for PredictionHead to refuse.
+        if future_values is not None and future_values.shape[-1] == len(mean):
+            future_values = (future_values.float() - mean) / scale
+        loss, prediction = super().forward(embedding, future_values, future_observed_mask)
+        return loss, prediction.float() * scale + mean

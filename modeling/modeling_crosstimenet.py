@@ -19,8 +19,7 @@ from .backbones_crosstimenet import build_backbone, read_tokens
 from .base_crosstimenet import CrossTimeNetPreTrainedModel
 from .configuration_crosstimenet import SPECIAL_TOKEN_IDS, CrossTimeNetConfig
 from .encoding_time_series import observed_span
-from .heads_crosstimenet import DomainClassifiers, MaskedTokenHead
-from .heads_time_series import PredictionHead
+from .heads_crosstimenet import DomainClassifiers, MaskedTokenHead, ScaledPredictionHead
 from .masking_crosstimenet import global_count, token_mask
 from .outputs_time_series import (
     TimeSeriesClassificationOutput,
@@ -268,13 +267,14 @@ class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
     """The encoder with a linear prediction of the future from the embedding of the last token.
 
     Args:
-        config: Domains and backbone; prediction_length and num_output_channels give the future's.
+        config: Domains and backbone; prediction_length and num_output_channels give the future's sizes,
+            target_mean and target_scale its units.
     """
 
     def __init__(self, config: CrossTimeNetConfig) -> None:
         super().__init__(config)
         self.model = CrossTimeNetModel(config)
-        self.head = PredictionHead(config)
+        self.head = ScaledPredictionHead(config)
         self.post_init()
 
     def forward(
@@ -303,7 +303,8 @@ class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
             return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
 
         Returns:
-            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
+            Loss (with future_values), in units of target_scale; and prediction_outputs (batch_size, prediction_length,
+            num_output_channels), in those of the series.
         """
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
         encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)

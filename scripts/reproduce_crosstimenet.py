@@ -27,6 +27,7 @@ from hf_tsrep.training.finetuning import build_trainer, training_arguments
 from hf_tsrep.training.finetuning_data import load_finetuning_data
 from hf_tsrep.training.finetuning_settings import resolve_finetuning
 from hf_tsrep.training.language_models import resolve_language_model
+from hf_tsrep.training.trainer import IndexedDataset
 
 CORPORA = {"har": "sensor/HAR", "epilepsy-tstcc": "sensor/Epilepsy_TSTCC", "ecg200": "ucr/ECG200"}
 LABELLED = ("har", "epilepsy-tstcc")
@@ -159,7 +160,7 @@ def finetune_patches(folder: Path, backbone: str, domain: str, fields: dict[str,
     model.channel_scale.copy_(codec.channel_scale)
     trainer = build_trainer(settings, arguments, model, data)
     trained = trainer.train()
-    tested = trainer.evaluate(data.datasets["test"], metric_key_prefix="test")
+    tested = trainer.evaluate(IndexedDataset(data.datasets["test"]), metric_key_prefix="test")
     names = ("accuracy", "macro_f1", "kappa", "auprc")
     return {
         "metrics": {name: tested[f"test_{name}"] for name in names},

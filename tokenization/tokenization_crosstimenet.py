@@ -7,33 +7,24 @@ The ids 0 to 3 are [PAD], [MASK], [CLS] and [SEP]; then come the codes of one do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers import BatchEncoding
 
+from .code_tokenizer_crosstimenet import CODEC_FILE, CodeTokenizer
 from .codec_crosstimenet import CrossTimeNetCodec
-from .codec_files_crosstimenet import (
-    codec_from_bytes,
-    codec_to_bytes,
-    fresh_codec,
-    joined_codec,
-    load_codec,
-    save_codec,
-)
+from .codec_files_crosstimenet import fresh_codec, joined_codec, load_codec
 from .configuration_crosstimenet_codec import CodecDomain
 from .reading_time_series import is_one_series, is_text, read_batches, series_column
 from .reconstruction_crosstimenet import ReconstructionQuality
 from .series_codes_crosstimenet import codes_of_values, series_of_codes
 from .token_batches_crosstimenet import finished_batch
 from .token_rows_crosstimenet import as_id_rows, codes_of_rows, lengths_of_rows
-from .vocabulary_crosstimenet import CodeVocabulary, split_tokens
-
-CODEC_FILE = "codec.safetensors"
+from .vocabulary_crosstimenet import CodeVocabulary
 
 
-class CrossTimeNetTokenizer(PreTrainedTokenizer):
+class CrossTimeNetTokenizer(CodeTokenizer):
     """Turns series into ids and ids into series; strings of tokens such as "<har_17> [MASK]" too.
 
     Its codec is frozen: in evaluation mode, in float32 and without gradients, whatever runs around it.
@@ -104,32 +95,6 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         tokenizer.add_domain(codec)
         return tokenizer
 
-    @property
-    def codec(self) -> CrossTimeNetCodec:
-        """The codec, frozen."""
-        return self._codec.eval()
-
-    @property
-    def domains(self) -> list[CodecDomain]:
-        """The domains in the order of their ids."""
-        return list(self._vocabulary.domains)
-
-    @property
-    def first_ids(self) -> list[int]:
-        """Id of every domain's code 0."""
-        return list(self._vocabulary.first_ids)
-
-    def first_id(self, domain: str | int | None = None) -> int:
-        """Return the id of a domain's code 0.
-
-        Args:
-            domain: Name or place of the domain; None where there is only one.
-
-        Raises:
-            ValueError: There is no such domain. The message names the near matches.
-        """
-        return self._vocabulary.first_ids[self._codec.domain_index(domain)]
-
     def add_domain(self, codec_or_domain: CrossTimeNetCodec | CodecDomain | Mapping[str, Any]) -> None:
         """Add domains behind all others. No id moves, and what the others' ids decode to stays the same.
 
@@ -157,65 +122,6 @@ class CrossTimeNetTokenizer(PreTrainedTokenizer):
         """Move the codec to a device; results stay where the series are. Returns the tokenizer itself."""
         self._codec.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the types
         return self
-
-    # What every tokenizer of transformers has.
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of special tokens and codes; len(tokenizer) counts tokens that were added by hand too."""
-        return self._vocabulary.num_tokens
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return all tokens with their ids."""
-        return {**self._vocabulary.ids_of_tokens(), **self._added_tokens_encoder}
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
-        tokens = split_tokens(text)
-        for token in tokens:
-            self._vocabulary.id_of(token)
-        return tokens
-
-    def _convert_token_to_id(self, token: str) -> int:
-        return self._vocabulary.id_of(token)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        return self._vocabulary.token_of(index)
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the codec's weights, complete or not at all; see save_pretrained.
-
-        Returns:
-            The path.
-        """
-        path = Path(save_directory) / (f"{filename_prefix}-{CODEC_FILE}" if filename_prefix else CODEC_FILE)
-        save_codec(self._codec, path)
-        return (str(path),)
-
-    def _save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        # transformers also names the file of added tokens where there are none.
-        return tuple(path for path in super()._save_pretrained(*args, **kwargs) if Path(path).is_file())
-
-    @classmethod
-    def convert_added_tokens(cls, obj: Any, save: bool = False, add_type_field: bool = True) -> Any:
-        """Return what tokenizer_config.json holds of a value: transformers asks this for everything that it writes."""
-        if isinstance(obj, CodecDomain):
-            return obj.to_dict()
-        return super().convert_added_tokens(obj, save=save, add_type_field=add_type_field)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        del state["_codec"]
-        state["codec_bytes"] = codec_to_bytes(self._codec)
-        state["deprecation_warnings"] = {}  # which warnings were given is no part of what the tokenizer does
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        content = state.pop("codec_bytes")
-        self.__dict__.update(state)
-        self._codec = codec_from_bytes(self.domains, content)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(name_or_path={self.name_or_path!r}, {self._vocabulary!r})"
 
     # Series to ids.
 

@@ -21,6 +21,7 @@ class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):
     """
 
     main_input_name = "past_values"
+    _auto_class = None  # it is saved in checkpoints only, without its code
     channel_mean: torch.Tensor
     channel_scale: torch.Tensor
 

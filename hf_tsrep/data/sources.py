@@ -167,7 +167,7 @@ def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> S
     else:
         source = read_file(path, options)
     corpus, notes = replace(_restore_units(source.corpus), domain=known.domain), _notes(known)
-    if known.channel_names is not None:
+    if known.channel_names is not None and len(known.channel_names) == len(corpus.channel_names):
         corpus = replace(corpus, channel_names=known.channel_names)
     if known.may_be_tangled:
         corpus, repaired = untangle_channels(corpus, known.name)

@@ -15,6 +15,7 @@ from .checkpoints import check_output_directory, find_last_checkpoint
 from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
 from .finetuning_model import (
+    TARGET_SCALER,
     add_low_rank_changes,
     build_model,
     domain_of,
@@ -247,6 +248,7 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         freezes_encoder=settings.run.mode == "linear-probe",
         backbone_learning_rate_factor=settings.run.backbone_learning_rate_factor,
         forward_arguments=_domain_argument(data),
+        target_scale=getattr(model.config, "target_scale", None),
     )
 
 
@@ -280,8 +282,10 @@ def run_facts(arguments: Any, model: Any, data: FinetuningData) -> dict[str, Any
 
     from ..data import corpus_fingerprint
 
+    has_scaled_targets = not data.class_names and getattr(model.config, "target_scale", None) is not None
     return {
         **data.facts,
+        **({"target_scaler": TARGET_SCALER} if has_scaled_targets else {}),
         "sequence_length": data.sequence_length,
         "num_input_channels": data.num_input_channels,
         "num_parameters": sum(one.numel() for one in model.parameters()),

@@ -19,6 +19,9 @@ from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, is_method_na
 
 logger = logging.getLogger(__name__)
 
+# Of the targets of a method that reads tokens, whose tokenizer takes raw values; see target_statistics.
+TARGET_SCALER = "standard"
+
 
 def method_of(model: Any) -> str:
     """Return the name of the method of a model.
@@ -212,6 +215,8 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         values["label2id"] = {name: index for index, name in enumerate(data.class_names)}
     else:
         values["num_output_channels"] = data.num_input_channels - data.metadata.num_time_features
+        if hasattr(config, "target_scale"):
+            values |= target_statistics(data)
     if hasattr(config, "context_length"):
         values["context_length"] = data.sequence_length
     for name, value in {**values, **settings.config}.items():
@@ -220,6 +225,19 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         _fit_domain(config, data)
     config.check_ranges()
     return config
+
+
+def target_statistics(data: FinetuningData) -> dict[str, list[float]]:
+    """Return mean and scale of the predicted channels for a config, of the training part.
+
+    The head then learns, and is measured, on what the corpus would be with scaler=standard, while the tokenizer reads
+    the raw values that it was trained for.
+    """
+    from ..data import ChannelScaler, get_series
+
+    targets = [series[:, data.metadata.num_time_features :] for series in get_series(data.corpus["train"])]
+    scaler = ChannelScaler.fit(targets, kind=TARGET_SCALER)
+    return {"target_mean": scaler.mean.tolist(), "target_scale": scaler.scale.tolist()}
 
 
 def _fit_domain(config: Any, data: FinetuningData) -> None:

@@ -83,6 +83,8 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
     }
     if settings.task == "forecasting":
         chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
+        if "target_scaler" in facts:
+            chosen["target_scaler"] = facts["target_scaler"]
     details = {
         "pretrained_model": settings.model_name if settings.is_pretrained else None,
         "validation_metrics": result.validation_metrics,

@@ -49,6 +49,8 @@ _REFUSED = {
     "num_input_channels": "the corpus says how many channels there are",
     "num_output_channels": "the corpus says how many channels are predicted",
     "num_labels": "the corpus says which classes there are",
+    "target_mean": "the training part of the corpus says it",
+    "target_scale": "the training part of the corpus says it",
 }
 _NOT_OFFERED = frozenset({*_REFUSED, "output_dir", "resume_from_checkpoint", "local_rank"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,14 @@ class ClassificationMeter:
 
 
 class ForecastMeter:
-    """Squared and absolute errors over all observed values, gathered batch by batch."""
+    """Squared and absolute errors over all observed values, gathered batch by batch.
 
-    def __init__(self) -> None:
+    Args:
+        target_scale: (num_output_channels,) what the errors are divided by; None for nothing.
+    """
+
+    def __init__(self, target_scale: Sequence[float] | None = None) -> None:
+        self._scale = np.asarray(1.0 if target_scale is None else target_scale, dtype=np.float64)
         self._squared = self._absolute = 0.0
         self._count = 0
 
@@ -94,7 +99,7 @@ class ForecastMeter:
         """
         difference = _as_array(prediction.predictions).astype(np.float64) - _as_array(prediction.label_ids)
         observed = ~np.isnan(_as_array(prediction.label_ids))
-        difference = difference[observed]
+        difference = (difference / self._scale)[observed]
         self._squared += float(np.square(difference).sum())
         self._absolute += float(np.abs(difference).sum())
         self._count += difference.size
@@ -138,6 +143,7 @@ class FinetuningTrainer(TimeSeriesTrainer):
         freezes_encoder: Whether the encoder stays in evaluation mode while the head learns.
         backbone_learning_rate_factor: The encoder learns at this times the learning rate.
         forward_arguments: Further arguments of the model's forward, the same for every batch.
+        target_scale: See ForecastMeter.
         arguments: See TimeSeriesTrainer.
     """
 
@@ -148,9 +154,10 @@ class FinetuningTrainer(TimeSeriesTrainer):
         freezes_encoder: bool = False,
         backbone_learning_rate_factor: float = 1.0,
         forward_arguments: Mapping[str, Any] | None = None,
+        target_scale: Sequence[float] | None = None,
         **arguments: Any,
     ) -> None:
-        meter = ClassificationMeter() if label_name == "labels" else ForecastMeter()
+        meter = ClassificationMeter() if label_name == "labels" else ForecastMeter(target_scale)
         super().__init__(*positional, compute_metrics=meter, **arguments)
         self.label_name = label_name
         self.freezes_encoder = freezes_encoder

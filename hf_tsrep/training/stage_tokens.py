@@ -23,6 +23,7 @@ RANDOM_BACKBONE = "random"
 _NOT_GIVEN = (
     *("domains", "vocab_size", "num_input_channels", "embedding_size", "backbone_config", "backbone_name"),
     *("pad_token_id", "mask_token_id", "cls_token_id", "sep_token_id", "classifier", "num_tokens"),
+    *("target_mean", "target_scale"),
 )
 _VALIDATION_BATCH = 32
 _OTHER_NAMES = {"intermediate_size": "n_inner"}  # GPT-2's, which its attribute_map leaves out

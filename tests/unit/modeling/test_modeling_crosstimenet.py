@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from hf_tsrep import CrossTimeNetConfig, CrossTimeNetForPreTraining, CrossTimeNetModel
 from hf_tsrep import CrossTimeNetForTimeSeriesClassification as Classifier
+from hf_tsrep import CrossTimeNetForTimeSeriesPrediction as Predictor
 from hf_tsrep.modeling.masking_crosstimenet import token_mask
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -178,3 +179,33 @@ def test_export_of_tokens_to_embeddings(backbone):
     other[0, 9:] = 0
     found = exported.module()(other, other > 0)
     torch.testing.assert_close(found.pooler_output, model(other).pooler_output, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prediction_is_learnt_in_deviations_and_returned_in_the_units_of_the_series():
+    sizes = {"prediction_length": 5, "num_output_channels": 2}
+    mean, scale = torch.tensor([-3.0, 1000.0]), torch.tensor([0.5, 200.0])
+    plain = build(Predictor, **sizes)
+    scaled = build(Predictor, **sizes, target_mean=mean.tolist(), target_scale=scale.tolist())
+    scaled.load_state_dict(plain.state_dict())
+    future = mean + scale * torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    future[0, 1, 0] = float("nan")
+    expected = plain(tokens(), future_values=(future - mean) / scale)
+    found = scaled(tokens(), future_values=future)
+    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close(found.prediction_outputs, expected.prediction_outputs * scale + mean)
+    with pytest.raises(ValueError, match=r"future_values has shape \(3, 5, 3\)"):
+        scaled(tokens(), future_values=torch.zeros(3, 5, 3))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_mean": [0.0, 0.0, 0.0]},
+        {"target_mean": [0.0], "target_scale": [1.0]},
+        {"target_mean": [0.0, 0.0, 0.0], "target_scale": [1.0, 0.0, 1.0]},
+        {"target_mean": [0.0, math.nan, 0.0], "target_scale": [1.0, 1.0, 1.0]},
+    ],
+)
+def test_units_of_the_targets_are_checked(fields):
+    with pytest.raises(ValueError, match=r"CrossTimeNetConfig.target_(mean|scale) is"):
+        CrossTimeNetConfig(domains=DOMAINS, **fields)

@@ -35,7 +35,7 @@ def test_a_tie_is_decided_alike_in_every_company(make_codec):
         assert expected[5] in (3, 4)
         distinct, places = distinct_codes(book)
         with torch.inference_mode():
-            for company in (1, 2, 3, 5, 17, 33):
+            for company in (1, 3, 17, 33):
                 for length in (40, 24):
                     part = values[:company, :length]
                     found = places[exact_codes(network, part, distinct)]

@@ -89,6 +89,62 @@ def test_tokens_are_made_once_in_the_domain_and_the_tokenizer_is_saved_beside(mo
     assert scores.argmax(-1).tolist() == [0, 1]
 
 
+def forecasting_corpus(factor=1.0, offset=0.0):
+    """One series of a slow square wave, cut into stretches; a value is missing."""
+    generator = np.random.default_rng(0)
+    wave = np.where(np.arange(240) % 24 < 12, 1.0, -1.0) + 0.1 * generator.normal(size=240)
+    wave[30] = np.nan
+    series = (offset + factor * wave[:, None]).astype(np.float32)
+    features = Features({"series": Array2D((None, 1), "float32"), "item_id": Value("string")})
+    bounds = {"train": (0, 120), "validation": (120, 180), "test": (180, 240)}
+    splits = {
+        name: Dataset.from_list([{"series": series[start:stop], "item_id": "wave"}], features=features)
+        for name, (start, stop) in bounds.items()
+    }
+    return DatasetDict(splits), series
+
+
+FORECAST = {"task": "forecasting", "domain": "two", "context_length": 24, "prediction_length": 6, "seed": 1}
+
+
+def test_forecasts_are_learnt_and_measured_in_deviations_and_come_in_the_units_of_the_series(model, tmp_path):
+    # The tokenizer reads raw values, of which it tells the sign alone: without units of its own the head would have
+    # to learn values of hundreds.
+    corpus, series = forecasting_corpus(factor=300.0)
+    fields = {**FORECAST, **QUICK, "num_train_epochs": 6, "learning_rate": 0.01}
+    result = hf_tsrep.finetune(model, corpus, tmp_path / "forecast", **fields)
+    mean, scale = np.nanmean(series[:120]), np.nanstd(series[:120])
+    stored = json.loads((tmp_path / "forecast" / "config.json").read_text())
+    np.testing.assert_allclose([*stored["target_mean"], *stored["target_scale"]], [mean, scale], rtol=1e-5)
+    assert (result.facts["scaler"], result.facts["target_scaler"]) == (None, "standard")
+    assert result.outcome["settings"]["target_scaler"] == "standard"
+    starts = range(180 - 24, 240 - 24 - 6 + 1)
+    contexts, futures = (
+        np.stack([series[start + first : start + last] for start in starts]) for first, last in ((0, 24), (24, 30))
+    )
+    with torch.no_grad():
+        predicted = result.model(past_values=torch.from_numpy(contexts), domain="two").prediction_outputs.numpy()
+    assert np.abs(predicted).max() > 100
+    assert result.metrics["mse"] == pytest.approx(np.mean(((predicted - futures) / scale) ** 2), rel=1e-4)
+    assert result.metrics["mae"] == pytest.approx(np.mean(np.abs(predicted - futures) / scale), rel=1e-4)
+    assert result.metrics["mse"] < 0.7  # 1 is the mean of the training part
+    assert result.validation_metrics["loss"] == pytest.approx(result.validation_metrics["mse"], rel=1e-3)
+
+
+def test_how_large_the_values_are_changes_no_result(model, tmp_path):
+    fields = {**FORECAST, **QUICK, "num_train_epochs": 1}
+    errors = [
+        hf_tsrep.finetune(model, forecasting_corpus(factor)[0], tmp_path / str(factor), **fields).metrics["mse"]
+        for factor in (1.0, 4096.0)
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-5)
+
+
+def test_the_units_of_the_targets_are_not_a_setting(model, tmp_path):
+    with pytest.raises(SettingsError, match=r"target_scale.*training part"):
+        hf_tsrep.finetune(model, forecasting_corpus()[0], tmp_path / "none", target_scale=[2.0], **FORECAST)
+
+
 def test_the_published_head_knows_the_number_of_tokens(model, tmp_path):
     fields = {"domain": "two", "classifier": "flatten", **QUICK}
     result = hf_tsrep.finetune(model, corpus_of(), tmp_path / "flat", **fields)

@@ -150,6 +150,11 @@ def test_forecast_errors_leave_missing_values_out():
     generator = np.random.default_rng(0)
     future, predicted = generator.normal(size=(2, 10, 4, 2))
     future[3, 1:3] = np.nan
+    scaled = ForecastMeter([2.0] * predicted.shape[-1])(
+        EvalPrediction(torch.tensor(predicted), torch.tensor(future)), True
+    )
+    assert scaled["mse"] == pytest.approx(np.nanmean((future - predicted) ** 2) / 4, rel=1e-6)
+    assert scaled["mae"] == pytest.approx(np.nanmean(np.abs(future - predicted)) / 2, rel=1e-6)
     meter = ForecastMeter()
     for _ in range(2):
         *_, result = [meter(*one) for one in batches(torch.tensor(predicted), torch.tensor(future), (4, 4, 2))]

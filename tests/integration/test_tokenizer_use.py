@@ -1,0 +1,191 @@
+"""CrossTimeNetTokenizer in other processes: workers, forks, a Hub, and where hf_tsrep is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets.fingerprint import Hasher
+
+from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from loopback_hub import LoopbackHub
+from tiny_codec import make_codec, make_series
+
+ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = "tester/tiny-tokenizer"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+REFUSE = """
+    import sys
+
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in ("hf_tsrep", "modeling", "tokenization"):
+                raise ImportError(name + " is not here")
+
+    sys.meta_path.insert(0, Refuse())
+"""
+
+
+def _last_line(written):
+    return json.loads(written.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return the folder of a tokenizer, the file of its series, and their ids."""
+    folder, series = tmp_path_factory.mktemp("saved"), make_series()
+    tokenizer = CrossTimeNetTokenizer.from_codec(make_codec())
+    tokenizer.save_pretrained(folder / "tokenizer")
+    np.save(folder / "series.npy", series)
+    ids = tokenizer(series, domain="har")["input_ids"]
+    return SimpleNamespace(folder=folder / "tokenizer", series=folder / "series.npy", ids=ids)
+
+
+class Items(torch.utils.data.Dataset):
+    """Tokenises in the worker; at the top of the module, so that a spawned one finds it."""
+
+    def __init__(self, tokenizer, series):
+        self.tokenizer, self.series = tokenizer, series
+
+    def __len__(self):
+        return len(self.series)
+
+    def __getitem__(self, index):
+        return self.tokenizer(self.series[index], domain="har")
+
+
+class Padding:
+    """Collates in the worker."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, items):
+        return self.tokenizer.pad(items, return_tensors="pt")
+
+
+def test_spawned_workers(saved):
+    tokenizer = CrossTimeNetTokenizer.from_pretrained(saved.folder)
+    series = np.load(saved.series)
+    ragged = [*series, series[0][:9]]
+    expected = tokenizer(ragged, domain="har")["input_ids"]
+    loader = torch.utils.data.DataLoader(
+        Items(tokenizer, ragged),
+        batch_size=3,
+        num_workers=1,
+        collate_fn=Padding(tokenizer),
+        multiprocessing_context="spawn",
+    )
+    rows = [
+        row[keep.bool()].tolist()
+        for batch in loader
+        for row, keep in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert rows == expected
+
+
+def test_map_in_forked_processes_with_one_thread_each(saved, tmp_path):
+    code = """
+        import json, sys
+        import datasets, numpy as np, torch
+        from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+
+        torch.set_num_threads(2)
+        tokenizer = CrossTimeNetTokenizer.from_pretrained(sys.argv[1])
+        series = np.load(sys.argv[2])
+        tokenizer(np.repeat(series, 200, 0), domain="har")  # the parent has run with two threads
+
+        def tokenise(batch):
+            torch.set_num_threads(1)  # otherwise a forked process waits for threads that it does not have
+            return tokenizer(batch["series"], domain="har")
+
+        rows = datasets.Dataset.from_dict({"series": series.tolist()})
+        print(json.dumps(list(rows.map(tokenise, batched=True, batch_size=2, num_proc=2)["input_ids"])))
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, "-c", textwrap.dedent(code), str(saved.folder), str(saved.series)]
+    done = subprocess.run(script, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _last_line(done.stdout) == saved.ids
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with LoopbackHub() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def published(hub, saved, tmp_path_factory):
+    """Publish the tokenizer in a process with other hash seeds, load it from the Hub there; return what was seen."""
+    home = tmp_path_factory.mktemp("home")
+    code = f"""
+        import json
+        import numpy as np
+        from datasets.fingerprint import Hasher
+        from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+
+        tokenizer = CrossTimeNetTokenizer.from_pretrained({str(saved.folder)!r})
+        code = Hasher.hash(tokenizer)
+        tokenizer.push_to_hub({REPOSITORY!r})
+        again = CrossTimeNetTokenizer.from_pretrained({REPOSITORY!r})
+        ids = again(np.load({str(saved.series)!r}), domain="har")["input_ids"]
+        print(json.dumps({{"hash": code, "ids": ids}}))
+    """
+    return home, _last_line(hub.run(textwrap.dedent(code), home, PYTHONHASHSEED="1", **ONE_THREAD))
+
+
+def test_the_hash_is_the_same_in_another_process(saved, published):
+    assert published[1]["hash"] == Hasher.hash(CrossTimeNetTokenizer.from_pretrained(saved.folder))
+
+
+def test_the_hub_has_all_files_and_gives_the_tokenizer_back(hub, saved, published):
+    files = set(hub.files(REPOSITORY))
+    assert {"codec.safetensors", "tokenizer_config.json", "tokenization_crosstimenet.py"} <= files
+    assert published[1]["ids"] == saved.ids
+
+
+def test_what_was_loaded_once_needs_no_hub(hub, saved, published):
+    code = f"""
+        import json
+        import numpy as np
+        from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+
+        tokenizer = CrossTimeNetTokenizer.from_pretrained({REPOSITORY!r})
+        print(json.dumps(tokenizer(np.load({str(saved.series)!r}), domain="har")["input_ids"]))
+    """
+    begin = len(hub.requests)
+    assert _last_line(hub.run(textwrap.dedent(code), published[0], HF_HUB_OFFLINE="1", **ONE_THREAD)) == saved.ids
+    assert hub.requests[begin:] == []
+
+
+def test_its_own_code_is_enough(hub, saved, published, tmp_path):
+    code = f"""
+        import json, pickle
+        import numpy as np
+        from transformers import AutoTokenizer
+
+        series = np.load({str(saved.series)!r})
+        found = []
+        for place in ({str(saved.folder)!r}, {REPOSITORY!r}):
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=True)
+            assert type(tokenizer).__module__.startswith("transformers_modules"), type(tokenizer)
+            found.append(tokenizer(series, domain="har")["input_ids"])
+        tokenizer.add_domain({{"name": "eeg", "num_input_channels": 2, "patch_length": 5, "codebook_size": 6}})
+        tokenizer.save_pretrained("again")  # its code travels on
+        again = AutoTokenizer.from_pretrained("again", trust_remote_code=True)
+        found.append(again(series, domain="har")["input_ids"])
+        found.append(pickle.loads(pickle.dumps(again))(series, domain="har")["input_ids"])
+        print(json.dumps(found))
+    """
+    written = hub.run(textwrap.dedent(REFUSE) + textwrap.dedent(code), tmp_path, PYTHONPATH="", **ONE_THREAD)
+    assert _last_line(written) == [saved.ids] * 4
