@@ -18,12 +18,26 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .hub import build_model_card, convert_checkpoint, push_to_hub
     from .modeling.configuration_crosstimenet import CrossTimeNetConfig
+    from .modeling.configuration_simmtm import SimMTMConfig
+    from .modeling.configuration_timedrl import TimeDRLConfig
     from .modeling.configuration_ts2vec import TS2VecConfig
     from .modeling.modeling_crosstimenet import (
         CrossTimeNetForPreTraining,
         CrossTimeNetForTimeSeriesClassification,
         CrossTimeNetForTimeSeriesPrediction,
         CrossTimeNetModel,
+    )
+    from .modeling.modeling_simmtm import (
+        SimMTMForPreTraining,
+        SimMTMForTimeSeriesClassification,
+        SimMTMForTimeSeriesPrediction,
+        SimMTMModel,
+    )
+    from .modeling.modeling_timedrl import (
+        TimeDRLForPreTraining,
+        TimeDRLForTimeSeriesClassification,
+        TimeDRLForTimeSeriesPrediction,
+        TimeDRLModel,
     )
     from .modeling.modeling_ts2vec import (
         TS2VecForPreTraining,
@@ -47,11 +61,21 @@ _LAZY = {
     "CrossTimeNetForTimeSeriesPrediction": "modeling.modeling_crosstimenet",
     "CrossTimeNetModel": "modeling.modeling_crosstimenet",
     "CrossTimeNetTokenizer": "tokenization.tokenization_crosstimenet",
+    "SimMTMConfig": "modeling.configuration_simmtm",
+    "SimMTMForPreTraining": "modeling.modeling_simmtm",
+    "SimMTMForTimeSeriesClassification": "modeling.modeling_simmtm",
+    "SimMTMForTimeSeriesPrediction": "modeling.modeling_simmtm",
+    "SimMTMModel": "modeling.modeling_simmtm",
     "TS2VecConfig": "modeling.configuration_ts2vec",
     "TS2VecForPreTraining": "modeling.modeling_ts2vec",
     "TS2VecForTimeSeriesClassification": "modeling.modeling_ts2vec",
     "TS2VecForTimeSeriesPrediction": "modeling.modeling_ts2vec",
     "TS2VecModel": "modeling.modeling_ts2vec",
+    "TimeDRLConfig": "modeling.configuration_timedrl",
+    "TimeDRLForPreTraining": "modeling.modeling_timedrl",
+    "TimeDRLForTimeSeriesClassification": "modeling.modeling_timedrl",
+    "TimeDRLForTimeSeriesPrediction": "modeling.modeling_timedrl",
+    "TimeDRLModel": "modeling.modeling_timedrl",
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
@@ -75,11 +99,21 @@ __all__ = [
     "CrossTimeNetTokenizer",
     "Method",
     "Paper",
+    "SimMTMConfig",
+    "SimMTMForPreTraining",
+    "SimMTMForTimeSeriesClassification",
+    "SimMTMForTimeSeriesPrediction",
+    "SimMTMModel",
     "TS2VecConfig",
     "TS2VecForPreTraining",
     "TS2VecForTimeSeriesClassification",
     "TS2VecForTimeSeriesPrediction",
     "TS2VecModel",
+    "TimeDRLConfig",
+    "TimeDRLForPreTraining",
+    "TimeDRLForTimeSeriesClassification",
+    "TimeDRLForTimeSeriesPrediction",
+    "TimeDRLModel",
     "TimeSeriesFeatureExtractor",
     "__version__",
     "build_model_card",

@@ -203,6 +203,68 @@ METHODS: dict[str, Method] = {
                 },
             ),
         ),
+        Method(
+            name="simmtm",
+            title="SimMTM",
+            paper=Paper(
+                title="SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling",
+                authors="Jiaxiang Dong, Haixu Wu, Haoran Zhang, Li Zhang, Jianmin Wang, Mingsheng Long",
+                venue="NeurIPS",
+                year=2023,
+                url="https://arxiv.org/abs/2302.00861",
+                bibtex=(
+                    "@inproceedings{dong2023simmtm,\n"
+                    "  title = {SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling},\n"
+                    "  author = {Dong, Jiaxiang and Wu, Haixu and Zhang, Haoran and Zhang, Li and Wang, Jianmin and "
+                    "Long, Mingsheng},\n"
+                    "  booktitle = {Advances in Neural Information Processing Systems},\n"
+                    "  volume = {36},\n"
+                    "  year = {2023}\n"
+                    "}"
+                ),
+            ),
+            default_recipe="default",
+            tiny_config={
+                "num_input_channels": 3,
+                "context_length": 28,
+                "hidden_size": 8,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "projection_size": 12,
+            },
+        ),
+        Method(
+            name="timedrl",
+            title="TimeDRL",
+            paper=Paper(
+                title="TimeDRL: Disentangled Representation Learning for Multivariate Time-Series",
+                authors="Ching Chang, Chiao-Tung Chan, Wei-Yao Wang, Wen-Chih Peng, Tien-Fu Chen",
+                venue="ICDE",
+                year=2024,
+                url="https://arxiv.org/abs/2312.04142",
+                bibtex=(
+                    "@inproceedings{chang2024timedrl,\n"
+                    "  title = {TimeDRL: Disentangled Representation Learning for Multivariate Time-Series},\n"
+                    "  author = {Chang, Ching and Chan, Chiao-Tung and Wang, Wei-Yao and Peng, Wen-Chih and "
+                    "Chen, Tien-Fu},\n"
+                    "  booktitle = {IEEE International Conference on Data Engineering (ICDE)},\n"
+                    "  year = {2024}\n"
+                    "}"
+                ),
+            ),
+            default_recipe="default",
+            tiny_config={
+                "num_input_channels": 3,
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "patch_length": 4,
+                "patch_stride": 2,
+                "context_length": 24,
+                "position_embedding": "learned",
+                "max_position_embeddings": 2100,
+            },
+        ),
     )
 }
 

@@ -71,16 +71,37 @@ class PredictionHead(nn.Module):
             (batch_size, prediction_length, num_output_channels).
         """
         prediction = self.projection(embedding).unflatten(-1, (-1, self.num_output_channels))
-        if future_values is None:
-            return None, prediction
-        if future_values.shape != prediction.shape:
-            raise ValueError(
-                f"future_values has shape {tuple(future_values.shape)}, "
-                f"but the model predicts {tuple(prediction.shape)}: "
-                "(batch_size, prediction_length, num_output_channels). Cut the values or set these in the config."
-            )
-        observed = ~future_values.isnan()
-        if future_observed_mask is not None:
-            observed &= future_observed_mask.bool()
-        difference = torch.where(observed, prediction.float() - future_values.nan_to_num(0.0).float(), 0.0)
-        return difference.square().sum() / observed.sum().clamp(min=1), prediction
+        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+
+
+def prediction_loss(
+    prediction: torch.Tensor,
+    future_values: torch.Tensor | None,
+    future_observed_mask: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Compare a prediction with the observed future.
+
+    Args:
+        prediction: (batch_size, prediction_length, num_output_channels).
+        future_values: The same shape, NaN = missing, or None.
+        future_observed_mask: The same shape, True = observed, or None.
+
+    Returns:
+        The scalar mean squared error over observed values, or None without future values.
+
+    Raises:
+        ValueError: The shapes differ; the message names both.
+    """
+    if future_values is None:
+        return None
+    if future_values.shape != prediction.shape:
+        raise ValueError(
+            f"future_values has shape {tuple(future_values.shape)}, "
+            f"but the model predicts {tuple(prediction.shape)}: "
+            "(batch_size, prediction_length, num_output_channels). Cut the values or set these in the config."
+        )
+    observed = ~future_values.isnan()
+    if future_observed_mask is not None:
+        observed &= future_observed_mask.bool()
+    difference = torch.where(observed, prediction.float() - future_values.nan_to_num(0.0).float(), 0.0)
+    return difference.square().sum() / observed.sum().clamp(min=1)

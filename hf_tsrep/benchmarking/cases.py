@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from .cases_crosstimenet import tokenize, tokenizer_step
+from .cases_simmtm import simmtm_encode, simmtm_long_step, simmtm_short_step, simmtm_step
+from .cases_timedrl import timedrl_encode, timedrl_long_step, timedrl_step
 
 NUM_STEPS, NUM_CHANNELS, WINDOW_LENGTH = 17420, 14, 201  # ETTh1, multivariate, with time features; padding 200
 HORIZONS = (24, 48, 168, 336, 720)
@@ -217,4 +219,11 @@ CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "windows": windows,
     "tokenize": tokenize,
     "tokenizer_step": tokenizer_step,
+    "simmtm_step": simmtm_step,
+    "simmtm_short_step": simmtm_short_step,
+    "simmtm_long_step": simmtm_long_step,
+    "simmtm_encode": simmtm_encode,
+    "timedrl_step": timedrl_step,
+    "timedrl_long_step": timedrl_long_step,
+    "timedrl_encode": timedrl_encode,
 }

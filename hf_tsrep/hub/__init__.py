@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cards import build_model_card
     from .conversion import convert_checkpoint
+    from .conversion_simmtm import convert_simmtm_state_dict
+    from .conversion_timedrl import convert_timedrl_state_dict
     from .conversion_ts2vec import convert_ts2vec_state_dict
     from .errors import ConversionError, IncompleteModelError
     from .preprocessing import feature_extractor_of_corpus
@@ -17,6 +19,8 @@ _MODULE_OF_NAME = {
     "build_model_card": "cards",
     "check_model_folder": "publish",
     "convert_checkpoint": "conversion",
+    "convert_simmtm_state_dict": "conversion_simmtm",
+    "convert_timedrl_state_dict": "conversion_timedrl",
     "convert_ts2vec_state_dict": "conversion_ts2vec",
     "feature_extractor_of_corpus": "preprocessing",
     "push_to_hub": "publish",
@@ -28,6 +32,8 @@ __all__ = [
     "build_model_card",
     "check_model_folder",
     "convert_checkpoint",
+    "convert_simmtm_state_dict",
+    "convert_timedrl_state_dict",
     "convert_ts2vec_state_dict",
     "feature_extractor_of_corpus",
     "push_to_hub",

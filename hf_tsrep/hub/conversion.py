@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hf_tsrep.registry import Method, get_method
 
-from . import conversion_crosstimenet_files, conversion_ts2vec
+from . import conversion_crosstimenet_files, conversion_simmtm, conversion_timedrl, conversion_ts2vec
 from .errors import ConversionError
 from .folders import written_atomically
 
@@ -34,22 +34,41 @@ class Converter:
         convert: From an official state dict to config fields and our state dict.
         fields_of_hyperparameters: From official arguments to config fields.
         hyperparameter_names: Official arguments that are understood.
-        fields_of_shapes: Config fields that the shapes of the parameters tell.
+        fields_of_shapes: Config fields that the shapes of the parameters may tell.
+        complete: From these fields and those that the caller gave to all of them; it refuses what is missing.
     """
 
     convert: Callable[[Mapping[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
     fields_of_hyperparameters: Callable[[Mapping[str, Any]], dict[str, Any]]
     hyperparameter_names: frozenset[str]
     fields_of_shapes: tuple[str, ...]
+    complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda fields, given: {
+        **fields,
+        **given,
+    }
 
 
 CONVERTERS = {
+    "simmtm": Converter(
+        conversion_simmtm.convert_simmtm_state_dict,
+        conversion_simmtm.simmtm_fields_of_hyperparameters,
+        conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
+        conversion_simmtm.FIELDS_OF_SHAPES,
+        conversion_simmtm.complete_simmtm_fields,
+    ),
+    "timedrl": Converter(
+        conversion_timedrl.convert_timedrl_state_dict,
+        conversion_timedrl.timedrl_fields_of_hyperparameters,
+        conversion_timedrl.TRAINING_HYPERPARAMETERS | set(conversion_timedrl.MODEL_HYPERPARAMETERS),
+        conversion_timedrl.FIELDS_OF_SHAPES,
+        conversion_timedrl.complete_timedrl_fields,
+    ),
     "ts2vec": Converter(
         conversion_ts2vec.convert_ts2vec_state_dict,
         conversion_ts2vec.ts2vec_fields_of_hyperparameters,
         conversion_ts2vec.TRAINING_HYPERPARAMETERS | set(conversion_ts2vec.MODEL_HYPERPARAMETERS),
         conversion_ts2vec.FIELDS_OF_SHAPES,
-    )
+    ),
 }
 
 # Methods whose checkpoints hold more than one model's parameters: what writes the folder, once all is found right.
@@ -102,8 +121,8 @@ def convert_checkpoint(
     path = Path(checkpoint)
     with _named(path):
         fields, state_dict = converter.convert(read_state_dict(path))
-        _check_agreement(given, {name: fields[name] for name in converter.fields_of_shapes})
-        model = _build(described, {**fields, **given}, state_dict)
+        _check_agreement(given, {name: fields[name] for name in converter.fields_of_shapes if name in fields})
+        model = _build(described, converter.complete(fields, given), state_dict)
     with written_atomically(output_directory, overwrite) as draft:
         _save(described, model, draft, path.name)
     logger.info("Converted %s into %s.", checkpoint, output_directory)

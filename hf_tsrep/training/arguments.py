@@ -32,7 +32,7 @@ SETTINGS_FILE = "pretraining.json"
 # Fields of transformers.TrainingArguments that mean nothing here, and what to do instead.
 _REFUSED = {
     "push_to_hub": "publish the finished folder with `hf-tsrep push`",
-    "load_best_model_at_end": "pre-training has no validation loss to choose by",
+    "load_best_model_at_end": "pre-training chooses nothing by its validation loss",
     "eval_strategy": "pre-training evaluates nothing; use `hf-tsrep evaluate` on the finished model",
     "remove_unused_columns": "the trainer names the series of a batch and takes care of the columns itself",
     "do_train": "use the other commands of hf-tsrep",
@@ -53,9 +53,12 @@ class DataSettings:
     Args:
         max_train_length: Number of steps of the longest training input. Series that are at least twice as long are cut
             into equal pieces, other longer ones are cropped to a random window. None cuts and crops nothing.
+        window_stride: Steps between the starts of training windows of max_train_length steps, which replace pieces
+            and crops where a series is long enough; None for pieces and crops.
     """
 
     max_train_length: int | None = 3000
+    window_stride: int | None = None
     scaler: str | None = None
     time_features: bool = False
     target: str | list[str] | None = None
@@ -84,6 +87,9 @@ class RunSettings:
         learning_rate_decay: Factor by which the learning rate is multiplied after every `learning_rate_decay_steps`
             steps, in place of the schedule of `lr_scheduler_type`; None for that schedule.
         learning_rate_decay_steps: See learning_rate_decay.
+        epoch_schedule: Learning rate of every epoch, as published: "constant", "halving", "late_decay" or
+            "warmup_decay", see `hf_tsrep.training.epochs.epoch_factor`; None for the schedule of `lr_scheduler_type`.
+        validation_loss: Whether the log tells, behind every epoch, the pretext loss on the corpus's validation part.
         published_steps: Number of optimiser steps where neither max_steps nor num_train_epochs is given:
             `small_corpus_steps` for a corpus of at most `small_corpus_elements` numbers, else `steps`.
         overwrite_output_dir: Whether a finished model and checkpoints in the output folder are removed first.
@@ -95,6 +101,8 @@ class RunSettings:
     coupled_weight_decay: bool = False
     learning_rate_decay: float | None = None
     learning_rate_decay_steps: int = 300
+    epoch_schedule: str | None = None
+    validation_loss: bool = False
     published_steps: dict[str, int] | None = None
     overwrite_output_dir: bool = False
 

@@ -71,7 +71,8 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
     from ..data import corpus_metadata, get_series, load_corpus
 
     options = dataclasses.asdict(settings.data)
-    options.pop("max_train_length")
+    for name in ("max_train_length", "window_stride"):
+        options.pop(name)
     loaded = TrainingSeries([], [], [], [])
     for corpus, name in zip(settings.corpus, settings.corpus_names, strict=True):
         splits = load_corpus(corpus, **options)

@@ -46,7 +46,7 @@ def _load_domain(
     from ..data import corpus_metadata, get_series, load_corpus
 
     options = dataclasses.asdict(settings.data)
-    longest = options.pop("max_train_length")
+    longest, _ = options.pop("max_train_length"), options.pop("window_stride")
     splits = load_corpus(corpus, **options)
     if "train" not in splits:
         raise ValueError(f"Corpus {written} has no 'train' split, which pre-training reads, only {', '.join(splits)}.")

@@ -262,7 +262,7 @@ def resolve_finetuning(
     task = first_given("task", layers)[0] or TASKS[0]
     require_names([task], TASKS, "task")
     method = method_of(model)
-    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0])
+    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0], task)
     layers.append((load_recipe(RECIPES, recipe), f"recipe {RECIPES}/{recipe}"))
     what = f"a fine-tuning of {method}"
     chosen, sources = merge_layers(
@@ -285,10 +285,11 @@ def resolve_finetuning(
     return settings
 
 
-def recipe_for(method: str, mode: Any) -> str:
-    """Return the recipe that serves a method and a mode: METHOD-MODE, MODE, METHOD or default, the first there is."""
+def recipe_for(method: str, mode: Any, task: str | None = None) -> str:
+    """Return the recipe that serves: METHOD-MODE, MODE, METHOD-TASK, METHOD or default, the first there is."""
     known = list_recipes(RECIPES)
-    return next(name for name in (f"{method}-{mode}", str(mode), method, "default") if name in known)
+    names = (f"{method}-{mode}", str(mode), f"{method}-{task}", method, "default")
+    return next(name for name in names if name in known)
 
 
 def _check_ranges(settings: FinetuneSettings) -> None:

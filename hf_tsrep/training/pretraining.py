@@ -222,11 +222,29 @@ def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage
     trainer = stage.trainer_class()(
         model=model,
         args=arguments,
-        callbacks=[] if averaging is None else [averaging],
+        callbacks=[*_callbacks(settings, averaging), *options.pop("callbacks", ())],
         decay_all_parameters=run.decay_all_parameters,
         **options,
     )
     return trainer, averaging
+
+
+def _callbacks(settings: PretrainSettings, averaging: Any) -> list[Any]:
+    """Return what happens at the steps and the epochs of any stage."""
+    from .epochs import EpochScheduleCallback
+
+    run = settings.run
+    callbacks = [] if averaging is None else [averaging]
+    if run.epoch_schedule is not None:
+        schedule = settings.training.get("lr_scheduler_type", "linear")
+        if schedule != "constant" or run.learning_rate_decay is not None:
+            raise SettingsError(
+                f"epoch_schedule={run.epoch_schedule!r} sets the learning rate of every epoch, and so does "
+                f"lr_scheduler_type={schedule!r} or learning_rate_decay={run.learning_rate_decay}. Give "
+                "lr_scheduler_type=constant and no learning_rate_decay, or leave epoch_schedule out."
+            )
+        callbacks.append(EpochScheduleCallback(run.epoch_schedule))
+    return callbacks
 
 
 def _metrics(history: list[dict[str, Any]], trained: Any, trainer: Any) -> dict[str, float]:

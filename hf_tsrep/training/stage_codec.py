@@ -69,6 +69,8 @@ class CodecStage(PretrainingStage):
         "published_steps": "give max_steps or num_train_epochs",
         "scaler": "the tokenizer keeps mean and scale of the training series and takes raw values",
         "time_features": "dates are no part of a series's tokens",
+        "window_stride": "series are tokenised whole; max_train_length cuts longer ones",
+        "validation_loss": "the finished stage is measured on validation series anyway",
     }
 
     options: CodecOptions

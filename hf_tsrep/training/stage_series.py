@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .corpora import TrainingSeries, load_training_series
 from .stages import PretrainingStage
 
@@ -13,19 +15,21 @@ if TYPE_CHECKING:
 
 
 class SeriesStage(PretrainingStage):
-    """Series of equal channels, cut and cropped by TS2Vec's rules, and a model that reads `past_values`."""
+    """Series of equal channels, cut and cropped by TS2Vec's rules or into windows, and a model of `past_values`."""
 
     loaded: TrainingSeries
     dataset: Any
 
     def load(self) -> None:
         """Read the corpora and prepare the series."""
-        from ..data import PretrainingDataset
-
         self.loaded = load_training_series(self.settings)
-        self.dataset = PretrainingDataset(
-            self.loaded.series, self.settings.data.max_train_length, seed=self.arguments.seed
-        )
+        self.dataset = self._items_of(self.loaded.series)
+
+    def _items_of(self, series: list[np.ndarray]) -> Any:
+        from .window_data import pretraining_dataset
+
+        data = self.settings.data
+        return pretraining_dataset(series, data.max_train_length, data.window_stride, self.arguments.seed)
 
     @property
     def corpora(self) -> list[Any]:
@@ -34,7 +38,7 @@ class SeriesStage(PretrainingStage):
 
     @property
     def num_batch_items(self) -> int:
-        """Number of pieces of series."""
+        """Number of pieces or windows of series."""
         return len(self.dataset)
 
     @property
@@ -62,7 +66,7 @@ class SeriesStage(PretrainingStage):
         return model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
 
     def trainer_options(self) -> dict[str, Any]:
-        """Return dataset, collator, monitors and the items' names."""
+        """Return dataset, collator, monitors, the items' names and what happens behind every epoch."""
         from ..data import PretrainingCollator
         from .monitors import CollapseMonitor
         from .trainer import IndexedCollator, IndexedDataset
@@ -73,7 +77,20 @@ class SeriesStage(PretrainingStage):
             "data_collator": IndexedCollator(PretrainingCollator(longest)),
             "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
             "item_names": self.loaded.item_names(len(self.dataset), longest),
+            "callbacks": self._validation_callbacks() if self.settings.run.validation_loss else [],
         }
+
+    def _validation_callbacks(self) -> list[Any]:
+        """Return what logs the pretext loss on the validation parts; nothing where no corpus has one."""
+        from ..data import get_series
+        from .epochs import ValidationLossCallback
+
+        parts = [corpus["validation"] for corpus in self.corpora if "validation" in corpus]
+        series = [one for part in parts for one in get_series(part)]
+        if not series:
+            return []
+        batch_size = self.arguments.per_device_eval_batch_size
+        return [ValidationLossCallback(self._items_of(series), batch_size, self.arguments.seed)]
 
     def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
         """Write the model, the preparation of its input and the card."""

@@ -85,6 +85,8 @@ class TokensStage(PretrainingStage):
     refused: ClassVar[dict[str, str]] = {
         "scaler": "the tokenizer takes raw values",
         "time_features": "dates are no part of a series's tokens",
+        "window_stride": "series are tokenised whole; max_train_length cuts longer ones",
+        "validation_loss": "the finished stage is measured on validation series anyway",
     }
 
     options: TokensOptions

@@ -8,11 +8,18 @@ import os
 from pathlib import Path
 
 import parity_crosstimenet
+import parity_simmtm
+import parity_timedrl
 import parity_ts2vec
 import pytest
 from parity_support import load_fixture, read_metadata
 
-KINDS = {"crosstimenet": parity_crosstimenet.KINDS, "ts2vec": parity_ts2vec.KINDS}
+KINDS = {
+    "crosstimenet": parity_crosstimenet.KINDS,
+    "simmtm": parity_simmtm.KINDS,
+    "timedrl": parity_timedrl.KINDS,
+    "ts2vec": parity_ts2vec.KINDS,
+}
 SHIPPED = Path(__file__).parent / "fixtures"
 FOLDER = Path(os.environ.get("HF_TSREP_PARITY_DIR", SHIPPED))
 

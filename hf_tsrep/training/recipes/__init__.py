@@ -1,4 +1,7 @@
-"""Published hyper-parameters, each value with its source: METHOD/FAMILY.yaml, a family being `ett` of `ett/ETTh1`."""
+"""Published hyper-parameters, each value with its source: METHOD/NAME.yaml.
+
+The name is that of a corpus, `etth1` of `ett/ETTh1`, or of its family, `ett`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def load_recipe(method: str, name: str) -> dict[str, Any]:
 
 
 def recipe_for_corpus(method: str, corpus: str | None) -> str:
-    """Return the recipe that serves a corpus: that of its family (`ett/ETTh1` -> `ett`), else the method's default.
+    """Return the recipe that serves a corpus: its own (`ett/ETTh1` -> `etth1`), its family's (`ett`), or the default.
 
     Args:
         method: Name of the method.
@@ -49,7 +52,12 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
     Returns:
         Name of the recipe.
     """
+    from ...data.known_corpora import SHORT_NAMES, find_known_corpus
     from ...registry import get_method
 
-    family, slash, _ = (corpus or "").partition("/")
-    return family if slash and family in list_recipes(method) else get_method(method).default_recipe
+    written = SHORT_NAMES.get((corpus or "").lower(), corpus or "")
+    family, slash, name = written.partition("/")
+    known = list_recipes(method)
+    if name.lower() in known and find_known_corpus(written) is not None:
+        return name.lower()
+    return family if slash and family in known else get_method(method).default_recipe

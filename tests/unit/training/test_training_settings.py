@@ -182,6 +182,21 @@ def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
     assert recipe_for_corpus("ts2vec", corpus) == recipe
 
 
+@pytest.mark.parametrize(
+    ("corpus", "recipe"),
+    [
+        ("ett/ETTh1", "etth1"),
+        ("har", "har"),
+        ("epilepsy", "epilepsy_tstcc"),
+        ("uea/Epilepsy", "default"),
+        ("owner/etth1", "default"),
+        (None, "default"),
+    ],
+)
+def test_a_recipe_of_the_corpus_goes_before_that_of_its_family(corpus, recipe):
+    assert recipe_for_corpus("timedrl", corpus) == recipe
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_has_its_default_recipe(method):
     assert METHODS[method].default_recipe in list_recipes(method)
@@ -225,4 +240,4 @@ def test_data_settings_are_arguments_of_load_corpus():
     from hf_tsrep.data import load_corpus
 
     known = set(inspect.signature(load_corpus).parameters)
-    assert {field.name for field in dataclasses.fields(DataSettings)} - {"max_train_length"} <= known
+    assert {field.name for field in dataclasses.fields(DataSettings)} - {"max_train_length", "window_stride"} <= known

@@ -1,1 +1,1 @@
-"""Recipes of fine-tuning: default, linear-probe for a head alone, and METHOD where a paper has settings of its own."""
+"""Recipes of fine-tuning: default, linear-probe for a head alone, METHOD or METHOD-TASK where a paper has its own."""

@@ -1,0 +1,69 @@
+"""Batch normalisation over what is observed, by view and over all processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .distributed_time_series import gather_rows, process_share
+
+
+class ObservedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation whose statistics leave out rows that are not observed.
+
+    With several processes the statistics are those of the global batch, with their gradient. Several views of a batch
+    are normalised one by one, as several passes would be, and update the running statistics in their order. Parameters
+    and buffers are those of `torch.nn.BatchNorm1d`.
+    """
+
+    def forward(
+        self, features: torch.Tensor, observed: torch.Tensor | None = None, num_views: int = 1
+    ) -> torch.Tensor:
+        """Normalise.
+
+        Args:
+            features: (num_views * num_rows, ..., num_features).
+            observed: The same shape without the last axis, bool; None for all.
+            num_views: Number of views behind each other on the first axis.
+
+        Returns:
+            The same shape as `features`, float32.
+        """
+        rows = features.float().reshape(num_views, -1, features.shape[-1])
+        if self.training:
+            seen = rows.new_ones(rows.shape[:2]) if observed is None else observed.reshape(num_views, -1).float()
+            mean, variance = self._measure(rows, seen.unsqueeze(-1))
+        else:
+            mean, variance = self._running()
+        normalized = (rows - mean) * (variance + self.eps).rsqrt() * self.weight.float() + self.bias.float()
+        return normalized.view(features.shape)
+
+    def _running(self) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.running_mean is not None, "the house's batch normalisations keep statistics"
+        assert self.running_var is not None
+        return self.running_mean.float(), self.running_var.float()
+
+    def _measure(self, rows: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Measure every view and update the running statistics: mean and variance (num_views, 1, num_features)."""
+        count = _global_sum(seen.sum(1, keepdim=True))
+        some = count.clamp(min=1)
+        mean = _global_sum((rows * seen).sum(1, keepdim=True)) / some
+        variance = _global_sum(((rows - mean).square() * seen).sum(1, keepdim=True)) / some
+        with torch.no_grad():
+            unbiased = variance * some / (some - 1).clamp(min=1)
+            for view in range(len(rows)):
+                self._update(mean[view, 0], unbiased[view, 0], count[view, 0] > 0)
+        return mean, variance
+
+    def _update(self, mean: torch.Tensor, variance: torch.Tensor, seen: torch.Tensor) -> None:
+        assert self.num_batches_tracked is not None, "the house's batch normalisations keep statistics"
+        momentum = self.momentum if self.momentum is not None else 0.1
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            assert running is not None
+            running.copy_(torch.where(seen, running.lerp(new.to(running.dtype), momentum), running))
+        self.num_batches_tracked.add_(1)
+
+
+def _global_sum(local: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all processes, with the gradient."""
+    return local if process_share()[1] == 1 else gather_rows(local.unsqueeze(0)).sum(0)

@@ -1,0 +1,94 @@
+"""Dropout whose masks are cheap, and can be drawn again: for pretext tasks that make their views by dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# Consecutive sites and seeds are far apart in the low 32 bits, which are all that the CPU's generator looks at.
+_SITE_STEP = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class DropoutDraws:
+    """The random choices of all dropout layers in one pass: they, the layer and the shape decide a mask, nothing else.
+
+    So a step can be computed again, in gradient checkpointing too, and several processes draw the masks of one.
+
+    Args:
+        seed: Source of all masks.
+        num_views: Number of views that lie behind each other on the first axis.
+        rank: Number of this process.
+        num_processes: Number of processes; each has an equal part of every view's rows.
+    """
+
+    seed: int
+    num_views: int = 1
+    rank: int = 0
+    num_processes: int = 1
+
+    def random_bits(self, site: int, shape: torch.Size, device: torch.device) -> torch.Tensor:
+        """Draw 16 bits for every value.
+
+        Args:
+            site: Number of the layer.
+            shape: Shape of the values; the first axis holds num_views times this process's rows.
+            device: Where the values are.
+
+        Returns:
+            `shape`, int16, uniform.
+        """
+        generator = torch.Generator(device).manual_seed((self.seed + (site + 1) * _SITE_STEP) % 2**63)
+        if self.num_processes == 1:
+            return _draw_bits(shape, device, generator)
+        rows = shape[0] // self.num_views
+        everywhere = torch.Size((self.num_views, self.num_processes * rows, *shape[1:]))
+        bits = _draw_bits(everywhere, device, generator)
+        return bits[:, self.rank * rows : (self.rank + 1) * rows].reshape(shape)
+
+
+def _draw_bits(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> torch.Tensor:
+    """Draw 16 bits for every value; one draw of 64 bits serves four of them."""
+    draws = torch.empty(-(-shape.numel() // 4), dtype=torch.int64, device=device)
+    return draws.random_(-(2**63), None, generator=generator).view(torch.int16)[: shape.numel()].view(shape)
+
+
+class SeededDropout(nn.Dropout):
+    """Dropout that takes its mask from DropoutDraws where these are given, in evaluation too.
+
+    The probability is rounded to a multiple of 2^-16, and kept values are scaled by what it then really is.
+
+    Args:
+        probability: Probability that a value becomes zero.
+        site: Number of the layer, unique in its model.
+    """
+
+    def __init__(self, probability: float, site: int) -> None:
+        super().__init__(probability)
+        self.site = site
+
+    def forward(self, hidden: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Drop values: those that `draws` choose, or without draws random ones in training mode.
+
+        Args:
+            hidden: Any shape; with draws, the rows of all views on the first axis.
+            draws: The random choices, or None.
+
+        Returns:
+            The same shape.
+        """
+        if self.p == 0 or (draws is None and not self.training):
+            return hidden
+        if self.p == 1:
+            return hidden * 0.0
+        if draws is not None:
+            bits = draws.random_bits(self.site, hidden.shape, hidden.device)
+        elif hidden.device.type == "cpu":
+            bits = _draw_bits(hidden.shape, hidden.device, None)
+        else:
+            return super().forward(hidden)
+        num_dropped = round(self.p * 2**16)
+        kept = (bits >= num_dropped - 2**15).to(hidden.dtype)
+        return hidden * kept.mul_(2**16 / (2**16 - num_dropped))

@@ -1,0 +1,147 @@
+"""Pre-train SimMTM and fine-tune it by the paper's protocols, with the ablations that carry the paper.
+
+Usage: python scripts/reproduce_simmtm.py ETTh1 ETTm1 ETTh2-to-ETTh1 Epilepsy --horizons 96 --seeds 1 2
+
+The epoch of a fine-tuning is chosen on validation data, and the model tested once. Every fine-tuning gives one file in
+results/simmtm; runs whose file is there are not done again, and finished pre-trainings in the folder of runs are used
+again, so an interrupted call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hf_tsrep
+from hf_tsrep.data import load_corpus
+from hf_tsrep.evaluation import make_result, write_results
+
+logger = logging.getLogger("reproduce")
+
+# The published dropouts and batch sizes of fine-tuning.
+FORECASTING: dict[str, dict[str, Any]] = {
+    "ETTh1": {"dropout": 0.2, "head_dropout": 0.1, "per_device_train_batch_size": 16},
+    "ETTh2": {"dropout": 0.4, "head_dropout": 0.2, "per_device_train_batch_size": 16},
+    "ETTm1": {"dropout": 0.0, "head_dropout": 0.1, "per_device_train_batch_size": 32},
+}
+CLASSIFICATION = {"recipe": "simmtm-classification"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pre-training and the fine-tunings on it.
+
+    Args:
+        source: Corpus of the pre-training; None for none, with random weights.
+        target: Corpus of the fine-tuning.
+        task: "forecasting" or "classification".
+        pretraining: Fields of the pre-training beside the recipe's.
+        finetuning: Fields of the fine-tuning beside the recipe's.
+    """
+
+    source: str | None
+    target: str
+    task: str
+    pretraining: dict[str, Any] = field(default_factory=dict)
+    finetuning: dict[str, Any] = field(default_factory=dict)
+
+
+def jobs() -> dict[str, Job]:
+    """Return all jobs by name."""
+    ablations: dict[str, dict[str, Any]] = {
+        "": {},
+        "-without-constraint": {"use_constraint_loss": False},
+        "-masked-modelling": {"use_constraint_loss": False, "use_aggregation": False},
+    }
+    found = {}
+    for name, settings in FORECASTING.items():
+        fields = {"recipe": "simmtm-forecasting", **settings}
+        for suffix, changed in ablations.items():
+            found[name + suffix] = Job(f"ett/{name}", f"ett/{name}", "forecasting", changed, fields)
+        found[f"{name}-random"] = Job(None, f"ett/{name}", "forecasting", {}, fields)
+    # The encoder's sizes are those of the corpus of the pre-training.
+    found["ETTh2-to-ETTh1"] = Job("ett/ETTh2", "ett/ETTh1", "forecasting", {}, found["ETTh1"].finetuning)
+    epilepsy = "sensor/Epilepsy_TFC"  # 60 training series, so one step an epoch
+    for suffix, changed in ablations.items():
+        epochs = {"num_train_epochs": 500, **changed}
+        found[f"Epilepsy{suffix}"] = Job(epilepsy, epilepsy, "classification", epochs, CLASSIFICATION)
+    found["Epilepsy-random"] = Job(None, epilepsy, "classification", {}, CLASSIFICATION)
+    return found
+
+
+def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Pre-train, unless it is done; return the model's folder, or fields of one with random weights."""
+    if job.source is None:
+        recipe = hf_tsrep.training.load_recipe("simmtm", hf_tsrep.training.recipe_for_corpus("simmtm", job.target))
+        known = hf_tsrep.SimMTMConfig.__dataclass_fields__
+        return "simmtm", {key: value for key, value in recipe.items() if key in known and key != "context_length"}
+    folder = arguments.runs_dir / f"{name}-seed{seed}"
+    if not (folder / "model.safetensors").exists():
+        fields = {**job.pretraining, **arguments.pretraining_limit}
+        hf_tsrep.pretrain(
+            "simmtm", job.source, folder, seed=seed, save_steps=10**6, disable_tqdm=True, overwrite_output_dir=True,
+            **fields,
+        )  # fmt: skip
+    return str(folder), {}
+
+
+def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse.Namespace) -> None:
+    """Fine-tune once and write the result, unless it is there."""
+    label = f"{name}-{horizon}" if horizon else name
+    target = arguments.results_dir / f"{label}-seed{seed}.json"
+    if target.exists():
+        return
+    model, fields = pretrained(name, job, seed, arguments)
+    fields = {**fields, **job.finetuning, **arguments.finetuning_limit}
+    if horizon:
+        fields["prediction_length"] = horizon
+    folder = arguments.runs_dir / f"{label}-seed{seed}-finetuned"
+    shutil.rmtree(folder, ignore_errors=True)
+    tuned = hf_tsrep.finetune(model, job.target, folder, task=job.task, seed=seed, disable_tqdm=True, **fields)
+    settings = {
+        "source": job.source,
+        "pretraining": {**job.pretraining, **arguments.pretraining_limit},
+        "finetuning": fields,
+        "prediction_length": horizon,
+        "selection": "best epoch on validation data",
+    }
+    details = {"validation_metrics": tuned.validation_metrics, "epoch": tuned.epoch, **tuned.facts}
+    outcome = {"metrics": tuned.metrics, "details": details, "settings": settings}
+    corpus = load_corpus(job.target, scaler=tuned.facts["scaler"])
+    write_results(target, make_result(tuned.model, corpus, "finetune", outcome, seed=seed, corpus_name=job.target))
+    shutil.rmtree(folder)
+    logger.info("%s, seed %d: %s", label, seed, {key: round(value, 4) for key, value in tuned.metrics.items()})
+
+
+def main() -> None:
+    """Do all runs of the chosen jobs."""
+    known = jobs()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("jobs", nargs="+", choices=sorted(known), metavar="JOB", help=", ".join(sorted(known)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--horizons", type=int, nargs="+", default=[96, 192, 336, 720])
+    parser.add_argument("--pretraining-steps", type=int, help="at most so many, to try the script")
+    parser.add_argument("--finetuning-epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--finetuning-stride", type=int, help="steps between training windows; published: 1")
+    parser.add_argument("--results-dir", type=Path, default=Path("results/simmtm"))
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/simmtm"))
+    arguments = parser.parse_args()
+    steps, epochs, stride = arguments.pretraining_steps, arguments.finetuning_epochs, arguments.finetuning_stride
+    arguments.pretraining_limit = {} if steps is None else {"max_steps": steps}
+    arguments.finetuning_limit = ({} if epochs is None else {"num_train_epochs": epochs}) | (
+        {} if stride is None else {"stride": stride}
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for seed in arguments.seeds:
+        for name in arguments.jobs:
+            horizons = arguments.horizons if known[name].task == "forecasting" else [None]
+            for horizon in horizons:
+                run(name, known[name], horizon, seed, arguments)
+
+
+if __name__ == "__main__":
+    main()

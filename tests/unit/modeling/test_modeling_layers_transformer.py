@@ -1,0 +1,182 @@
+"""The blocks that TimeDRL and SimMTM share."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from hf_tsrep.modeling.layers_batch_normalization import ObservedBatchNorm
+from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
+from hf_tsrep.modeling.layers_instance_normalization import (
+    denormalize_instances,
+    instance_statistics,
+    normalize_instances,
+)
+from hf_tsrep.modeling.layers_patching import PatchLayout, align_series
+from hf_tsrep.modeling.layers_token_embedding import CircularTokenEmbedding, LearnedPositions, sinusoidal_positions
+from hf_tsrep.modeling.layers_transformer import SelfAttention, TransformerEncoder
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_alignment_moves_every_series_to_the_first_position():
+    values = torch.arange(12.0).view(2, 6, 1)
+    observed = torch.ones(2, 6, 1, dtype=torch.bool)
+    observed[0, :2] = observed[0, 3] = observed[1, 5] = False
+    series = align_series(values, observed)
+    assert series.start.tolist() == [2, 0]
+    assert series.length.tolist() == [4, 5]
+    assert series.values[0, :4, 0].tolist() == [2, 3, 4, 5]
+    assert series.observed[:, :, 0].tolist() == [[True, False, True, True, False, False], [True] * 5 + [False]]
+
+
+def test_a_series_without_an_observed_value_has_one_empty_patch():
+    series = align_series(random(1, 6, 2), torch.zeros(1, 6, 2, dtype=torch.bool))
+    assert series.length.tolist() == [1]
+    assert not series.observed.any()
+    assert PatchLayout(4, 2).num_patches_of_rows(series.length).tolist() == [1]
+
+
+@pytest.mark.parametrize(("patch_length", "patch_stride"), [(4, 4), (4, 2), (5, 3), (1, 1), (16, 8)])
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 33])
+def test_patches_are_windows_of_the_series_with_its_last_value_repeated(length, patch_length, patch_stride):
+    layout, values = PatchLayout(patch_length, patch_stride), random(2, length, 3)
+    found = layout.cut(values, torch.tensor([length, length]))
+    needed = max(patch_stride, patch_length - length)
+    longer = torch.cat((values, values[:, -1:].expand(-1, needed, -1)), dim=1)
+    expected = longer.unfold(1, patch_length, patch_stride).transpose(2, 3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert layout.num_patches_of_rows(torch.tensor([length])).tolist() == [expected.shape[1]]
+    if length >= patch_length:
+        assert expected.shape[1] == (length - patch_length) // patch_stride + 2  # as the official code counts
+
+
+@pytest.mark.parametrize(("patch_length", "patch_stride"), [(4, 4), (4, 2), (5, 3), (1, 1)])
+def test_a_timestamp_is_the_mean_of_the_patches_that_hold_it(patch_length, patch_stride):
+    layout = PatchLayout(patch_length, patch_stride)
+    observed = torch.ones(2, 14, 1, dtype=torch.bool)
+    observed[0, :3] = False
+    observed[1, 12:] = False
+    series = align_series(random(2, 14, 1), observed)
+    embeddings = random(2, layout.num_patches(14), 6, seed=1)
+    found = layout.to_timestamps(embeddings, series)
+    for row, (start, length) in enumerate(zip(series.start.tolist(), series.length.tolist(), strict=True)):
+        count = int(layout.num_patches_of_rows(series.length)[row])
+        for step in range(14):
+            place = step - start
+            holding = [
+                embeddings[row, patch]
+                for patch in range(count)
+                if patch * patch_stride <= place < patch * patch_stride + patch_length
+            ]
+            expected = torch.stack(holding).mean(0) if 0 <= place < length else torch.zeros(6)
+            torch.testing.assert_close(found[row, step], expected)
+
+
+def test_instance_normalisation_sees_only_what_is_observed_and_can_be_undone():
+    values = random(2, 20, 3) * 5 + 100
+    observed = torch.rand(2, 20, 3, generator=torch.Generator().manual_seed(1)) < 0.7
+    observed[1, :, 2] = False
+    statistics = instance_statistics(values.masked_fill(~observed, torch.nan), observed)
+    seen = values[0, observed[0, :, 1], 1]
+    torch.testing.assert_close(statistics.mean[0, 0, 1], seen.mean())
+    torch.testing.assert_close(statistics.deviation[0, 0, 1], (seen.var(correction=0) + 1e-5).sqrt())
+    normalized = normalize_instances(values.masked_fill(~observed, 1e30), observed, statistics)
+    assert (normalized[~observed] == 0).all()
+    torch.testing.assert_close(denormalize_instances(normalized, statistics)[observed], values[observed])
+
+
+def test_the_mean_of_large_values_is_not_rounded():
+    values = torch.full((1, 3000, 1), 12345.678)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    assert normalize_instances(values, observed, instance_statistics(values, observed)).abs().max() < 1e-3
+
+
+def test_circular_embedding_is_a_circular_convolution_of_each_rows_own_tokens():
+    embedding, tokens = CircularTokenEmbedding(3, 8, 5), random(2, 9, 3)
+    padded = torch.nn.functional.pad(tokens.transpose(1, 2), (2, 2), mode="circular")
+    expected = torch.nn.functional.conv1d(padded, embedding.weight).transpose(1, 2)
+    torch.testing.assert_close(embedding(tokens), expected)
+    ragged = embedding(tokens, torch.tensor([9, 4]))
+    torch.testing.assert_close(ragged[0], expected[0])
+    torch.testing.assert_close(ragged[1:, :4], embedding(tokens[1:, :4]))
+
+
+def test_positions():
+    table = sinusoidal_positions(50, 6, torch.device("cpu"))
+    torch.testing.assert_close(table[7, 2], torch.sin(torch.tensor(7 / 10000 ** (2 / 6))))
+    torch.testing.assert_close(table[7, 5], torch.cos(torch.tensor(7 / 10000 ** (4 / 6))))
+    assert sinusoidal_positions(4, 5, torch.device("cpu")).shape == (4, 5)
+    with pytest.raises(ValueError, match=r"6 tokens.*5 positions"):
+        LearnedPositions(5, 4)(6)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_drawn_dropout_has_its_rate_and_scale_and_depends_on_seed_and_site(probability):
+    hidden = torch.ones(40, 50, 60)
+    dropout = SeededDropout(probability, site=3).eval()
+    dropped = dropout(hidden, DropoutDraws(7))
+    assert abs((dropped == 0).float().mean() - probability) < 0.01
+    assert abs(dropped.mean() - 1) < 0.01
+    torch.testing.assert_close(dropped, dropout(hidden, DropoutDraws(7)), rtol=0, atol=0)
+    for other in (
+        dropout(hidden, DropoutDraws(8)),
+        SeededDropout(probability, site=4).eval()(hidden, DropoutDraws(7)),
+    ):
+        agreeing = ((other == 0) == (dropped == 0)).float().mean()
+        assert abs(agreeing - (probability**2 + (1 - probability) ** 2)) < 0.01
+    torch.testing.assert_close(dropout(hidden), hidden, rtol=0, atol=0)
+    assert abs((dropout.train()(hidden) == 0).float().mean() - probability) < 0.01
+
+
+def test_each_process_drops_its_rows_of_the_global_batch():
+    dropout, hidden = SeededDropout(0.5, site=0), torch.ones(2 * 6, 3)
+    whole = dropout(hidden, DropoutDraws(1, num_views=2)).view(2, 6, 3)
+    for rank in range(3):
+        part = dropout(torch.ones(2 * 2, 3), DropoutDraws(1, num_views=2, rank=rank, num_processes=3))
+        torch.testing.assert_close(part.view(2, 2, 3), whole[:, 2 * rank : 2 * rank + 2], rtol=0, atol=0)
+
+
+def test_attention_with_drawn_dropout_is_the_fused_one_with_that_mask():
+    attention = SelfAttention(12, 3, dropout=1e-9, first_site=0)  # nothing is dropped, but the other path is taken
+    hidden = random(2, 7, 12)
+    mask = torch.ones(2, 1, 1, 7, dtype=torch.bool)
+    mask[0, ..., 4:] = False
+    for seen in (None, mask):
+        torch.testing.assert_close(attention(hidden, seen, DropoutDraws(0)), attention.eval()(hidden, seen))
+    short = attention(hidden[:1, :4])
+    torch.testing.assert_close(attention(hidden, mask)[:1, :4], short)
+
+
+def test_gradient_checkpointing_draws_the_same_dropout_again():
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        encoder = TransformerEncoder(8, 2, 2, 16, dropout=0.4).train()
+        for layer in encoder.layers:
+            layer.gradient_checkpointing = checkpointing
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        encoder(random(3, 5, 8).requires_grad_(), None, DropoutDraws(3)).square().sum().backward()
+        gradients.append([value.grad for value in encoder.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_batch_normalisation_is_pytorchs_on_the_observed_rows_of_each_view():
+    ours, theirs = ObservedBatchNorm(4), torch.nn.BatchNorm1d(4)
+    rows, observed = random(2 * 9, 4) * 3 + 1, torch.rand(18, generator=torch.Generator().manual_seed(1)) < 0.7
+    found = ours(rows, observed, num_views=2)
+    for view in range(2):
+        part = slice(9 * view, 9 * view + 9)
+        expected = theirs(rows[part][observed[part]])
+        torch.testing.assert_close(found[part][observed[part]], expected)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert ours.num_batches_tracked == theirs.num_batches_tracked == 2
+    torch.testing.assert_close(ours.eval()(rows), theirs.eval()(rows))
+    before = ours.running_mean.clone()
+    assert torch.isfinite(ours.train()(rows, torch.zeros(18, dtype=torch.bool))).all()
+    torch.testing.assert_close(ours.running_mean, before, rtol=0, atol=0)
