@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from .backbones_crosstimenet import activation_name, normalization_epsilon
 from .configuration_crosstimenet import CrossTimeNetConfig
-from .heads_time_series import PredictionHead
+from .heads_time_series import PredictionHead, classification_loss
 
 
 class MaskedTokenHead(nn.Module):
@@ -122,22 +122,33 @@ class DomainClassifiers(nn.Module):
             )
         return FlattenClassifier(self.config, num_labels, num_tokens)
 
-    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor, domain: str | int | None) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        pooled: torch.Tensor,
+        domain: str | int | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Score the classes of a domain.
 
         Args:
             tokens: (batch_size, num_tokens, embedding_size).
             pooled: (batch_size, embedding_size).
             domain: Name or place of the domain; None where there is one head.
+            labels: (batch_size,) class indices, or None.
 
         Returns:
-            Logits (batch_size, number of the domain's labels).
+            The scalar cross-entropy or None, and the logits (batch_size, number of the domain's labels).
 
         Raises:
             ValueError: The domain is unknown, or has no head.
         """
+        logits = self._head_of(domain)(tokens, pooled)
+        return classification_loss(logits, labels), logits
+
+    def _head_of(self, domain: str | int | None) -> nn.Module:
         if len(self.heads) == 1 and (domain is None or not self.places):
-            return self.heads[0](tokens, pooled)
+            return self.heads[0]
         place = self.config.domain_index(domain)
         if place not in self.places:
             domains = self.config.domains or []
@@ -146,7 +157,7 @@ class DomainClassifiers(nn.Module):
                 f"Domain {domains[place]['name']!r} has no classification head; these have: {names}. "
                 "Give it num_labels in config.domains."
             )
-        return self.heads[self.places.index(place)](tokens, pooled)
+        return self.heads[self.places.index(place)]
 
 
 class ScaledPredictionHead(PredictionHead):

@@ -37,8 +37,7 @@ class ClassificationHead(nn.Module):
             The scalar cross-entropy or None, and the logits (batch_size, num_labels).
         """
         logits = self.projection(self.dropout(embedding))
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        return loss, logits
+        return classification_loss(logits, labels), logits
 
 
 class PredictionHead(nn.Module):
@@ -72,6 +71,11 @@ class PredictionHead(nn.Module):
         """
         prediction = self.projection(embedding).unflatten(-1, (-1, self.num_output_channels))
         return prediction_loss(prediction, future_values, future_observed_mask), prediction
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the scalar cross-entropy of logits (batch_size, num_labels), or None without labels (batch_size,)."""
+    return None if labels is None else F.cross_entropy(logits.float(), labels)
 
 
 def prediction_loss(

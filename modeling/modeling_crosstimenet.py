@@ -19,6 +19,11 @@ from .backbones_crosstimenet import build_backbone, read_tokens
 from .base_crosstimenet import CrossTimeNetPreTrainedModel
 from .configuration_crosstimenet import SPECIAL_TOKEN_IDS, CrossTimeNetConfig
 from .encoding_time_series import observed_span
+from .generic_heads_time_series import (
+    EncodedForHead,
+    GenericForTimeSeriesClassification,
+    GenericForTimeSeriesPrediction,
+)
 from .heads_crosstimenet import DomainClassifiers, MaskedTokenHead, ScaledPredictionHead
 from .masking_crosstimenet import global_count, token_mask
 from .outputs_time_series import (
@@ -216,7 +221,7 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
-class CrossTimeNetForTimeSeriesClassification(CrossTimeNetPreTrainedModel):
+class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, CrossTimeNetPreTrainedModel):
     """The encoder with class scores, from one head for all domains or one a domain.
 
     Args:
@@ -237,6 +242,7 @@ class CrossTimeNetForTimeSeriesClassification(CrossTimeNetPreTrainedModel):
         past_observed_mask: torch.Tensor | None = None,
         domain: str | int | None = None,
         labels: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
@@ -249,21 +255,41 @@ class CrossTimeNetForTimeSeriesClassification(CrossTimeNetPreTrainedModel):
             past_observed_mask: The shape of past_values, True = observed, or None.
             domain: Name or place of the domain, of past_values and of the head; None where there is only one.
             labels: (batch_size,) class indices, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
             output_hidden_states: Whether to return the backbone's hidden states.
             return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
 
         Returns:
             Loss (with labels) and logits (batch_size, num_labels).
         """
+        encoded = EncodedForHead(head_inputs or {})
+        if head_inputs is None:
+            encoded = self.compute_head_inputs(
+                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
+            )
+        return self.score(encoded, labels, return_dict, domain=domain)
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> EncodedForHead:
+        """Embed tokens (batch_size, num_tokens, embedding_size) and their pooling (batch_size, embedding_size).
+
+        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
+        """
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
         encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
-        logits = self.head(encoded.last_hidden_state, encoded.pooler_output, domain)
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        output = TimeSeriesClassificationOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return EncodedForHead(
+            {"tokens": encoded.last_hidden_state, "pooled": encoded.pooler_output}, encoded.hidden_states
+        )
 
 
-class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
+class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossTimeNetPreTrainedModel):
     """The encoder with a linear prediction of the future from the embedding of the last token.
 
     Args:
@@ -286,6 +312,7 @@ class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
         domain: str | int | None = None,
         future_values: torch.Tensor | None = None,
         future_observed_mask: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
@@ -299,6 +326,7 @@ class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
             domain: Name or place of the domain of past_values; None where there is only one.
             future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
             future_observed_mask: The same shape, True = observed, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
             output_hidden_states: Whether to return the backbone's hidden states.
             return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
 
@@ -306,14 +334,30 @@ class CrossTimeNetForTimeSeriesPrediction(CrossTimeNetPreTrainedModel):
             Loss (with future_values), in units of target_scale; and prediction_outputs (batch_size, prediction_length,
             num_output_channels), in those of the series.
         """
+        encoded = EncodedForHead(head_inputs or {})
+        if head_inputs is None:
+            encoded = self.compute_head_inputs(
+                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
+            )
+        return self.predict(encoded, future_values, future_observed_mask, return_dict)
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> EncodedForHead:
+        """Embed the last token: (batch_size, embedding_size).
+
+        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
+        """
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
         encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
         last = pool_instance(encoded.last_hidden_state, self.model.real_tokens(input_ids, attended), "last")
-        loss, prediction = self.head(last, future_values, future_observed_mask)
-        output = TimeSeriesPredictionOutput(
-            loss=loss, prediction_outputs=prediction, hidden_states=encoded.hidden_states
-        )
-        return output if return_dict is not False else output.to_tuple()
+        return EncodedForHead({"embedding": last}, encoded.hidden_states)
 
 
 CrossTimeNetModel.register_for_auto_class("AutoModel")

@@ -17,8 +17,12 @@ from transformers.utils import ModelOutput
 from .configuration_simmtm import SimMTMConfig
 from .context_simmtm import take_context
 from .distributed_time_series import agree_on_seed, gather_rows, process_share
-from .heads_simmtm import ContextClassificationHead, ContextDecoder, SeriesProjector
-from .heads_time_series import prediction_loss
+from .generic_heads_time_series import (
+    EncodedForHead,
+    GenericForTimeSeriesClassification,
+    GenericForTimeSeriesPrediction,
+)
+from .heads_simmtm import ContextClassificationHead, ContextDecoder, ContextPredictionHead, SeriesProjector
 from .initialization_time_series import initialize_shared_layer
 from .layers_dropout import DropoutDraws
 from .layers_instance_normalization import InstanceStatistics, denormalize_instances
@@ -26,12 +30,8 @@ from .layers_patching import align_series
 from .losses_simmtm import RowPairs, aggregation_weights, constraint_loss, cosine_similarity, weigh_losses
 from .masking_simmtm import SimMTMDraws, draw_step
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import (
-    TimeSeriesClassificationOutput,
-    TimeSeriesModelOutput,
-    TimeSeriesPredictionOutput,
-)
-from .point_encoder_simmtm import PointEncoder
+from .outputs_time_series import TimeSeriesModelOutput
+from .point_encoder_simmtm import PointEncoder, PointFeatures
 from .pooling_time_series import pool_instance
 
 
@@ -110,8 +110,7 @@ class SimMTMModel(SimMTMPreTrainedModel):
             transformer are the timestamps, those of the convolutions begin at the first observed one. pooler_output:
             (batch_size, embedding_size), pooled over the timestamps with an observed channel.
         """
-        wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
-        states: list[torch.Tensor] | None = [] if wants_states else None
+        states = self._collected_states(output_hidden_states)
         observed = self.observed_values(past_values, past_observed_mask)
         aligned = align_series(past_values, observed)
         features = self.encoder(aligned, None, states)
@@ -120,11 +119,33 @@ class SimMTMModel(SimMTMPreTrainedModel):
         output = TimeSeriesModelOutput(
             last_hidden_state=self.encoder.ungroup(hidden),
             pooler_output=pool_instance(timestamps, self.pooled_timestamps(observed.any(-1)), self.config.pooling),
-            hidden_states=None
-            if states is None
-            else tuple(self.encoder.ungroup(self.encoder.group(state)) for state in states),
+            hidden_states=self._shown_states(states),
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def context_features(
+        self, values: torch.Tensor, observed: torch.Tensor, output_hidden_states: bool | None = None
+    ) -> tuple[PointFeatures, tuple[torch.Tensor, ...] | None]:
+        """Represent what the heads look at.
+
+        Args:
+            values: (batch_size, context_length, num_input_channels).
+            observed: The same shape, bool.
+            output_hidden_states: Whether to return the hidden states as `forward` does.
+
+        Returns:
+            See PointEncoder.point_features, and the hidden states or None.
+        """
+        states = self._collected_states(output_hidden_states)
+        features = self.encoder.point_features(values, observed, states=states)
+        return features, self._shown_states(states)
+
+    def _collected_states(self, output_hidden_states: bool | None) -> list[torch.Tensor] | None:
+        wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
+        return [] if wanted else None
+
+    def _shown_states(self, states: list[torch.Tensor] | None) -> tuple[torch.Tensor, ...] | None:
+        return None if states is None else tuple(self.encoder.ungroup(self.encoder.group(one)) for one in states)
 
     def embed_timestamps(
         self,
@@ -339,10 +360,10 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         return losses.sum() * self._share()[1] / pairs.observed.sum().clamp(min=1)
 
 
-class SimMTMForTimeSeriesClassification(SimMTMPreTrainedModel):
+class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimMTMPreTrainedModel):
     """The encoder with class scores on all point-wise representations of the context.
 
-    The first observed timestamp of a series is the context's first one.
+    The first observed timestamp of a series is the context's first one; of longer series the first ones are taken.
 
     Args:
         config: Sizes; num_labels or id2label gives the classes.
@@ -354,37 +375,27 @@ class SimMTMForTimeSeriesClassification(SimMTMPreTrainedModel):
         self.head = ContextClassificationHead(config, config.num_groups * self.model.encoder.num_context_features)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
-        """Score the classes.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. Of longer series than the
-                context its first timestamps are taken.
-            past_observed_mask: The same shape, True = observed, or None.
-            labels: (batch_size,) class indices, or None.
-            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Represent all positions of the context; see GenericWithHead.compute_head_inputs.
 
         Returns:
-            Loss (with labels) and logits (batch_size, num_labels).
+            features (batch_size, num_groups * num_positions * hidden_size).
         """
         observed = self.observed_values(past_values, past_observed_mask)
         values, observed = take_context(past_values, observed, self.config.context_length, at_end=False)
-        features = self.model.encoder.point_features(values, observed)
-        loss, logits = self.head(features.hidden.flatten(1), labels)
-        output = TimeSeriesClassificationOutput(loss=loss, logits=logits)
-        return output if return_dict is not False else output.to_tuple()
+        features, states = self.model.context_features(values, observed, output_hidden_states)
+        return EncodedForHead({"features": features.hidden.flatten(1)}, states)
 
 
-class SimMTMForTimeSeriesPrediction(SimMTMPreTrainedModel):
+class SimMTMForTimeSeriesPrediction(GenericForTimeSeriesPrediction, SimMTMPreTrainedModel):
     """The encoder with a linear forecast from all point-wise representations of the context.
 
-    The last observed timestamp of a series is the context's last one.
+    The last observed timestamp of a series is the context's last one; of longer series the last ones are taken.
 
     Args:
         config: Sizes; prediction_length and num_output_channels give the future's. Of more input than output channels
@@ -394,49 +405,26 @@ class SimMTMForTimeSeriesPrediction(SimMTMPreTrainedModel):
     def __init__(self, config: SimMTMConfig) -> None:
         super().__init__(config)
         self.model = SimMTMModel(config)
-        self.num_output_channels = config.num_output_channels or config.num_input_channels
-        of_a_group = 1 if config.channel_mode == "independent" else self.num_output_channels
-        num_features = self.model.encoder.num_context_features
-        self.head = ContextDecoder(num_features, config.prediction_length, of_a_group, config.head_dropout)
+        self.head = ContextPredictionHead(config, self.model.encoder.num_context_features)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        future_values: torch.Tensor | None = None,
-        future_observed_mask: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
-        """Predict the future.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. Of longer series than the
-                context its last timestamps are taken.
-            past_observed_mask: The same shape, True = observed, or None.
-            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
-            future_observed_mask: The same shape, True = observed, or None.
-            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Represent all positions of the context; see GenericWithHead.compute_head_inputs.
 
         Returns:
-            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
+            features (batch_size, num_groups, num_positions * hidden_size); with instance normalisation mean and
+            deviation (batch_size, 1, num_input_channels) of the context.
         """
         observed = self.observed_values(past_values, past_observed_mask)
         values, observed = take_context(past_values, observed, self.config.context_length, at_end=True)
-        features = self.model.encoder.point_features(values, observed)
-        predicted = slice(-self.num_output_channels, None)
-        hidden = features.hidden[:, predicted] if self.config.channel_mode == "independent" else features.hidden
-        prediction = self.head(hidden.flatten(2)).transpose(1, 2).flatten(2)
-        if features.statistics is not None and self._predicts_its_input:
-            prediction = denormalize_instances(prediction, features.statistics.channels(predicted))
-        loss = prediction_loss(prediction, future_values, future_observed_mask)
-        output = TimeSeriesPredictionOutput(loss=loss, prediction_outputs=prediction)
-        return output if return_dict is not False else output.to_tuple()
-
-    @property
-    def _predicts_its_input(self) -> bool:
-        """Whether the predicted channels are among the input's, so that their scale is known."""
-        return self.num_output_channels <= self.config.num_input_channels
+        features, states = self.model.context_features(values, observed, output_hidden_states)
+        statistics = {} if features.statistics is None else features.statistics._asdict()
+        return EncodedForHead({"features": features.hidden.flatten(2), **statistics}, states)
 
 
 SimMTMModel.register_for_auto_class("AutoModel")

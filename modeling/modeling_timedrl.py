@@ -19,21 +19,19 @@ from transformers.utils import ModelOutput
 
 from .configuration_timedrl import TimeDRLConfig
 from .distributed_time_series import agree_on_seed, process_share
-from .heads_time_series import ClassificationHead, prediction_loss
-from .heads_timedrl import ContrastivePredictor, FlattenedPredictionHead, TimestampPredictor
+from .generic_heads_time_series import (
+    EncodedForHead,
+    GenericForTimeSeriesClassification,
+    GenericForTimeSeriesPrediction,
+)
+from .heads_time_series import ClassificationHead
+from .heads_timedrl import ContrastivePredictor, FlattenedPredictionHead, TimestampPredictor, last_patches
 from .initialization_time_series import initialize_shared_layer
 from .layers_dropout import DropoutDraws
-from .layers_instance_normalization import (
-    denormalize_instances,
-)
 from .layers_patching import align_series
 from .losses_timedrl import contrastive_loss, predictive_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import (
-    TimeSeriesClassificationOutput,
-    TimeSeriesModelOutput,
-    TimeSeriesPredictionOutput,
-)
+from .outputs_time_series import TimeSeriesModelOutput
 from .patch_encoder_timedrl import EncodedRows, PatchEncoder, normalize_series
 from .views_timedrl import TimeDRLViews, draw_views
 
@@ -260,7 +258,7 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
         return views.rows(rank * batch_size, (rank + 1) * batch_size)
 
 
-class TimeDRLForTimeSeriesClassification(TimeDRLPreTrainedModel):
+class TimeDRLForTimeSeriesClassification(GenericForTimeSeriesClassification, TimeDRLPreTrainedModel):
     """The encoder with class scores on the instance embedding.
 
     Args:
@@ -273,33 +271,18 @@ class TimeDRLForTimeSeriesClassification(TimeDRLPreTrainedModel):
         self.head = ClassificationHead(config)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
-        """Score the classes.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
-            past_observed_mask: The same shape, True = observed, or None.
-            labels: (batch_size,) class indices, or None.
-            output_hidden_states: Whether to return the encoder's hidden states.
-            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
-
-        Returns:
-            Loss (with labels) and logits (batch_size, num_labels).
-        """
+    ) -> EncodedForHead:
+        """Embed the series: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
         encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        loss, logits = self.head(encoded.pooler_output, labels)
-        output = TimeSeriesClassificationOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
 
 
-class TimeDRLForTimeSeriesPrediction(TimeDRLPreTrainedModel):
+class TimeDRLForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TimeDRLPreTrainedModel):
     """The encoder with a linear prediction of the future from the patches of the last context_length timestamps.
 
     The future follows the last observed timestamp; timestamps before the last context_length are not looked at.
@@ -314,27 +297,18 @@ class TimeDRLForTimeSeriesPrediction(TimeDRLPreTrainedModel):
         self.head = FlattenedPredictionHead(config)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        future_values: torch.Tensor | None = None,
-        future_observed_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
-        """Predict the future.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
-            past_observed_mask: The same shape, True = observed, or None.
-            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
-            future_observed_mask: The same shape, True = observed, or None.
-            output_hidden_states: Whether to return the encoder's hidden states.
-            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
+    ) -> EncodedForHead:
+        """Embed the patches of the context and measure the series; see GenericWithHead.compute_head_inputs.
 
         Returns:
-            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
+            patches (batch_size, num_context_patches * hidden_size), with independent channels (batch_size,
+            num_input_channels, num_context_patches * hidden_size); mean and deviation (batch_size, 1,
+            num_input_channels) of the context.
         """
         wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
         states: list[torch.Tensor] | None = [] if wants_states else None
@@ -342,15 +316,11 @@ class TimeDRLForTimeSeriesPrediction(TimeDRLPreTrainedModel):
         series, statistics = normalize_series(align_series(past_values, observed & self._is_recent(observed)))
         encoded = self.model.patch_encoder(series, states=states)
         num_patches = self.config.layout.num_patches_of_rows(series.length)
-        prediction = self.head(self.model.by_series(encoded.patches), num_patches)
-        statistics = statistics.channels(slice(-prediction.shape[-1], None))
-        prediction = denormalize_instances(prediction, statistics).to(prediction.dtype)
-        output = TimeSeriesPredictionOutput(
-            loss=prediction_loss(prediction, future_values, future_observed_mask),
-            prediction_outputs=prediction,
-            hidden_states=None if states is None else tuple(self.model.by_series(state) for state in states),
+        patches = last_patches(self.model.by_series(encoded.patches), num_patches, self.config.num_context_patches)
+        return EncodedForHead(
+            {"patches": patches, "mean": statistics.mean, "deviation": statistics.deviation},
+            None if states is None else tuple(self.model.by_series(state) for state in states),
         )
-        return output if return_dict is not False else output.to_tuple()
 
     def _is_recent(self, observed: torch.Tensor) -> torch.Tensor:
         """Mark the last context_length timestamps of every series: (batch_size, sequence_length, 1) bool."""

@@ -18,16 +18,17 @@ from transformers.utils import ModelOutput
 from .configuration_ts2vec import TS2VecConfig
 from .distributed_time_series import agree_on_seed, gather_rows, process_share
 from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
+from .generic_heads_time_series import (
+    EncodedForHead,
+    GenericForTimeSeriesClassification,
+    GenericForTimeSeriesPrediction,
+)
 from .heads_time_series import ClassificationHead, PredictionHead
 from .layers_dilated_convolution import DilatedResidualBlock
 from .layers_masking import timestamp_mask
 from .losses_hierarchical_contrast import hierarchical_contrastive_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import (
-    TimeSeriesClassificationOutput,
-    TimeSeriesModelOutput,
-    TimeSeriesPredictionOutput,
-)
+from .outputs_time_series import TimeSeriesModelOutput
 from .pooling_time_series import pool_instance
 from .sliding_dilated_convolution import slide_dilated_blocks
 from .views_ts2vec import TS2VecViews, draw_views, take_steps
@@ -334,7 +335,7 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
         return None if bool(compared.all()) else compared
 
 
-class TS2VecForTimeSeriesClassification(TS2VecPreTrainedModel):
+class TS2VecForTimeSeriesClassification(GenericForTimeSeriesClassification, TS2VecPreTrainedModel):
     """The encoder with class scores on the embedding of a series.
 
     Args:
@@ -347,33 +348,18 @@ class TS2VecForTimeSeriesClassification(TS2VecPreTrainedModel):
         self.head = ClassificationHead(config)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
-        """Score the classes.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
-            past_observed_mask: The same shape, True = observed, or None.
-            labels: (batch_size,) class indices, or None.
-            output_hidden_states: Whether to return the encoder's hidden states.
-            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
-
-        Returns:
-            Loss (with labels) and logits (batch_size, num_labels).
-        """
+    ) -> EncodedForHead:
+        """Embed the series: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
         encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        loss, logits = self.head(encoded.pooler_output, labels)
-        output = TimeSeriesClassificationOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
 
 
-class TS2VecForTimeSeriesPrediction(TS2VecPreTrainedModel):
+class TS2VecForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TS2VecPreTrainedModel):
     """The encoder with a linear prediction of the future from the embedding at the last observed timestamp.
 
     Args:
@@ -386,36 +372,17 @@ class TS2VecForTimeSeriesPrediction(TS2VecPreTrainedModel):
         self.head = PredictionHead(config)
         self.post_init()
 
-    def forward(
+    def compute_head_inputs(
         self,
         past_values: torch.Tensor,
         past_observed_mask: torch.Tensor | None = None,
-        future_values: torch.Tensor | None = None,
-        future_observed_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
-        """Predict the future.
-
-        Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
-            past_observed_mask: The same shape, True = observed, or None.
-            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
-            future_observed_mask: The same shape, True = observed, or None.
-            output_hidden_states: Whether to return the encoder's hidden states.
-            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
-
-        Returns:
-            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
-        """
+    ) -> EncodedForHead:
+        """Embed the last observed timestamp: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
         encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
         observed = self.model.observed_values(past_values, past_observed_mask).all(-1)
         last = pool_instance(encoded.last_hidden_state, self.pooled_timestamps(observed), "last")
-        loss, prediction = self.head(last, future_values, future_observed_mask)
-        output = TimeSeriesPredictionOutput(
-            loss=loss, prediction_outputs=prediction, hidden_states=encoded.hidden_states
-        )
-        return output if return_dict is not False else output.to_tuple()
+        return EncodedForHead({"embedding": last}, encoded.hidden_states)
 
 
 TS2VecModel.register_for_auto_class("AutoModel")

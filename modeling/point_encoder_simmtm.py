@@ -69,6 +69,7 @@ class PointEncoder(nn.Module):
         observed: torch.Tensor,
         visible: torch.Tensor | None = None,
         draws: DropoutDraws | None = None,
+        states: list[torch.Tensor] | None = None,
     ) -> PointFeatures:
         """Encode what the heads and the pretext task look at.
 
@@ -78,6 +79,7 @@ class PointEncoder(nn.Module):
             visible: The same shape, bool: values of the others are masked, which takes them out of the statistics and
                 makes them zero, but their timestamps stay. None for all observed ones.
             draws: The random choices of dropout; None for random ones in training.
+            states: List that receives every layer's output, of the aligned series; None for none.
 
         Returns:
             The features, in the places of `last_hidden_state`.
@@ -85,7 +87,7 @@ class PointEncoder(nn.Module):
         aligned = align_series(values, observed)
         # Positions count from the first observed value, masked or not, so the masks move as the values do.
         moved = None if visible is None else align_series(visible, observed).values
-        features = self(aligned, moved, draws=draws)
+        features = self(aligned, moved, states, draws)
         return PointFeatures(self.in_place(features.hidden, aligned), features.statistics)
 
     def forward(

@@ -34,7 +34,7 @@ class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):
         self.patch_projection = nn.Linear(self.patch_length * num_channels, int(config.embedding_size or 0))
         self.model.get_input_embeddings().requires_grad_(False)
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # it reads values, the model's own forward tokens
         self, past_values: torch.Tensor, labels: torch.Tensor | None = None, **ignored: Any
     ) -> TimeSeriesClassificationOutput:
         """Score the classes of series (batch_size, sequence_length, num_input_channels) without missing values."""
@@ -42,6 +42,5 @@ class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):
         values = F.pad(values, (0, 0, 0, -values.shape[1] % self.patch_length))
         embedded = self.patch_projection(values.reshape(len(values), -1, self.patch_projection.in_features))
         hidden = self.model.backbone(inputs_embeds=embedded).last_hidden_state
-        logits = self.head(hidden, hidden.mean(1), None)
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        loss, logits = self.head(hidden, hidden.mean(1), labels=labels)
         return TimeSeriesClassificationOutput(loss=loss, logits=logits)

@@ -15,6 +15,7 @@ from hf_tsrep.hub.conversion_timedrl import (
     convert_timedrl_state_dict,
     timedrl_fields_of_hyperparameters,
 )
+from hf_tsrep.modeling.heads_timedrl import last_patches
 from hf_tsrep.modeling.layers_patching import align_series
 from hf_tsrep.modeling.patch_encoder_timedrl import normalize_series
 from hf_tsrep.modeling.views_timedrl import TimeDRLViews
@@ -74,7 +75,8 @@ def check_linear_forecast(fixture):
     check_head_gradients(fixture, model)
     num_patches = torch.full((len(values),), model.config.num_context_patches)
     with torch.no_grad():
-        fixture.check("head_raw", model.head(model.model(values).last_hidden_state, num_patches))
+        patches = last_patches(model.model(values).last_hidden_state, num_patches, model.config.num_context_patches)
+        fixture.check("head_raw", model.head.normalized_prediction(patches))
     return fixture.compared
 
 
