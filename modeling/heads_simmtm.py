@@ -90,7 +90,7 @@ class ContextPredictionHead(ContextDecoder):
         # Only then is the predicted channels' scale known.
         self.predicts_its_input = num_output_channels <= config.num_input_channels
 
-    def forward(
+    def forward(  # type: ignore[override]  # it reads whole series, and compares with the future
         self,
         features: torch.Tensor,
         mean: torch.Tensor | None = None,

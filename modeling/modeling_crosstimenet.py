@@ -234,7 +234,7 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
         self.head = DomainClassifiers(config)
         self.post_init()
 
-    def forward(
+    def forward(  # type: ignore[override]  # it also takes tokens
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -303,7 +303,7 @@ class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossT
         self.head = ScaledPredictionHead(config)
         self.post_init()
 
-    def forward(
+    def forward(  # type: ignore[override]  # it also takes tokens
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,

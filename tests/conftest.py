@@ -9,7 +9,7 @@ def _reset_logger():
     logger = logging.getLogger("hf_tsrep")
     logger.setLevel(logging.NOTSET)  # not by assignment: the loggers below keep what they found enabled
     logger.propagate = True
-    logger.handlers = [one for one in logger.handlers if not getattr(one, "of_command_line", False)]
+    logger.handlers = [one for one in logger.handlers if one.get_name() != "hf-tsrep command line"]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def command_line(capfd):
     bars = transformers_logging.is_progress_bar_enabled()
 
     def call(*arguments):
-        logger.handlers = [one for one in logger.handlers if not getattr(one, "of_command_line", False)]
+        logger.handlers = [one for one in logger.handlers if one.get_name() != "hf-tsrep command line"]
         capfd.readouterr()
         code = run([str(one) for one in arguments])
         captured = capfd.readouterr()

@@ -68,7 +68,7 @@ def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
             **table.columns,
             PROVENANCE: np.asarray(json.dumps(table.provenance)),
         }
-        _replace(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        _replace(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # mypy takes an array for allow_pickle
         return [path]
     if suffix == ".parquet":
         _replace(path, lambda file: _write_parquet(file, table))

@@ -17,6 +17,7 @@ from .arguments import UsageError
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+_HANDLER = "hf-tsrep command line"  # name of the logging handler
 _GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
 _FREE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -134,10 +135,10 @@ def configure_output(*, quiet: bool) -> None:
     level = logging.ERROR if quiet else logging.INFO if first else logging.WARNING
     logger = logging.getLogger("hf_tsrep")
     logger.setLevel(level)
-    if not any(getattr(handler, "of_command_line", False) for handler in logger.handlers):
+    if not any(handler.get_name() == _HANDLER for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.of_command_line = True  # type: ignore[attr-defined]
+        handler.set_name(_HANDLER)
         logger.addHandler(handler)
         logger.propagate = False
     transformers_logging.set_verbosity_error() if quiet else transformers_logging.set_verbosity_warning()

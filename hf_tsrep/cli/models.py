@@ -92,7 +92,7 @@ def open_model(
     import torch
     from transformers import AutoConfig, AutoModel
 
-    import hf_tsrep  # noqa: F401  (registers the methods)
+    import hf_tsrep  # noqa: F401 - registers the methods
 
     folder = _local_folder(name_or_path)
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}

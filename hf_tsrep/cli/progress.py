@@ -55,12 +55,12 @@ def training_progress(*, quiet: bool) -> Iterator[None]:
     usual, printing = trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback
     trainer.DEFAULT_PROGRESS_CALLBACK = LatestNumbersCallback  # as transformers itself does in notebooks
     if quiet:  # where transformers is quiet too, the Trainer prints its log instead of having a bar
-        trainer.PrinterCallback = LatestNumbersCallback  # type: ignore[misc, assignment]
+        trainer.PrinterCallback = LatestNumbersCallback  # type: ignore[misc, assignment]  # a class in place of another
     try:
         with without_file_bars():
             yield
     finally:
-        trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback = usual, printing  # type: ignore[misc]
+        trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback = usual, printing  # type: ignore[misc]  # as above
 
 
 @contextmanager

@@ -63,21 +63,23 @@ def prepend_time_features(corpus: RawCorpus) -> tuple[RawCorpus, ChannelScaler]:
     Raises:
         CorpusError: a series without timestamps.
     """
-    for records in corpus.splits.values():
-        for record in records:
-            if record.timestamps is None:
-                raise CorpusError(
-                    f"{record.origin or record.item_id}: time features need timestamps, and the series has none. "
-                    "Name the date column with timestamp_column, or leave time_features out."
-                )
-    scaler = ChannelScaler.fit([time_features(record.timestamps) for record in _training_part(corpus)])  # type: ignore[arg-type]
+    scaler = ChannelScaler.fit([_features_of(record) for record in _training_part(corpus)])
 
     def with_features(record: SeriesRecord) -> SeriesRecord:
-        features = scaler.transform(time_features(record.timestamps))  # type: ignore[arg-type]
+        features = scaler.transform(_features_of(record))
         return replace(record, values=np.concatenate([features, record.values], axis=1))
 
     extended = _map_records(corpus, with_features)
     return replace(extended, channel_names=TIME_FEATURE_NAMES + corpus.channel_names), scaler
+
+
+def _features_of(record: SeriesRecord) -> np.ndarray:
+    if record.timestamps is None:
+        raise CorpusError(
+            f"{record.origin or record.item_id}: time features need timestamps, and the series has none. "
+            "Name the date column with timestamp_column, or leave time_features out."
+        )
+    return time_features(record.timestamps)
 
 
 def _training_part(corpus: RawCorpus) -> list[SeriesRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import pickle
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -209,7 +210,7 @@ def _given_fields(
     method: Method, converter: Converter, hyperparameters: dict[str, Any], config_fields: dict[str, Any]
 ) -> dict[str, Any]:
     """Return config fields that the caller gave, checked by name."""
-    ours = set(method.config_class.__dataclass_fields__)  # type: ignore[attr-defined]
+    ours = {one.name for one in dataclasses.fields(cast(Any, method.config_class))}  # every config is a dataclass
     for names, known in ((hyperparameters, ours | converter.hyperparameter_names), (config_fields, ours)):
         for name in names:
             if name not in known:

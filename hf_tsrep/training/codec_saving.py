@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .saving import FIGURE_FILE, training_facts
+from .model_folder import FIGURE_FILE
+from .saving import training_facts
 
 if TYPE_CHECKING:
     from .pretraining import PretrainingResult

@@ -14,6 +14,7 @@ import torch
 from .checkpoints import check_output_directory, find_last_checkpoint
 from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
+from .finetuning_inputs import prepare_inputs
 from .finetuning_model import (
     TARGET_SCALER,
     add_low_rank_changes,
@@ -27,6 +28,7 @@ from .finetuning_model import (
     require_peft,
 )
 from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, resolve_finetuning
+from .model_folder import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -156,15 +158,14 @@ def run_finetuning(
     if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
         logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
         resume_from_checkpoint = None
-    _prepare_inputs(model, data, arguments.device)
+    prepare_inputs(model, data, arguments, settings.run.mode == "linear-probe", settings.run.feature_memory)
     trainer = build_trainer(settings, arguments, model, data)
     if not shows_progress:
         for printing in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printing)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
-        record = json.dumps({**settings.to_dict(), "facts": facts}, indent=2)
-        (output_dir / FINETUNING_FILE).write_text(record + "\n", encoding="utf-8")
+        write_json(output_dir / FINETUNING_FILE, {**settings.to_dict(), "facts": facts})
     trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     if settings.run.mode == "lora":
         merge_low_rank_changes(model)
@@ -247,27 +248,9 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         label_name=label_name(settings),
         freezes_encoder=settings.run.mode == "linear-probe",
         backbone_learning_rate_factor=settings.run.backbone_learning_rate_factor,
-        forward_arguments=_domain_argument(data),
+        forward_arguments={} if data.domain is None else {"domain": data.domain},
         target_scale=getattr(model.config, "target_scale", None),
     )
-
-
-def _domain_argument(data: FinetuningData) -> dict[str, str]:
-    return {} if data.domain is None else {"domain": data.domain}
-
-
-def _prepare_inputs(model: Any, data: FinetuningData, device: torch.device) -> None:
-    """Turn the series into the model's own inputs where it has others than past_values, such as tokens."""
-    if model.main_input_name == "past_values":
-        return
-    given = _domain_argument(data)
-    model.to(device)
-
-    def prepare(past_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        with torch.no_grad():
-            return model.prepare_inputs(past_values.to(device), **given)
-
-    data.prepare(prepare)
 
 
 def run_facts(arguments: Any, model: Any, data: FinetuningData) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,30 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .finetuning_settings import FinetuneSettings
+from .tensor_rows import TensorRows
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
-Prepare = Callable[[Tensor], Mapping[str, Tensor]]
 _NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "domain")
-_PREPARED_TOGETHER = 256
-
-
-class TensorRows(Dataset):
-    """Items are rows of tensors that have one row a sample.
-
-    Args:
-        columns: Tensors by name, equally many rows.
-    """
-
-    def __init__(self, columns: Mapping[str, Tensor]) -> None:
-        self.columns = dict(columns)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
 
 
 class ForecastWindows(Dataset):
@@ -73,7 +55,7 @@ class ForecastWindows(Dataset):
 
 @dataclass
 class FinetuningData:
-    """The datasets of a fine-tuning, before a model's own preparation.
+    """The datasets of a fine-tuning.
 
     Args:
         corpus: The corpus, every split.
@@ -102,14 +84,6 @@ class FinetuningData:
     def sequence_length(self) -> int:
         """Number of steps of every input."""
         return len(self.datasets["train"][0]["past_values"])
-
-    def prepare(self, prepare: Prepare) -> None:
-        """Turn the series of every part into a model's own inputs, such as tokens, once.
-
-        Args:
-            prepare: (samples, sequence_length, num_input_channels) float32 -> tensors by name, one row a sample.
-        """
-        self.datasets = {name: _prepared(dataset, prepare) for name, dataset in self.datasets.items()}
 
 
 def load_finetuning_data(
@@ -338,14 +312,3 @@ def _facts(settings: FinetuneSettings, datasets: Mapping[str, Any], is_held_out:
         source = f"{settings.data.validation_fraction:g} of train" if is_held_out else "the corpus's split"
     facts: dict[str, Any] = {f"num_{name}_samples": len(dataset) for name, dataset in datasets.items()}
     return {**facts, "validation": source}
-
-
-def _prepared(dataset: Any, prepare: Prepare) -> TensorRows:
-    """Return a dataset with a model's own inputs in place of past_values."""
-    loader = torch.utils.data.DataLoader(dataset, batch_size=_PREPARED_TOGETHER)
-    columns: dict[str, list[Tensor]] = {}
-    for batch in loader:
-        inputs = {**prepare(batch.pop("past_values")), **batch}
-        for name, value in inputs.items():
-            columns.setdefault(name, []).append(value.cpu())
-    return TensorRows({name: torch.cat(parts) for name, parts in columns.items()})

@@ -79,7 +79,7 @@ def read_config(name: str) -> Any:
     """Return the config of a folder or Hub id."""
     from transformers import AutoConfig
 
-    import hf_tsrep  # noqa: F401  (registers the methods)
+    import hf_tsrep  # noqa: F401 - registers the methods
 
     try:
         return AutoConfig.from_pretrained(name)

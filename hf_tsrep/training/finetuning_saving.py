@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry import get_method
 from .checkpoints import WEIGHTS_FILE
-from .figures import plot_loss_curve
 from .finetuning_data import FinetuningData
 from .finetuning_settings import FINETUNING_FILE, FinetuneSettings
-from .saving import FIGURE_FILE, LOG_FILE
+from .model_folder import LOG_FILE, save_loss_curve, save_model_card, staged_folder, write_json
 
 if TYPE_CHECKING:
     from .finetuning import FinetuningResult
 
-logger = logging.getLogger(__name__)
-
-_STAGING = ".saving"
 PROTOCOL = "finetune"
 
 
@@ -36,23 +27,23 @@ def save_finetuned_model(result: FinetuningResult, settings: FinetuneSettings, d
     from ..evaluation.results import write_results
     from ..hub import feature_extractor_of_corpus
 
-    staging = result.output_dir / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    result.model.save_pretrained(staging)
-    feature_extractor_of_corpus(data.metadata).save_pretrained(staging)
-    _write_json(staging / FINETUNING_FILE, {**settings.to_dict(), "facts": result.facts})
     log = {"metrics": result.metrics, "validation_metrics": result.validation_metrics, "history": result.history}
-    _write_json(staging / LOG_FILE, log)
-    write_results(staging, finetuning_record(result, settings, data))
-    _save_figure(staging, settings, result)
-    _save_card(staging, settings, result, data)
-    files = sorted(path for path in staging.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == WEIGHTS_FILE):
-        target = result.output_dir / path.relative_to(staging)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    shutil.rmtree(staging)
+    title = f"{get_method(settings.method).title} on {settings.to_dict()['corpus']}: fine-tuning loss"
+    with staged_folder(result.output_dir, WEIGHTS_FILE) as staging:
+        result.model.save_pretrained(staging)
+        feature_extractor_of_corpus(data.metadata).save_pretrained(staging)
+        write_json(staging / FINETUNING_FILE, {**settings.to_dict(), "facts": result.facts})
+        write_json(staging / LOG_FILE, log)
+        write_results(staging, finetuning_record(result, settings, data))
+        save_loss_curve(staging, result.history, title)
+        save_model_card(
+            staging,
+            "Loss of the fine-tuning",
+            method=settings.method,
+            corpus_metadata=data.metadata,
+            corpus_fingerprint=result.facts["corpus_fingerprint"],
+            training=training_facts(settings, result),
+        )
 
 
 def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, data: FinetuningData) -> dict[str, Any]:
@@ -119,34 +110,6 @@ def _setting(settings: FinetuneSettings, data: FinetuningData) -> str:
     return ", ".join(words)
 
 
-def _save_figure(folder: Path, settings: FinetuneSettings, result: FinetuningResult) -> None:
-    title = f"{get_method(settings.method).title} on {settings.to_dict()['corpus']}: fine-tuning loss"
-    try:
-        plot_loss_curve(result.history, folder / FIGURE_FILE, title)
-    except ImportError:
-        logger.info("matplotlib is not installed; there is no %s.", FIGURE_FILE)
-    except ValueError as error:
-        logger.warning("There is no %s: %s", FIGURE_FILE, error)
-
-
-def _save_card(folder: Path, settings: FinetuneSettings, result: FinetuningResult, data: FinetuningData) -> None:
-    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged."""
-    try:
-        from ..hub import build_model_card
-
-        card = build_model_card(
-            folder,
-            method=settings.method,
-            corpus_metadata=data.metadata,
-            corpus_fingerprint=result.facts["corpus_fingerprint"],
-            training=training_facts(settings, result),
-            figures={"Loss of the fine-tuning": FIGURE_FILE} if (folder / FIGURE_FILE).is_file() else None,
-        )
-        card.save(folder / "README.md")
-    except Exception:
-        logger.exception("The model card could not be written; the model itself is saved.")
-
-
 def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict[str, Any]:
     """Return how the model was fine-tuned, in the order of a card.
 
@@ -160,6 +123,8 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
     beside_the_point = ["corpus_fingerprint", "encoder_fingerprint", "validation"]
     if settings.run.mode != "lora":
         beside_the_point += ["lora_rank", "lora_alpha"]
+    if settings.run.mode != "linear-probe":
+        beside_the_point.append("feature_memory")
     if settings.task == "classification":
         beside_the_point += ["context_length", "stride", "prediction_length"]
     run, data, facts = (
@@ -178,7 +143,3 @@ def training_facts(settings: FinetuneSettings, result: FinetuningResult) -> dict
         **{f"validation {name}": value for name, value in result.validation_metrics.items()},
         **versions,
     }
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

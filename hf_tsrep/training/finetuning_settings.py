@@ -111,6 +111,8 @@ class FinetuneRunSettings:
             the head and low-rank changes of the encoder's linear layers (needs peft), merged when the model is saved.
         from_scratch: Whether the encoder starts from random weights too.
         adapt_input: Whether weights whose shapes do not fit this corpus's channels start anew, instead of an error.
+        feature_memory: linear-probe runs the frozen encoder once and keeps what it gives, up to so many GiB a process;
+            where that is more, the encoder runs in every epoch.
         lora_rank: Rank of the changes.
         lora_alpha: Their scale is lora_alpha / lora_rank.
         warmup_ratio: Share of the steps in which the learning rate rises; warmup_steps goes before it.
@@ -124,6 +126,7 @@ class FinetuneRunSettings:
     mode: Literal["full", "linear-probe", "lora"] = "full"
     from_scratch: bool = False
     adapt_input: bool = False
+    feature_memory: float = 4.0
     lora_rank: int = 8
     lora_alpha: float = 16.0
     warmup_ratio: float = 0.0
@@ -304,6 +307,7 @@ def _check_ranges(settings: FinetuneSettings) -> None:
         "context_length": (data.context_length, data.context_length >= 1, "at least 1"),
         "stride": (data.stride, data.stride >= 1, "at least 1"),
         "warmup_ratio": (run.warmup_ratio, 0.0 <= run.warmup_ratio < 1.0, "at least 0 and below 1"),
+        "feature_memory": (run.feature_memory, run.feature_memory >= 0.0, "at least 0, in GiB"),
         "lora_rank": (run.lora_rank, run.lora_rank >= 1, "at least 1"),
         "backbone_learning_rate_factor": (
             run.backbone_learning_rate_factor,

@@ -10,6 +10,7 @@ from typing import Any
 
 from .arguments import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
 from .checkpoints import check_output_directory, find_last_checkpoint
+from .model_folder import write_json
 from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def run_pretraining(
     trainer, averaging = _build_trainer(settings, arguments, model, stage)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(output_dir / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+        write_json(output_dir / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
     trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     if averaging is not None:
         averaging.copy_to(model)
@@ -257,7 +258,3 @@ def _metrics(history: list[dict[str, Any]], trained: Any, trainer: Any) -> dict[
     metrics["num_parameters"] = sum(parameter.numel() for parameter in trainer.model.parameters())
     metrics["train_runtime"] = trained.metrics.get("train_runtime", 0.0)
     return metrics
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

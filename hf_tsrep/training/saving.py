@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry import get_method
 from .arguments import SETTINGS_FILE, PretrainSettings
-from .figures import plot_loss_curve
+from .model_folder import LOG_FILE, save_loss_curve, save_model_card, staged_folder, write_json
 from .stages import DEFAULT_STAGE
 
 if TYPE_CHECKING:
@@ -20,10 +17,6 @@ if TYPE_CHECKING:
     from .stages import PretrainingStage
 
 logger = logging.getLogger(__name__)
-
-LOG_FILE = "training_log.json"
-FIGURE_FILE = "loss_curve.png"
-_STAGING = ".saving"
 
 
 def save_finished_stage(stage: PretrainingStage, result: PretrainingResult, facts: dict[str, Any]) -> None:
@@ -34,20 +27,14 @@ def save_finished_stage(stage: PretrainingStage, result: PretrainingResult, fact
         result: Model, metrics and history.
         facts: What was found out about the run.
     """
-    staging = result.output_dir / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     settings = stage.settings
-    _write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
-    _write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
-    _save_figure(staging, settings, result)
-    stage.save(staging, result, facts)
-    files = sorted(path for path in staging.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == stage.weights_file):
-        target = result.output_dir / path.relative_to(staging)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    shutil.rmtree(staging)
+    with staged_folder(result.output_dir, stage.weights_file) as staging:
+        write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+        write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
+        what = "pre-training loss" if settings.stage == DEFAULT_STAGE else f"loss of the {settings.stage}"
+        title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: {what}"
+        save_loss_curve(staging, result.history, title)
+        stage.save(staging, result, facts)
 
 
 def save_preprocessing(folder: Path, metadata: Sequence[Any]) -> None:
@@ -66,17 +53,6 @@ def save_preprocessing(folder: Path, metadata: Sequence[Any]) -> None:
     extractors[0].save_pretrained(folder)
 
 
-def _save_figure(folder: Path, settings: PretrainSettings, result: PretrainingResult) -> None:
-    what = "pre-training loss" if settings.stage == DEFAULT_STAGE else f"loss of the {settings.stage}"
-    title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: {what}"
-    try:
-        plot_loss_curve(result.history, folder / FIGURE_FILE, title)
-    except ImportError:
-        logger.info("matplotlib is not installed; there is no %s.", FIGURE_FILE)
-    except ValueError as error:
-        logger.warning("There is no %s: %s", FIGURE_FILE, error)
-
-
 def save_card(
     folder: Path,
     settings: PretrainSettings,
@@ -84,7 +60,7 @@ def save_card(
     facts: dict[str, Any],
     corpora: Sequence[Any],
 ) -> None:
-    """Write README.md. A card that fails is no reason to lose a trained model: the error is logged.
+    """Write README.md; an error is logged, not raised.
 
     Args:
         folder: Folder of the saved model, where the card is written.
@@ -93,22 +69,15 @@ def save_card(
         facts: What was found out about the run.
         corpora: `hf_tsrep.data.CorpusMetadata` of every corpus.
     """
-    try:
-        from ..hub import build_model_card
-
-        one = len(corpora) == 1
-        metadata: Any = corpora[0] if one else {"name": " and ".join(settings.corpus_names)}
-        card = build_model_card(
-            folder,
-            method=settings.method,
-            corpus_metadata=metadata,
-            corpus_fingerprint=facts["corpus_fingerprints"][0] if one else None,
-            training=training_facts(settings, result, facts),
-            figures={"Loss of the pre-training": FIGURE_FILE} if (folder / FIGURE_FILE).is_file() else None,
-        )
-        card.save(folder / "README.md")
-    except Exception:
-        logger.exception("The model card could not be written; the model itself is saved.")
+    one = len(corpora) == 1
+    save_model_card(
+        folder,
+        "Loss of the pre-training",
+        method=settings.method,
+        corpus_metadata=corpora[0] if one else {"name": " and ".join(settings.corpus_names)},
+        corpus_fingerprint=facts["corpus_fingerprints"][0] if one else None,
+        training=training_facts(settings, result, facts),
+    )
 
 
 def training_facts(settings: PretrainSettings, result: PretrainingResult, facts: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +105,3 @@ def training_facts(settings: PretrainSettings, result: PretrainingResult, facts:
         **{f"last {name}": result.metrics[name] for name in shown if name in result.metrics},
         **facts["versions"],
     }
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

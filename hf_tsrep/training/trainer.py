@@ -211,7 +211,7 @@ class TimeSeriesTrainer(Trainer):
             )
         num_workers = self.args.dataloader_num_workers
         loader = DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
+            self.train_dataset,  # type: ignore[arg-type]  # transformers allows None, and there is one here
             batch_sampler=batch_sampler,
             collate_fn=self.data_collator,
             num_workers=num_workers,

@@ -38,7 +38,7 @@ def random_values(model, batch_size, length, seed=1):
     return torch.randn(batch_size, length, model.config.num_input_channels, generator=generator)
 
 
-def head_inputs(model, kind, batch_size, length):
+def task_inputs(model, kind, batch_size, length):
     inputs = {"past_values": random_values(model, batch_size, length)}
     if kind == "classification":
         inputs["labels"] = torch.arange(batch_size) % model.config.num_labels

@@ -13,8 +13,8 @@ from contract_support import (
     all_models,
     build,
     build_config,
-    head_inputs,
     random_values,
+    task_inputs,
 )
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
@@ -40,7 +40,7 @@ def test_outputs_have_the_promised_shapes(name):
 @every_model
 def test_loss_comes_first_and_reaches_every_parameter(name, kind):
     model = build(name, kind).train()
-    output = model(**head_inputs(model, kind, batch_size=4, length=33))
+    output = model(**task_inputs(model, kind, batch_size=4, length=33))
     if kind == "model":
         loss = output.last_hidden_state.square().mean() + output.pooler_output.square().mean()
     else:
@@ -55,7 +55,7 @@ def test_loss_comes_first_and_reaches_every_parameter(name, kind):
 @every_model
 def test_eval_is_deterministic_and_pretext_takes_a_generator(name, kind):
     model = build(name, kind)
-    inputs = head_inputs(model, kind, batch_size=3, length=30)
+    inputs = task_inputs(model, kind, batch_size=3, length=30)
     if kind == "pretraining":
         runs = [model(**inputs, generator=torch.Generator().manual_seed(5)).loss for _ in range(2)]
         other = model(**inputs, generator=torch.Generator().manual_seed(6)).loss
@@ -102,7 +102,7 @@ def test_padding_changes_nothing(name, side):
 @every_model
 def test_nothing_is_ever_nan(name, kind):
     model = build(name, kind).train()
-    inputs = head_inputs(model, kind, batch_size=4, length=30)
+    inputs = task_inputs(model, kind, batch_size=4, length=30)
     inputs["past_values"][0] = torch.nan
     inputs["past_values"][1, 4:9, 0] = torch.nan
     inputs["past_values"][2, :20] = torch.nan
@@ -122,7 +122,7 @@ def test_save_and_load_give_equal_outputs_in_safetensors(name, kind, tmp_path):
     assert "model.safetensors" in names
     assert not {path for path in names if path.endswith((".bin", ".pt", ".pkl"))}
     loaded = type(model).from_pretrained(tmp_path).eval()
-    inputs = head_inputs(model, kind, batch_size=2, length=25)
+    inputs = task_inputs(model, kind, batch_size=2, length=25)
     if kind == "pretraining":
         outputs = [one(**inputs, generator=torch.Generator().manual_seed(1)) for one in (model, loaded)]
     else:
@@ -205,7 +205,7 @@ def test_wrong_shapes_are_refused_with_both_shapes(name):
 @every_model
 def test_bfloat16_is_close_to_float32(name, kind):
     model = build(name, kind)
-    inputs = head_inputs(model, kind, batch_size=3, length=30)
+    inputs = task_inputs(model, kind, batch_size=3, length=30)
     if kind == "pretraining":
         inputs["generator"] = torch.Generator().manual_seed(0)
         expected = model(**inputs).loss
@@ -275,12 +275,35 @@ def test_prepared_inputs_are_the_series(name):
 
 
 @every_method
+@pytest.mark.parametrize("kind", ["classification", "prediction"])
+def test_encoder_and_head_can_be_run_one_after_the_other(name, kind):
+    model = build(name, kind)
+    inputs = task_inputs(model, kind, batch_size=4, length=30)
+    inputs["past_values"][0, 3:9] = torch.nan
+    labels = {key: value for key, value in inputs.items() if key != "past_values"}
+    whole = model(**inputs, output_hidden_states=True)
+    encoded = model.compute_head_inputs(past_values=inputs["past_values"], output_hidden_states=True)
+    assert all(len(value) == 4 for value in encoded.head_inputs.values())
+    assert len(encoded.hidden_states) == len(whole.hidden_states) > 0
+    apart = model(head_inputs=encoded.head_inputs, **labels)
+    assert torch.equal(apart[0], whole[0])
+    assert torch.equal(apart[1], whole[1])
+    model.base_model.requires_grad_(False)
+    model(head_inputs=encoded.head_inputs, **labels).loss.backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert trained
+    assert all(parameter.grad is not None for parameter in trained)
+    with pytest.raises(ValueError, match=r"past_values|input_ids"):
+        model()
+
+
+@every_method
 @pytest.mark.parametrize("kind", HEADS)
 def test_plain_trainer_trains_it(name, kind, tmp_path):
     from transformers import Trainer, TrainingArguments
 
     model = build(name, kind)
-    inputs = head_inputs(model, kind, batch_size=8, length=24)
+    inputs = task_inputs(model, kind, batch_size=8, length=24)
     rows = [{key: value[index] for key, value in inputs.items()} for index in range(8)]
     before = copy.deepcopy(model.state_dict())
     arguments = TrainingArguments(

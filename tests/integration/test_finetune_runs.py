@@ -153,6 +153,31 @@ def test_a_linear_probe_leaves_the_encoder_and_needs_few_labels(corpus, pretrain
     assert entry.details["num_train_samples"] == 6
 
 
+@pytest.mark.parametrize("task", ["classification", "forecasting"])
+def test_a_probe_that_keeps_the_encoders_outputs_learns_the_same(task, corpus, long_series, pretrained, tmp_path):
+    source, fields = (corpus, COLUMNS) if task == "classification" else (long_series, {"split": "60/20/20"})
+    if task == "forecasting":
+        fields = {**fields, "context_length": 24, "prediction_length": 6, "adapt_input": True}
+    results = [
+        hf_tsrep.finetune(
+            pretrained,
+            source,
+            tmp_path / f"{memory}",
+            task=task,
+            mode="linear-probe",
+            num_train_epochs=3,
+            feature_memory=memory,
+            **fields,
+            **QUICK,
+        )
+        for memory in (0.0, 4.0)
+    ]
+    assert results[0].metrics == pytest.approx(results[1].metrics, rel=1e-4)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("0.0", "4.0")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_no_label_beyond_the_share_is_used(corpus, pretrained, tmp_path):
     fields = {"label_fraction": 0.5, "num_train_epochs": 1, **COLUMNS, **QUICK}
     result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "half", **fields)

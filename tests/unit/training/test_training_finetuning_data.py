@@ -6,9 +6,7 @@ import torch
 
 from hf_tsrep.data import WindowDataset
 from hf_tsrep.training.finetuning_data import (
-    FinetuningData,
     ForecastWindows,
-    TensorRows,
     hold_out,
     pad_series,
     split_bounds,
@@ -99,22 +97,3 @@ def test_shorter_series_are_missing_at_the_end():
     assert padded[0, :2].eq(1).all()
     assert padded[0, 2:].isnan().all()
     assert padded.isnan().sum() == 3 * 3 + 1 * 3
-
-
-def test_a_models_own_inputs_take_the_place_of_the_series_once():
-    asked = []
-
-    def prepare(past_values):
-        asked.append(len(past_values))
-        return {"input_ids": past_values[:, :, 0].long(), "attention_mask": past_values[:, :, 0] > 0}
-
-    values = torch.arange(300 * 2).float().reshape(300, 2, 1)
-    rows = TensorRows({"past_values": values, "labels": torch.arange(300)})
-    data = FinetuningData(None, None, {"train": rows})
-    data.prepare(prepare)
-    assert sum(asked) == 300
-    item = data.datasets["train"][7]
-    assert set(item) == {"input_ids", "attention_mask", "labels"}
-    assert item["input_ids"].tolist() == [14, 15]
-    assert item["labels"] == 7
-    assert sum(asked) == 300

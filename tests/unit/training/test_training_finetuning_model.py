@@ -9,7 +9,7 @@ from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClas
 from hf_tsrep.data.metadata import CorpusMetadata
 from hf_tsrep.training import SettingsError, finetuning_fields, list_recipes, resolve_finetuning
 from hf_tsrep.training.finetuning import training_arguments
-from hf_tsrep.training.finetuning_data import FinetuningData, TensorRows
+from hf_tsrep.training.finetuning_data import FinetuningData
 from hf_tsrep.training.finetuning_model import (
     add_low_rank_changes,
     build_model,
@@ -18,6 +18,7 @@ from hf_tsrep.training.finetuning_model import (
     reading_options,
 )
 from hf_tsrep.training.finetuning_settings import recipe_for
+from hf_tsrep.training.tensor_rows import TensorRows
 
 SIZES = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2}
 

@@ -10,7 +10,6 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 
 from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification
 from hf_tsrep.evaluation.metrics import accuracy, auprc, macro_f1
-from hf_tsrep.training.finetuning_data import TensorRows
 from hf_tsrep.training.finetuning_model import freeze_encoder
 from hf_tsrep.training.finetuning_trainer import (
     ClassificationMeter,
@@ -19,6 +18,7 @@ from hf_tsrep.training.finetuning_trainer import (
     ForecastMeter,
     learning_rate_factor,
 )
+from hf_tsrep.training.tensor_rows import TensorRows
 
 
 class RateRecorder(TrainerCallback):
