@@ -2,6 +2,7 @@
 
 Usage: python scripts/reproduce_timedrl.py ett/ETTh1 uea/PenDigits --seeds 1 2
        python scripts/reproduce_timedrl.py ett/ETTh1 --variants full without_contrastive without_predictive
+       python scripts/reproduce_timedrl.py sensor/HAR --smaller hidden_size=128 num_attention_heads=4 num_hidden_layers=3
 
 The epoch of the linear head is chosen on validation data (a part of train where the corpus has none), and the test
 data are used once. Every run gives one file in results/timedrl; runs whose file is there are not done again.
@@ -89,12 +90,13 @@ def probe(corpus: str, model: Path, seed: int, arguments: argparse.Namespace) ->
 def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> None:
     """Do one run and write its result, unless it is there."""
     name = corpus.rpartition("/")[2] + ("" if variant == "full" else f"-{variant}")
+    name += "-smaller" if arguments.smaller else ""
     target = arguments.results_dir / f"{name}-seed{seed}.json"
     if target.exists():
         return
     folder = arguments.runs_dir / f"timedrl-{name}-seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    fields = dict(VARIANTS[variant])
+    fields = VARIANTS[variant] | arguments.smaller
     if arguments.pretraining_epochs is not None:
         fields["num_train_epochs"] = arguments.pretraining_epochs
     if CORPORA[corpus][0]:
@@ -104,6 +106,10 @@ def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> 
     outcome["timings"]["pretraining"] = trained.metrics["train_runtime"]
     losses = [entry["validation_loss"] for entry in trained.history if "validation_loss" in entry]
     outcome["details"]["pretraining"] = {"variant": variant, "validation_losses": losses}
+    outcome["settings"]["setting"] = ", ".join(
+        [variant.replace("_", " "), *(["smaller"] if arguments.smaller else [])]
+    )
+    outcome["settings"]["pretraining"] = fields
     loaded = load_corpus(corpus, scaler="standard")
     result = make_result(trained.model, loaded, "linear", outcome, seed=seed, model_name="", corpus_name=corpus)
     write_results(target, result)
@@ -119,10 +125,12 @@ def main() -> None:
     parser.add_argument("--horizons", type=int, nargs="+", help="some of the corpus's horizons; default all")
     parser.add_argument("--stride", type=int, default=1, help="steps between training windows (published: 1)")
     parser.add_argument("--pretraining-epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--smaller", nargs="+", default=[], metavar="FIELD=NUMBER", help="fields of a smaller model")
     parser.add_argument("--linear-epochs", type=int, default=30)
     parser.add_argument("--results-dir", type=Path, default=Path("results/timedrl"))
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
+    arguments.smaller = {name: int(number) for name, number in (one.split("=") for one in arguments.smaller)}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for seed in arguments.seeds:
         for corpus in arguments.corpora:
