@@ -2,7 +2,7 @@
 
 Usage: python scripts/reproduce_timedrl.py ett/ETTh1 uea/PenDigits --seeds 1 2
        python scripts/reproduce_timedrl.py ett/ETTh1 --variants full without_contrastive without_predictive
-       python scripts/reproduce_timedrl.py sensor/HAR --smaller hidden_size=128 num_attention_heads=4 num_hidden_layers=3
+       python scripts/reproduce_timedrl.py sensor/HAR --smaller hidden_size=128 num_hidden_layers=3
 
 The epoch of the linear head is chosen on validation data (a part of train where the corpus has none), and the test
 data are used once. Every run gives one file in results/timedrl; runs whose file is there are not done again.
