@@ -29,6 +29,12 @@ FORECASTING: dict[str, dict[str, Any]] = {
     "ETTh2": {"dropout": 0.4, "head_dropout": 0.2, "per_device_train_batch_size": 16},
     "ETTm1": {"dropout": 0.0, "head_dropout": 0.1, "per_device_train_batch_size": 32},
 }
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "-without-constraint": {"use_constraint_loss": False},
+    "-masked-modelling": {"use_constraint_loss": False, "use_aggregation": False},
+}
+VARIANTS = {"": "full", "-without-constraint": "without constraint", "-masked-modelling": "masked modelling"}
 CLASSIFICATION = {"recipe": "simmtm-classification"}
 
 
@@ -40,6 +46,7 @@ class Job:
         source: Corpus of the pre-training; None for none, with random weights.
         target: Corpus of the fine-tuning.
         task: "forecasting" or "classification".
+        variant: What tells the job from others on the target.
         pretraining: Fields of the pre-training beside the recipe's.
         finetuning: Fields of the fine-tuning beside the recipe's.
     """
@@ -47,30 +54,30 @@ class Job:
     source: str | None
     target: str
     task: str
+    variant: str
     pretraining: dict[str, Any] = field(default_factory=dict)
     finetuning: dict[str, Any] = field(default_factory=dict)
 
 
 def jobs() -> dict[str, Job]:
     """Return all jobs by name."""
-    ablations: dict[str, dict[str, Any]] = {
-        "": {},
-        "-without-constraint": {"use_constraint_loss": False},
-        "-masked-modelling": {"use_constraint_loss": False, "use_aggregation": False},
-    }
     found = {}
     for name, settings in FORECASTING.items():
         fields = {"recipe": "simmtm-forecasting", **settings}
-        for suffix, changed in ablations.items():
-            found[name + suffix] = Job(f"ett/{name}", f"ett/{name}", "forecasting", changed, fields)
-        found[f"{name}-random"] = Job(None, f"ett/{name}", "forecasting", {}, fields)
+        for suffix, changed in ABLATIONS.items():
+            found[name + suffix] = Job(f"ett/{name}", f"ett/{name}", "forecasting", VARIANTS[suffix], changed, fields)
+        found[f"{name}-random"] = Job(None, f"ett/{name}", "forecasting", "random weights", {}, fields)
     # The encoder's sizes are those of the corpus of the pre-training.
-    found["ETTh2-to-ETTh1"] = Job("ett/ETTh2", "ett/ETTh1", "forecasting", {}, found["ETTh1"].finetuning)
+    found["ETTh2-to-ETTh1"] = Job(
+        "ett/ETTh2", "ett/ETTh1", "forecasting", "pre-trained on ETTh2", {}, found["ETTh1"].finetuning
+    )
     epilepsy = "sensor/Epilepsy_TFC"  # 60 training series, so one step an epoch
-    for suffix, changed in ablations.items():
+    for suffix, changed in ABLATIONS.items():
         epochs = {"num_train_epochs": 500, **changed}
-        found[f"Epilepsy{suffix}"] = Job(epilepsy, epilepsy, "classification", epochs, CLASSIFICATION)
-    found["Epilepsy-random"] = Job(None, epilepsy, "classification", {}, CLASSIFICATION)
+        found[f"Epilepsy{suffix}"] = Job(
+            epilepsy, epilepsy, "classification", VARIANTS[suffix], epochs, CLASSIFICATION
+        )
+    found["Epilepsy-random"] = Job(None, epilepsy, "classification", "random weights", {}, CLASSIFICATION)
     return found
 
 
@@ -107,6 +114,7 @@ def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse
     shutil.rmtree(folder, ignore_errors=True)
     tuned = hf_tsrep.finetune(model, job.target, folder, task=job.task, seed=seed, disable_tqdm=True, **fields)
     settings = {
+        "setting": ", ".join([job.variant, *(["last epoch"] if arguments.selection == "last" else [])]),
         "source": job.source,
         "pretraining": {**job.pretraining, **arguments.pretraining_limit},
         "finetuning": fields,
@@ -114,7 +122,7 @@ def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse
         "selection": "last epoch" if arguments.selection == "last" else "best epoch on validation data",
     }
     details = {"validation_metrics": tuned.validation_metrics, "epoch": tuned.epoch, **tuned.facts}
-    outcome = {"metrics": tuned.metrics, "details": details, "settings": settings}
+    outcome = {"metrics": tuned.outcome["metrics"], "details": details, "settings": settings}
     corpus = load_corpus(job.target, scaler=tuned.facts["scaler"])
     write_results(target, make_result(tuned.model, corpus, "finetune", outcome, seed=seed, corpus_name=job.target))
     shutil.rmtree(folder)

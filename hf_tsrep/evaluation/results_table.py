@@ -73,10 +73,12 @@ def _row(
     names = _metric_names(group, shown.get(first.protocol, ()))
     if not names:
         return (), []
-    latest = {one.seed: one for one in sorted(group, key=lambda one: one.date)}
+    latest: dict[int | None, dict[str, float | None]] = {}
+    for one in sorted(group, key=lambda one: one.date):  # runs of other horizons add theirs
+        latest.setdefault(one.seed, {}).update(one.metrics)
     cells = []
     for name in names:
-        values = [value for one in latest.values() if (value := one.metrics.get(name)) is not None]
+        values = [value for metrics in latest.values() if (value := metrics.get(name)) is not None]
         cells.append(_mean_and_deviation(values, digits))
     published = [published_value(first.method, first.corpus, first.setting, name) for name in names]
     protocol = first.protocol + (

@@ -108,7 +108,25 @@ def test_published_numbers():
     assert published_value("ts2vec", "ucr/ArrowHead", "", "svm_accuracy").value == 0.857
     assert published_value("ts2vec", "anomaly/KPI_donut/cpu4", "cold-start", "f1").value == 0.676
     assert published_value("ts2vec", "ett/ETTh1", "multivariate", "mse_96") is None
-    assert published_value("timedrl", "ett/ETTh1", "multivariate", "mse_24") is None
+    assert published_value("crosstimenet", "ett/ETTh1", "multivariate", "mse_24") is None
+    linear = published_value("timedrl", "ett/ETTh2", "linear-probe, multivariate", "mse_720")
+    assert (linear.value, linear.note) == (0.395, "the best test epoch")
+    assert published_value("timedrl", "sensor/HAR", "full", "kappa").value == 0.8679
+    assert published_value("timedrl", "sensor/HAR", "without contrastive", "kappa") is None
+    assert published_value("simmtm", "ett/ETTm1", "full, multivariate", "mae_336").value == 0.398
+    assert published_value("simmtm", "sensor/Epilepsy_TFC", "full, last epoch", "accuracy").value == 0.9475
+
+
+def test_runs_of_other_horizons_share_a_row_and_a_later_run_replaces():
+    runs = [
+        EvaluationResult("finetune", "toy", metrics, method="ts2vec", seed=1, date=date)
+        for metrics, date in (
+            ({"mse_24": 0.4, "mse": 0.4}, "2026-01-03"),
+            ({"mse_24": 0.5, "mse": 0.5}, "2026-01-01"),
+            ({"mse_48": 0.6, "mse": 0.6}, "2026-01-02"),
+        )
+    ]
+    assert "| mse 24 / 48 | 0.400 / 0.600 | 1 |" in results_table(runs)
 
 
 class EveryStep:
