@@ -105,13 +105,14 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         super().__post_init__(**kwargs)
 
     def _fill_channels(self) -> None:
-        first = self.domains[0]["num_input_channels"] if self.domains else None
+        described = self.domains[0] if self.domains else {}
+        first = described.get("num_input_channels")
         if self.num_input_channels is None:
             self.num_input_channels = first or 1
         elif first is not None and self.num_input_channels not in (0, first):
             raise ValueError(
                 f"CrossTimeNetConfig.num_input_channels is {self.num_input_channels}, but domain "
-                f"{self.domains[0]['name']!r} has {first}; leave it out."  # type: ignore[index]
+                f"{described['name']!r} has {first}; leave it out."
             )
 
     def _own_backbone(self, given: Mapping[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:

@@ -15,21 +15,22 @@ def process_share() -> tuple[int, int]:
     return 0, 1
 
 
-def agree_on_seed(generator: torch.Generator | None, device: torch.device) -> int:
-    """Draw a seed on every process and return the first process's, so that all draw the same random numbers from it.
+def fork_generator(generator: torch.Generator | None, device: torch.device, is_shared: bool = True) -> torch.Generator:
+    """Return a new generator that draws the same on all processes: every process draws a seed, the first one's counts.
 
     Args:
-        generator: Source of randomness on the CPU; None for torch's global one, which the Trainer saves and restores.
+        generator: Source of the seed on the CPU; None for torch's global one, which the Trainer saves and restores.
         device: Where the process group communicates.
+        is_shared: Whether the processes share a global batch; else every process's own seed counts.
 
     Returns:
-        The seed.
+        A generator on the CPU.
     """
     seed = torch.randint(2**62, (1,), generator=generator)
-    if process_share()[1] > 1:
+    if is_shared and process_share()[1] > 1:
         seed = seed.to(device)
         dist.broadcast(seed, src=0)
-    return int(seed.item())
+    return torch.Generator().manual_seed(int(seed.item()))
 
 
 class _GatherRows(torch.autograd.Function):

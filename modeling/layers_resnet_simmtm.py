@@ -117,7 +117,7 @@ class ConvolutionEncoder(nn.Module):
     def output_length(self, length: Any) -> Any:
         """Return the number of positions of a series of this length."""
         for block in self.blocks:
-            length = block.output_length(length)  # type: ignore[operator]
+            length = block.output_length(length)  # type: ignore[operator]  # ModuleList forgets the class
         return length
 
     def forward(
@@ -143,7 +143,7 @@ class ConvolutionEncoder(nn.Module):
         hidden = rows.transpose(1, 2)
         for block in self.blocks:
             hidden = block(hidden, lengths, draws)
-            lengths = None if lengths is None else block.output_length(lengths)  # type: ignore[operator]
+            lengths = None if lengths is None else block.output_length(lengths)  # type: ignore[operator]  # as above
             if states is not None:
                 states.append(hidden.transpose(1, 2))
         return hidden.transpose(1, 2)

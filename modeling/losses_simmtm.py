@@ -65,18 +65,20 @@ def cosine_similarity(anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor
         return F.normalize(anchors.float(), dim=-1) @ F.normalize(rows.float(), dim=-1).T
 
 
-def constraint_loss(similarity: torch.Tensor, pairs: RowPairs, temperature: float) -> torch.Tensor:
+def constraint_losses(similarity: torch.Tensor | None, pairs: RowPairs, temperature: float) -> torch.Tensor:
     """Ask for similar views of a series and dissimilar series (equation 7).
 
     Args:
-        similarity: (num_anchors, num_rows).
+        similarity: (num_anchors, num_rows); None where nothing is compared.
         pairs: What the rows are.
         temperature: Divides the similarities.
 
     Returns:
         (num_anchors,): the sum over the other views of minus the log-probability among all compared rows; 0 for an
-        anchor without values.
+        anchor without values, and where nothing is compared.
     """
+    if similarity is None:
+        return torch.zeros(len(pairs.itself), device=pairs.itself.device)
     logits = (similarity / temperature).masked_fill(~pairs.compared, -torch.inf)
     log_probability = logits.log_softmax(-1)
     terms = torch.where(pairs.positive & pairs.anchor_observed.unsqueeze(1), log_probability, 0.0)
@@ -95,6 +97,27 @@ def aggregation_weights(similarity: torch.Tensor, pairs: RowPairs, temperature: 
         (num_anchors, num_rows), every row sums to 1; 0 for what is not compared.
     """
     return (similarity / temperature).masked_fill(~pairs.compared, -torch.inf).softmax(-1)
+
+
+def squared_errors(
+    decoded: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor | None
+) -> torch.Tensor:
+    """Compare reconstructions with the observed values (equation 6).
+
+    Args:
+        decoded: (num_reconstructions, batch_size, context_length, num_input_channels).
+        values: (batch_size, context_length, num_input_channels).
+        observed: The same shape, bool.
+        keep: (num_masked_views, batch_size, context_length, num_input_channels) bool where the reconstructions are of
+            the originals and the masked views, which are zero where they are masked; None: all are of the originals.
+
+    Returns:
+        The shape of decoded, 0 where nothing is observed.
+    """
+    target = torch.where(observed, values, 0.0).float()
+    if keep is not None:
+        target = torch.cat([target.unsqueeze(0), target * keep])
+    return torch.where(observed, decoded - target, 0.0).square()
 
 
 def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

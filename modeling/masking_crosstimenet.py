@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from .distributed_time_series import agree_on_seed, process_share
+from .distributed_time_series import fork_generator, process_share
 
 
 def token_mask(
@@ -26,9 +26,9 @@ def token_mask(
         (batch_size, num_tokens) bool, True = hidden.
     """
     is_shared = shared and process_share()[1] > 1
-    seed = agree_on_seed(generator, real.device) if is_shared else int(torch.randint(2**62, (), generator=generator))
+    source = fork_generator(generator, real.device, is_shared)
     before, num_rows, num_columns = _place_of_rows(real) if is_shared else (0, *real.shape)
-    draws = torch.rand(num_rows, num_columns, generator=torch.Generator().manual_seed(seed))
+    draws = torch.rand(num_rows, num_columns, generator=source)
     draws = draws[before : before + len(real), : real.shape[1]].to(real.device)
     # Above every draw: of a batch without a real token nothing is hidden.
     lowest = torch.where(real, draws, 2.0).amin() if real.numel() else draws.new_tensor(2.0)

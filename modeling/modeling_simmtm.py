@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_simmtm import SimMTMConfig
 from .context_simmtm import take_context
-from .distributed_time_series import agree_on_seed, gather_rows, process_share
+from .distributed_time_series import fork_generator, gather_rows, process_share
 from .generic_heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
@@ -27,7 +27,14 @@ from .initialization_time_series import initialize_shared_layer
 from .layers_dropout import DropoutDraws
 from .layers_instance_normalization import InstanceStatistics, denormalize_instances
 from .layers_patching import align_series
-from .losses_simmtm import RowPairs, aggregation_weights, constraint_loss, cosine_similarity, weigh_losses
+from .losses_simmtm import (
+    RowPairs,
+    aggregation_weights,
+    constraint_losses,
+    cosine_similarity,
+    squared_errors,
+    weigh_losses,
+)
 from .masking_simmtm import SimMTMDraws, draw_step
 from .modeling_time_series import TimeSeriesPreTrainedModel
 from .outputs_time_series import TimeSeriesModelOutput
@@ -222,8 +229,12 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         everywhere, pairs = self._gather(rows, observed)
         similarity = None if self.projector is None else self.compare_series(rows, pairs, self._dropout(draws, 1))
         decoded = self.decode(rows, everywhere, similarity, pairs, statistics, self._dropout(draws, 1))
-        reconstruction_loss = self._mean_error(decoded, values, observed, keep)
-        constraint = self._mean_constraint(similarity, pairs)
+        num_processes = self._share()[1]
+        errors = squared_errors(decoded, values, observed, keep if self.config.reconstruct_masked_views else None)
+        num_errors = self._everywhere(observed.sum().view(1)).sum() * len(decoded)
+        reconstruction_loss = errors.sum() * num_processes / num_errors.clamp(min=1)
+        constraint = constraint_losses(similarity, pairs, self.config.temperature)
+        constraint = constraint.sum() * num_processes / pairs.observed.sum().clamp(min=1)
         loss = reconstruction_loss
         if self.loss_weights is not None:
             loss = weigh_losses(torch.stack([constraint, reconstruction_loss]), self.loss_weights)
@@ -238,12 +249,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
     def _draw(self, past_values: torch.Tensor, generator: torch.Generator | None) -> SimMTMDraws:
         rank, num_processes = self._share()
         batch_size, length, _ = past_values.shape
-        seed = (
-            agree_on_seed(generator, past_values.device)
-            if self.training
-            else int(torch.randint(2**62, (), generator=generator))
-        )
-        source = torch.Generator().manual_seed(seed)
+        source = fork_generator(generator, past_values.device, is_shared=self.training)
         draws = draw_step(self.config, num_processes * batch_size, length, source)
         return draws.rows(rank * batch_size, (rank + 1) * batch_size)
 
@@ -325,9 +331,9 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             or without aggregation of the originals from each masked view.
         """
         config, num_views = self.config, rows.shape[1]
-        views = slice(None) if config.reconstruct_masked_views else slice(1)
         if config.use_aggregation:
             assert similarity is not None, "aggregation has a projector"
+            views = slice(None) if config.reconstruct_masked_views else slice(1)
             anchors = torch.arange(len(similarity), device=rows.device).view(-1, num_views)[:, views].flatten()
             weights = aggregation_weights(similarity[anchors], pairs.of_anchors(anchors), config.temperature)
             aggregated = (weights.to(everywhere.dtype) @ everywhere).unflatten(0, (len(rows), -1))
@@ -340,24 +346,6 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             return decoded.float()
         mean, deviation = (part.unflatten(0, (num_views, -1))[views] for part in statistics)
         return denormalize_instances(decoded, InstanceStatistics(mean, deviation))
-
-    def _mean_error(
-        self, decoded: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor
-    ) -> torch.Tensor:
-        """Compare reconstructions with the observed values, over all processes: scalar (equation 6)."""
-        target = torch.where(observed, values, 0.0).float()
-        if self.config.reconstruct_masked_views:
-            target = torch.cat([target.unsqueeze(0), target * keep])
-        error = torch.where(observed, decoded - target, 0.0).square().sum()
-        count = self._everywhere(observed.sum().view(1)).sum() * len(decoded)
-        return error * self._share()[1] / count.clamp(min=1)
-
-    def _mean_constraint(self, similarity: torch.Tensor | None, pairs: RowPairs) -> torch.Tensor:
-        """Return the mean of the constraint loss over the anchors of all processes: scalar, 0 without a projector."""
-        if similarity is None:
-            return torch.zeros((), device=pairs.series.device)
-        losses = constraint_loss(similarity, pairs, self.config.temperature)
-        return losses.sum() * self._share()[1] / pairs.observed.sum().clamp(min=1)
 
 
 class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimMTMPreTrainedModel):

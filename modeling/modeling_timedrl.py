@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_timedrl import TimeDRLConfig
-from .distributed_time_series import agree_on_seed, process_share
+from .distributed_time_series import fork_generator, process_share
 from .generic_heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
@@ -66,7 +66,9 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
     config_class = TimeDRLConfig
     _no_split_modules = ["TransformerLayer", "CausalConvolutionBlock"]  # noqa: RUF012 - as transformers declares it
     # The encoder and models with another head open a checkpoint without its heads.
-    _keys_to_ignore_on_load_unexpected = [r"^(timestamp_predictor|contrastive_predictor|head)\."]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - as above
+        r"^(timestamp_predictor|contrastive_predictor|head)\."
+    ]
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_timedrl.TimeDRLConfig",
         "AutoModel": "modeling_timedrl.TimeDRLModel",
@@ -247,13 +249,8 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
     def _draw(
         self, past_values: torch.Tensor, rank: int, num_processes: int, generator: torch.Generator | None
     ) -> TimeDRLViews:
-        seed = (
-            agree_on_seed(generator, past_values.device)
-            if self.training
-            else int(torch.randint(2**62, (), generator=generator))
-        )
+        source = fork_generator(generator, past_values.device, is_shared=self.training)
         batch_size, length, num_channels = past_values.shape
-        source = torch.Generator().manual_seed(seed)
         views = draw_views(self.config.augmentation, num_processes * batch_size, length, num_channels, source)
         return views.rows(rank * batch_size, (rank + 1) * batch_size)
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_ts2vec import TS2VecConfig
-from .distributed_time_series import agree_on_seed, gather_rows, process_share
+from .distributed_time_series import fork_generator, gather_rows, process_share
 from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
 from .generic_heads_time_series import (
     EncodedForHead,
@@ -306,12 +306,7 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
     ) -> TS2VecViews:
         rank, num_processes = share
         batch_size, length, _ = past_values.shape
-        seed = (
-            agree_on_seed(generator, past_values.device)
-            if self.training
-            else int(torch.randint(2**62, (), generator=generator))
-        )
-        source = torch.Generator().manual_seed(seed)
+        source = fork_generator(generator, past_values.device, is_shared=self.training)
         views = draw_views(num_processes * batch_size, length, self.config, source)
         return views.rows(rank * batch_size, (rank + 1) * batch_size)
 

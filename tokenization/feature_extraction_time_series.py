@@ -62,7 +62,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         ValueError: The arguments contradict each other.
     """
 
-    model_input_names = ["past_values", "past_observed_mask"]  # noqa: RUF012
+    model_input_names = ["past_values", "past_observed_mask"]  # noqa: RUF012 - as transformers declares it
 
     def __init__(
         self,

@@ -92,7 +92,8 @@ def lengths_of_rows(rows: Sequence[np.ndarray], patch_length: int, length: int |
     most = [len(row) * patch_length for row in rows]
     if length is None:
         return most
-    lengths = [int(length)] * len(rows) if np.ndim(length) == 0 else [int(one) for one in length]  # type: ignore[arg-type, union-attr]
+    given = np.asarray(length, dtype=np.int64)
+    lengths = given.tolist() if given.ndim else [int(given)] * len(rows)
     if len(lengths) != len(rows):
         raise ValueError(
             f"There are {len(lengths)} lengths for {len(rows)} series; give one for each, or one for all."

@@ -43,8 +43,8 @@ class CrossTimeNetTokenizer(CodeTokenizer):
         ValueError: The file is missing or damaged, or does not fit the domains.
     """
 
-    vocab_files_names = {"codec_file": CODEC_FILE}  # noqa: RUF012
-    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
+    vocab_files_names = {"codec_file": CODEC_FILE}  # noqa: RUF012 - as transformers declares it
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 - as transformers declares it
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from hf_tsrep import (
 from hf_tsrep.benchmarking.plain_simmtm import plain_loss
 from hf_tsrep.modeling.context_simmtm import take_context
 from hf_tsrep.modeling.layers_resnet_simmtm import ConvolutionEncoder
-from hf_tsrep.modeling.losses_simmtm import RowPairs, aggregation_weights, constraint_loss, weigh_losses
+from hf_tsrep.modeling.losses_simmtm import RowPairs, aggregation_weights, constraint_losses, weigh_losses
 from hf_tsrep.modeling.masking_simmtm import SimMTMDraws, draw_step
 
 VARIANTS = [
@@ -153,7 +153,7 @@ def test_constraint_and_weights_leave_out_the_anchor_and_rows_without_values():
     weights = aggregation_weights(similarity, pairs, 1.0)
     torch.testing.assert_close(weights[0], torch.tensor([0.0, 1.0, 0.0, 0.0]))
     assert torch.isfinite(weights).all()
-    torch.testing.assert_close(constraint_loss(similarity, pairs, 1.0), torch.zeros(4))
+    torch.testing.assert_close(constraint_losses(similarity, pairs, 1.0), torch.zeros(4))
     assert weigh_losses(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])) == pytest.approx(
         0.5 + np.log(2) + 3 / 8 + np.log(5)
     )
