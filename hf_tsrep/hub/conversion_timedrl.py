@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .conversion_transformer import convert_transformer_layer, official_layer_names
 from .errors import ConversionError
 
 # Official arguments that shape the model or its tasks -> our config fields.
@@ -56,14 +56,6 @@ REQUIRED_FIELDS = {
 }
 
 _LAYER = re.compile(r"encoder\.attn_layers\.(\d+)\.(.+)\.(weight|bias)")
-_OUR_LAYER = {
-    "attention.out_projection": "attention.output_projection",
-    "conv1": "expansion",
-    "conv2": "contraction",
-    "norm1": "attention_norm",
-    "norm2": "output_norm",
-}
-_JOINED = ("query", "key", "value")
 _ENCODER = "patch_encoder.encoder.transformer"
 _OUR_NAME = {
     "cls_token": "patch_encoder.cls_token",
@@ -100,7 +92,7 @@ def convert_timedrl_state_dict(state_dict: Mapping[str, Tensor]) -> tuple[dict[s
     _check_names(official, len(layers))
     ours = {_OUR_NAME[key]: value for key, value in official.items() if key in _OUR_NAME}
     for index in layers:
-        ours |= _convert_layer(official, index)
+        ours |= convert_transformer_layer(official, f"encoder.attn_layers.{index}", f"{_ENCODER}.layers.{index}")
     positions = official.get(_POSITIONS)
     if positions is not None and positions.ndim == 2:  # the fixed table has another axis in front
         ours["patch_encoder.positions.weight"] = positions
@@ -186,9 +178,9 @@ def complete_timedrl_fields(of_shapes: Mapping[str, Any], given: Mapping[str, An
 
 
 def _check_names(official: Mapping[str, Tensor], num_layers: int) -> None:
-    parts = [*_OUR_LAYER, *(f"attention.{part}_projection" for part in _JOINED)]
-    expected = {f"encoder.attn_layers.{index}.{part}.{kind}" for index in range(num_layers) for part in parts
-                for kind in ("weight", "bias")}  # fmt: skip
+    expected: set[str] = set()
+    for index in range(num_layers):
+        expected |= official_layer_names(f"encoder.attn_layers.{index}")
     expected |= {"cls_token", "encoder.norm.weight", "encoder.norm.bias"}
     embeddings = [key for key in official if key.startswith("input_layer.token_embedding.") and key in _OUR_NAME]
     expected |= {embeddings[0] if embeddings else "input_layer.token_embedding.weight"}
@@ -201,18 +193,6 @@ def _check_names(official: Mapping[str, Tensor], num_layers: int) -> None:
         raise ConversionError(
             f"The parameters are not those of a TimeDRL with {num_layers} Transformer layers; {'; '.join(wrong)}."
         )
-
-
-def _convert_layer(official: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
-    prefix, ours = f"encoder.attn_layers.{index}", f"{_ENCODER}.layers.{index}"
-    converted = {}
-    for kind in ("weight", "bias"):
-        parts = [official[f"{prefix}.attention.{part}_projection.{kind}"] for part in _JOINED]
-        converted[f"{ours}.attention.input_projection.{kind}"] = torch.cat(parts)
-        for theirs, our_layer in _OUR_LAYER.items():
-            value = official[f"{prefix}.{theirs}.{kind}"]
-            converted[f"{ours}.{our_layer}.{kind}"] = value.squeeze(-1) if value.ndim == 3 else value
-    return converted
 
 
 def _fields_of_shapes(official: Mapping[str, Tensor], num_layers: int) -> dict[str, Any]:

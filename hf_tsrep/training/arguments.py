@@ -12,6 +12,7 @@ from typing import Any
 
 from .domains import merge_domain_fields
 from .field_types import SettingsError
+from .reading_settings import REFUSED_EVERYWHERE, ReadingSettings
 from .recipes import load_recipe
 from .settings_layers import (
     Layers,
@@ -31,23 +32,18 @@ SETTINGS_FILE = "pretraining.json"
 
 # Fields of transformers.TrainingArguments that mean nothing here, and what to do instead.
 _REFUSED = {
-    "push_to_hub": "publish the finished folder with `hf-tsrep push`",
+    **REFUSED_EVERYWHERE,
     "load_best_model_at_end": "pre-training chooses nothing by its validation loss",
     "eval_strategy": "pre-training evaluates nothing; use `hf-tsrep evaluate` on the finished model",
     "remove_unused_columns": "the trainer names the series of a batch and takes care of the columns itself",
-    "do_train": "use the other commands of hf-tsrep",
-    "do_eval": "use the other commands of hf-tsrep",
-    "do_predict": "use the other commands of hf-tsrep",
-    "parallelism_config": "configure it with `accelerate config`",
     "auto_find_batch_size": "the batch holds the negatives, so its size is part of the method; choose it",
     "dataloader_persistent_workers": "workers that persist would keep the windows of the first epoch",
-    "num_input_channels": "the corpus says how many channels there are",
 }
 _NOT_OFFERED = frozenset({*_REFUSED, "output_dir", "resume_from_checkpoint", "local_rank"})
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(ReadingSettings):
     """What is read, and how it is prepared; see `hf_tsrep.data.load_corpus` for all fields but the first.
 
     Args:
@@ -61,16 +57,6 @@ class DataSettings:
     window_stride: int | None = None
     scaler: str | None = None
     time_features: bool = False
-    target: str | list[str] | None = None
-    split: str | None = None
-    data_directory: str | None = None
-    revision: str | None = None
-    item_column: str | None = None
-    timestamp_column: str | None = None
-    label_column: str | None = None
-    value_columns: list[str] | None = None
-    frequency: str | None = None
-    one_series_per_column: bool = False
 
 
 @dataclass(frozen=True)

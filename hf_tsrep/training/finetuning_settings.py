@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .field_types import SettingsError
+from .reading_settings import REFUSED_EVERYWHERE, ReadingSettings
 from .recipes import list_recipes, load_recipe
 from .settings_layers import (
     SettingsField,
@@ -30,7 +31,7 @@ MODES = ("full", "linear-probe", "lora")
 RECIPES = "finetuning"
 
 _REFUSED = {
-    "push_to_hub": "publish the finished folder with `hf-tsrep push`",
+    **REFUSED_EVERYWHERE,
     "load_best_model_at_end": "the best epoch on validation data is always taken; choose with validation",
     "metric_for_best_model": "classification selects by accuracy, forecasting by mse, both on validation data",
     "greater_is_better": "classification selects by accuracy, forecasting by mse, both on validation data",
@@ -42,11 +43,6 @@ _REFUSED = {
     "batch_eval_metrics": "metrics are always computed batch by batch",
     "prediction_loss_only": "validation needs the predictions",
     "remove_unused_columns": "the trainer takes care of the columns itself",
-    "do_train": "use the other commands of hf-tsrep",
-    "do_eval": "use the other commands of hf-tsrep",
-    "do_predict": "use the other commands of hf-tsrep",
-    "parallelism_config": "configure it with `accelerate config`",
-    "num_input_channels": "the corpus says how many channels there are",
     "num_output_channels": "the corpus says how many channels are predicted",
     "num_labels": "the corpus says which classes there are",
     "target_mean": "the training part of the corpus says it",
@@ -63,7 +59,7 @@ def is_method_name(model: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class FinetuneDataSettings:
+class FinetuneDataSettings(ReadingSettings):
     """What is read, and how it is prepared; see `hf_tsrep.data.load_corpus` for the fields not explained here.
 
     Args:
@@ -90,16 +86,6 @@ class FinetuneDataSettings:
     domain: str | None = None
     scaler: str | None = None
     time_features: bool | None = None
-    target: str | list[str] | None = None
-    split: str | None = None
-    data_directory: str | None = None
-    revision: str | None = None
-    item_column: str | None = None
-    timestamp_column: str | None = None
-    label_column: str | None = None
-    value_columns: list[str] | None = None
-    frequency: str | None = None
-    one_series_per_column: bool = False
 
 
 @dataclass(frozen=True)
