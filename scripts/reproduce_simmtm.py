@@ -1,6 +1,7 @@
 """Pre-train SimMTM and fine-tune it by the paper's protocols, with the ablations that carry the paper.
 
 Usage: python scripts/reproduce_simmtm.py ETTh1 ETTm1 ETTh2-to-ETTh1 Epilepsy --horizons 96 --seeds 1 2
+       python scripts/reproduce_simmtm.py ETTh1 ETTh1-random --horizons 96 --look-back 96 --pretraining-steps 200
 
 The epoch of a fine-tuning is chosen on validation data, or is the last one with --selection last (the 20 validation
 series of Epilepsy in TF-C's split choose badly), and the model tested once. Every fine-tuning gives one file in
@@ -87,9 +88,11 @@ def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) ->
         recipe = hf_tsrep.training.load_recipe("simmtm", hf_tsrep.training.recipe_for_corpus("simmtm", job.target))
         known = hf_tsrep.SimMTMConfig.__dataclass_fields__
         return "simmtm", {key: value for key, value in recipe.items() if key in known and key != "context_length"}
-    folder = arguments.runs_dir / f"{name}-seed{seed}"
+    folder = arguments.runs_dir / f"{_label(name, job, arguments)}-seed{seed}"
     if not (folder / "model.safetensors").exists():
         fields = {**job.pretraining, **arguments.pretraining_limit}
+        if job.task == "forecasting":
+            fields |= {"context_length": arguments.look_back, "max_train_length": arguments.look_back}
         hf_tsrep.pretrain(
             "simmtm", job.source, folder, seed=seed, save_steps=10**6, disable_tqdm=True, overwrite_output_dir=True,
             **fields,
@@ -97,9 +100,22 @@ def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) ->
     return str(folder), {}
 
 
+def _circumstances(job: Job, arguments: argparse.Namespace) -> list[str]:
+    """Return what is not as published."""
+    found = ["last epoch"] if arguments.selection == "last" else []
+    if job.task == "forecasting" and arguments.look_back != 336:
+        found.append(f"look-back {arguments.look_back}")
+    return found
+
+
+def _label(name: str, job: Job, arguments: argparse.Namespace) -> str:
+    changed = job.task == "forecasting" and arguments.look_back != 336
+    return f"{name}-look-back-{arguments.look_back}" if changed else name
+
+
 def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse.Namespace) -> None:
     """Fine-tune once and write the result, unless it is there."""
-    label = f"{name}-{horizon}" if horizon else name
+    label = _label(name, job, arguments) + (f"-{horizon}" if horizon else "")
     label += "-last-epoch" if arguments.selection == "last" else ""
     target = arguments.results_dir / f"{label}-seed{seed}.json"
     if target.exists():
@@ -109,12 +125,12 @@ def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse
     if arguments.selection == "last":
         fields["validation"] = "none"
     if horizon:
-        fields["prediction_length"] = horizon
+        fields |= {"prediction_length": horizon, "context_length": arguments.look_back}
     folder = arguments.runs_dir / f"{label}-seed{seed}-finetuned"
     shutil.rmtree(folder, ignore_errors=True)
     tuned = hf_tsrep.finetune(model, job.target, folder, task=job.task, seed=seed, disable_tqdm=True, **fields)
     settings = {
-        "setting": ", ".join([job.variant, *(["last epoch"] if arguments.selection == "last" else [])]),
+        "setting": ", ".join([job.variant, *_circumstances(job, arguments)]),
         "source": job.source,
         "pretraining": {**job.pretraining, **arguments.pretraining_limit},
         "finetuning": fields,
@@ -136,7 +152,8 @@ def main() -> None:
     parser.add_argument("jobs", nargs="+", choices=sorted(known), metavar="JOB", help=", ".join(sorted(known)))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--horizons", type=int, nargs="+", default=[96, 192, 336, 720])
-    parser.add_argument("--pretraining-steps", type=int, help="at most so many, to try the script")
+    parser.add_argument("--look-back", type=int, default=336, help="steps that forecasts see; published: 336")
+    parser.add_argument("--pretraining-steps", type=int, help="instead of the recipe's epochs")
     parser.add_argument("--finetuning-epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--finetuning-stride", type=int, help="steps between training windows; published: 1")
     parser.add_argument(
