@@ -43,6 +43,7 @@ VARIANTS = {
     "random backbone": ("random", "random", False),
 }
 PATCHES = {"language model, raw patches": "language_model", "random backbone, raw patches": "random"}
+LEARNING_RATE = 1e-4  # published
 logger = logging.getLogger("reproduce")
 
 
@@ -118,6 +119,7 @@ def finetuning_fields(domain: str, fraction: float, seed: int, arguments: argpar
     return {
         "label_fraction": fraction,
         "num_train_epochs": arguments.epochs if fraction == 1 else arguments.few_label_epochs,
+        "learning_rate": arguments.learning_rate,
         "seed": seed,
         "domain": domain,
         "scaler": None,
@@ -172,7 +174,8 @@ def finetune_patches(folder: Path, backbone: str, domain: str, fields: dict[str,
 
 def run(variant: str, domain: str, fraction: float, seed: int, arguments: argparse.Namespace) -> None:
     """Do one fine-tuning and write its result, unless it is there."""
-    name = f"{domain}-{variant.replace(', ', '-').replace(' ', '_')}-{fraction:g}-seed{seed}"
+    rate = "" if arguments.learning_rate == LEARNING_RATE else f", learning rate {arguments.learning_rate:g}"
+    name = f"{domain}-{(variant + rate).replace(', ', '-').replace(' ', '_')}-{fraction:g}-seed{seed}"
     target = arguments.results_dir / f"{name}.json"
     if target.exists():
         return
@@ -187,7 +190,7 @@ def run(variant: str, domain: str, fraction: float, seed: int, arguments: argpar
         folder = pretrained(variant, arguments)
         outcome = hf_tsrep.finetune(str(folder), CORPORA[domain], output, **fields).outcome
     outcome["settings"] |= {
-        "setting": f"{variant}, {fraction:.0%} of the labels",
+        "setting": f"{variant}, {fraction:.0%} of the labels{rate}",
         "num_layers": arguments.num_layers,
         "pretraining_epochs": arguments.pretraining_epochs,
         "pretraining_seed": arguments.pretraining_seed,
@@ -212,6 +215,7 @@ def main() -> None:
     parser.add_argument("--tokenizer-steps", type=int, default=2000)
     parser.add_argument("--pretraining-epochs", type=int, default=2)
     parser.add_argument("--pretraining-seed", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="of the fine-tuning")
     parser.add_argument("--epochs", type=int, default=3, help="with all labels")
     parser.add_argument("--few-label-epochs", type=int, default=10, help="with some labels")
     parser.add_argument("--results-dir", type=Path, default=Path("results/crosstimenet"))
