@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import PretrainSettings
-from .domains import DomainSeries, cut_evenly, domain_names, hold_out, observed_span
+from .domains import DomainSeries, cut_evenly, hold_out, observed_span
 from .field_types import SettingsError
 
 
@@ -44,6 +44,7 @@ def _load_domain(
     corpus: Any, written: str, settings: PretrainSettings, validation_fraction: float, seed: int
 ) -> DomainSeries:
     from ..data import corpus_metadata, get_series, load_corpus
+    from ..data.domains import domain_names
 
     options = dataclasses.asdict(settings.data)
     longest, _ = options.pop("max_train_length"), options.pop("window_stride")

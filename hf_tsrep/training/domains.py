@@ -1,54 +1,16 @@
-"""Domains: corpora that one model reads although they differ in channels, length and scale."""
+"""Domains in training: their fields in layers of settings, and their series."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .field_types import SettingsError, coerce
 from .settings_layers import Layers
-
-
-def domain_name(name: str) -> str:
-    """Return the domain that a corpus is: its name without folder and ending, in lower case, with dashes.
-
-    `sensor/HAR` is "har", `ucr/ECG5000` is "ecg5000", `sensor/Epilepsy_TSTCC` is "epilepsy-tstcc", `mine.csv` is
-    "mine" and `owner/name:config` is "name-config".
-
-    Args:
-        name: Name or path of a corpus.
-
-    Raises:
-        SettingsError: The name has no letter and no digit.
-    """
-    last = Path(name.rstrip("/")).name
-    stem = re.sub(r"\.(csv|tsv|ts|npz|parquet|txt)$", "", last, flags=re.IGNORECASE)
-    domain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
-    if not domain:
-        raise SettingsError(f"The corpus {name!r} gives no name of a domain: it has no letter and no digit.")
-    return domain
-
-
-def domain_names(written: str, canonical: str) -> list[str]:
-    """Return what the domain of a corpus may be called; the first is what it is called when it is new.
-
-    Args:
-        written: How the user named the corpus; empty for an object.
-        canonical: Name in the corpus's metadata.
-
-    Returns:
-        Names without repetition: as written, by its full name, by its short name.
-    """
-    from ..data.known_corpora import SHORT_NAMES
-
-    shorts = [short for short, full in SHORT_NAMES.items() if full == canonical]
-    return list(dict.fromkeys(domain_name(name) for name in (written or canonical, canonical, *shorts)))
 
 
 def merge_domain_fields(layers: Layers, model_fields: Sequence[str]) -> list[tuple[Mapping[str, Any], str]]:

@@ -138,23 +138,18 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
         SettingsError: A domain is given, but the method has none.
         ValueError: The model has no such domain, or several and none is called like the corpus.
     """
-    from .domains import domain_names
+    from ..data.domains import find_domain
 
     config, given = model_config(settings), settings.data.domain
-    if not hasattr(config, "domain_index"):
-        if given is not None:
-            raise SettingsError(f"domain={given!r}: {settings.method} has no domains; leave it out.")
-        return None
-    names = [one["name"] for one in config.domains or []]
-    if not names:
+    if not hasattr(config, "domain_index") and given is not None:
+        raise SettingsError(f"domain={given!r}: {settings.method} has no domains; leave it out.")
+    if hasattr(config, "domain_index") and not config.domains:
         raise SettingsError(
             f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
             "the folder of a pretrained model; from_scratch=True (--from-scratch) leaves its weights and keeps these."
         )
-    if given is None and len(names) > 1:
-        written = str(settings.corpus) if isinstance(settings.corpus, (str, Path)) else ""
-        given = next((name for name in domain_names(written, canonical) if name in names), None)
-    return names[config.domain_index(given)]
+    written = str(settings.corpus) if isinstance(settings.corpus, (str, Path)) else ""
+    return find_domain(config, given, written, canonical)
 
 
 def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:

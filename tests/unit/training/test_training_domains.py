@@ -1,4 +1,4 @@
-"""Domains: their names, their fields in layers of settings, their series, and batches of one of them."""
+"""Domains: their fields in layers of settings, their series, and batches of one of them."""
 
 import numpy as np
 import pytest
@@ -9,39 +9,10 @@ from hf_tsrep.training.codec_data import DomainSeriesDataset, collate_one_domain
 from hf_tsrep.training.domains import (
     DomainSeries,
     cut_evenly,
-    domain_name,
-    domain_names,
     hold_out,
     merge_domain_fields,
     observed_span,
 )
-
-
-@pytest.mark.parametrize(
-    ("corpus", "domain"),
-    [
-        ("sensor/HAR", "har"),
-        ("ucr/ECG5000", "ecg5000"),
-        ("sensor/Epilepsy_TSTCC", "epilepsy-tstcc"),
-        ("some/folder/My Series.csv", "my-series"),
-        ("owner/name:config", "name-config"),
-        ("anomaly/NAB/realKnownCause/nyc_taxi", "nyc-taxi"),
-        ("./folder/", "folder"),
-    ],
-)
-def test_the_domain_is_named_by_the_corpus(corpus, domain):
-    assert domain_name(corpus) == domain
-
-
-def test_a_name_without_letters_is_refused():
-    with pytest.raises(SettingsError, match="no letter"):
-        domain_name("data/___.csv")
-
-
-def test_a_domain_also_goes_by_the_corpus_s_full_and_short_names():
-    assert domain_names("epilepsy", "sensor/Epilepsy_TSTCC") == ["epilepsy", "epilepsy-tstcc"]
-    assert domain_names("sensor/Epilepsy_TSTCC", "sensor/Epilepsy_TSTCC") == ["epilepsy-tstcc", "epilepsy"]
-    assert domain_names("", "datasets") == ["datasets"]
 
 
 FIELDS = ["patch_length", "codebook_size"]

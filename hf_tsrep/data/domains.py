@@ -1,0 +1,73 @@
+"""Domains by name: what a corpus is called among the domains of a model that reads several unlike corpora."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .errors import CorpusError
+
+
+def domain_name(name: str) -> str:
+    """Returns the domain that a corpus is: its name without folder and ending, in lower case, with dashes.
+
+    `sensor/HAR` is "har", `ucr/ECG5000` is "ecg5000", `sensor/Epilepsy_TSTCC` is "epilepsy-tstcc", `mine.csv` is
+    "mine" and `owner/name:config` is "name-config".
+
+    Args:
+        name: name or path of a corpus.
+
+    Raises:
+        CorpusError: the name has no letter and no digit.
+    """
+    last = Path(name.rstrip("/")).name
+    stem = re.sub(r"\.(csv|tsv|ts|npz|parquet|txt)$", "", last, flags=re.IGNORECASE)
+    domain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    if not domain:
+        raise CorpusError(f"The corpus {name!r} gives no name of a domain: it has no letter and no digit.")
+    return domain
+
+
+def domain_names(written: str, canonical: str) -> list[str]:
+    """Returns what the domain of a corpus may be called; the first is what it is called when it is new.
+
+    Args:
+        written: how the user named the corpus; empty for an object.
+        canonical: name in the corpus's metadata.
+
+    Returns:
+        Names without repetition: as written, by its full name, by its short name.
+    """
+    from .known_corpora import SHORT_NAMES
+
+    shorts = [short for short, full in SHORT_NAMES.items() if full == canonical]
+    return list(dict.fromkeys(domain_name(name) for name in (written or canonical, canonical, *shorts)))
+
+
+def find_domain(config: Any, given: str | None, written: str, canonical: str) -> str | None:
+    """Returns which of a model's domains a corpus is; None for a model without domains.
+
+    Args:
+        config: the model's configuration, or None; `domains` and `domain_index` are what counts.
+        given: the domain as the user says it, which goes before the corpus's names. Where it is None and no domain is
+            called like the corpus, the model's only domain is taken.
+        written: see `domain_names`.
+        canonical: see there.
+
+    Returns:
+        The domain's name.
+
+    Raises:
+        ValueError: there is no such domain, or several and none is called like the corpus; or a domain is given for a
+            model without. The message names the domains.
+    """
+    names = [one["name"] for one in getattr(config, "domains", None) or []]
+    if not names:
+        if given is not None:
+            method = getattr(config, "model_type", "the model")
+            raise ValueError(f"domain={given!r}: {method} has no domains; leave it out.")
+        return None
+    if given is None and len(names) > 1:
+        given = next((name for name in domain_names(written, canonical) if name in names), None)
+    return names[config.domain_index(given)]
