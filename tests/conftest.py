@@ -1,8 +1,13 @@
 """What every test may use."""
 
 import logging
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+pytest.register_assert_rewrite("two_processes")
 
 
 def _reset_logger():

@@ -1,14 +1,10 @@
 """A corpus published on a Hub on this machine is the corpus that comes back, in a fresh process."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from loopback_hub import LoopbackHub
 
 REPOSITORY = "tester/waves"

@@ -1,21 +1,17 @@
 """A CrossTimeNet model on a Hub on this machine: its tokenizer lies beside it and is found there."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from loopback_hub import LoopbackHub
+from tiny_codec import make_codec, make_series
 from transformers import BertConfig
 
 from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
 from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetModel
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from loopback_hub import LoopbackHub
-from tiny_codec import make_codec, make_series
 
 REPOSITORY = "tester/tiny-crosstimenet"
 WITHOUT_LIBRARY = "import sys; sys.modules['hf_tsrep'] = None\n"

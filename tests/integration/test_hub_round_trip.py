@@ -1,18 +1,14 @@
 """Publishing to a Hub on this machine and loading back in fresh processes."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback_hub import LoopbackHub
 
 import hf_tsrep
 from hf_tsrep.data import CorpusMetadata
 from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from loopback_hub import LoopbackHub
 
 REPOSITORY = "tester/tiny-ts2vec"
 METADATA = CorpusMetadata(

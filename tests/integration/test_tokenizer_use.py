@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import torch
 from datasets.fingerprint import Hasher
-
-from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from loopback_hub import LoopbackHub
 from tiny_codec import make_codec, make_series
+
+from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "tester/tiny-tokenizer"

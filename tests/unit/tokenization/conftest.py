@@ -1,14 +1,9 @@
 """A small codec and its tokenizer."""
 
-import sys
-from pathlib import Path
-
 import pytest
+import tiny_codec
 
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
-import tiny_codec
 
 
 @pytest.fixture(scope="session")

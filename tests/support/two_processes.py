@@ -1,0 +1,49 @@
+"""Two processes with a share of the batch each against one process with the whole batch.
+
+A test file has a function `step(variant, rank, num_processes)`, which the processes import by the name of the file. It
+returns three tensors: losses and gradients, whose means over the processes are what one process has, and buffers,
+which are the same everywhere.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+
+NUM_PROCESSES = 2
+TIMEOUT = timedelta(minutes=5)  # for processes that wait for each other in vain
+
+
+def _work(rank, step, variants, folder):
+    group = {"init_method": f"file://{folder}/group", "rank": rank, "world_size": NUM_PROCESSES, "timeout": TIMEOUT}
+    dist.init_process_group("gloo", **group)
+    found = {}
+    for variant in variants:
+        losses, gradients, buffers = step(variant, rank, NUM_PROCESSES)
+        for tensor in (losses, gradients):
+            dist.all_reduce(tensor)
+            tensor /= NUM_PROCESSES
+        found[variant] = (losses, gradients, buffers)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def run_two_processes(step, variants, folder):
+    """Take the steps of all variants in two processes; return what each process found, by variant."""
+    if not dist.is_available():
+        pytest.skip("torch has no torch.distributed here")
+    multiprocessing.spawn(_work, args=(step, tuple(variants), str(folder)), nprocs=NUM_PROCESSES)
+    return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
+
+
+def assert_one_process_finds(found, step, variant):
+    """Take the step in this process and compare; return what it gave."""
+    with torch.random.fork_rng():
+        alone = step(variant, 0, 1)
+    for by_variant in found:
+        for value, expected in zip(by_variant[variant], alone, strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6, msg=lambda text: f"{variant}: {text}")
+    return alone
