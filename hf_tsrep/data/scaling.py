@@ -11,6 +11,9 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+# How the targets of forecasts are scaled where the series themselves are not: a tokenizer takes raw values.
+TARGET_SCALER = "standard"
+
 # The UCR problems that the archive does not z-normalise; TS2Vec standardises these and no others
 # (Yue et al., AAAI 2022, official data loader).
 UCR_NOT_NORMALISED = frozenset(

@@ -19,6 +19,7 @@ from .anomaly_scoring import (
     train_threshold,
 )
 from .checks import require_splits
+from .domain_choice import choose_domain
 from .metrics import area_under_precision_recall, delay_adjusted_predictions, precision_recall_f1
 from .volume_under_surface import vus_pr
 
@@ -159,6 +160,7 @@ def evaluate_anomaly_detection(
     context_length: int = 201,
     max_buffer: int = 100,
     batch_size: int = 256,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -175,6 +177,7 @@ def evaluate_anomaly_detection(
         context_length: steps a score sees.
         max_buffer: widest buffer of VUS-PR.
         batch_size: windows encoded at once.
+        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: not used (nothing is drawn); every protocol takes one.
         device: where the model runs.
         show_progress_bar: passed to `encode`.
@@ -184,9 +187,11 @@ def evaluate_anomaly_detection(
         the series with an anomaly in the evaluated part); `details`: a SeriesReport a series; `timings` in seconds;
         `settings`.
     """
+    all_series = labelled_series(corpus)
+    told, recorded = choose_domain(model, corpus, domain)
     detections, reports = [], []
     encoding_time, begin = 0.0, time.perf_counter()
-    for series in labelled_series(corpus):
+    for series in all_series:
         plain = series.values.shape[1] == 1 and bool(np.isfinite(series.values).all())
         prepared = prepare_anomaly_series(
             series.values, series.train_length, plain if difference is None else difference
@@ -199,6 +204,7 @@ def evaluate_anomaly_detection(
             batch_size=batch_size,
             device=device,
             show_progress_bar=show_progress_bar,
+            **told,
         )
         encoding_time += time.perf_counter() - start
         found, threshold = detect(
@@ -226,6 +232,7 @@ def evaluate_anomaly_detection(
             "difference": difference,
             "context_length": context_length,
             "max_buffer": max_buffer,
+            **recorded,
         },
     }
 

@@ -82,6 +82,7 @@ def anomaly_scores(
     batch_size: int = 256,
     device: Any = None,
     show_progress_bar: bool | None = None,
+    domain: str | None = None,
 ) -> np.ndarray:
     """Returns the masked-difference score of every step; a step sees nothing after itself.
 
@@ -92,6 +93,7 @@ def anomaly_scores(
         batch_size: windows encoded at once.
         device: where the model runs.
         show_progress_bar: passed to `encode`.
+        domain: passed to `encode` where it is not None.
 
     Returns:
         (time,) float64, larger = more surprising.
@@ -113,6 +115,7 @@ def anomaly_scores(
         "batch_size": batch_size,
         "device": device,
         "show_progress_bar": show_progress_bar,
+        **({} if domain is None else {"domain": domain}),
     }
     series = np.asarray(series, dtype=np.float32)
     difference = model.encode(series, **settings) - model.encode(series, mask="mask_last", **settings)

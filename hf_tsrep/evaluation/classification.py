@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check_finite, require_names, require_splits
+from .domain_choice import choose_domain
 from .metrics import accuracy, auprc, cohen_kappa, macro_f1
 
 # sklearn's SVC takes an infinite C as it is (no misclassified training sample is tolerated).
@@ -212,6 +213,7 @@ def evaluate_classification(
     classifiers: Sequence[str] = CLASSIFIERS,
     pooling: Any = None,
     batch_size: int = 32,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -224,6 +226,7 @@ def evaluate_classification(
         classifiers: some of `svm` (the published protocol), `logistic_regression`, `nearest_neighbour`.
         pooling: passed to `encode`; None is the model's own (for TS2Vec the maximum over time, as published).
         batch_size: series encoded at once.
+        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: of the classifiers.
         device: where the model runs.
         show_progress_bar: passed to `encode`.
@@ -233,13 +236,14 @@ def evaluate_classification(
         `details`: what each classifier chose; `timings`: seconds; `settings`.
 
     Raises:
-        ValueError: unknown classifier or missing split; the message names them.
+        ValueError: unknown classifier or domain, or missing split; the message names them.
     """
     from ..data import get_labels, get_series
 
     require_names(classifiers, CLASSIFIERS, "classifier")
     splits = require_splits(corpus, ("train", "test"), "classification")
     labels = {name: np.asarray(get_labels(splits[name])) for name in ("train", "test")}
+    told, recorded = choose_domain(model, corpus, domain)
     begin = time.perf_counter()
     features = {
         name: model.encode(
@@ -249,6 +253,7 @@ def evaluate_classification(
             batch_size=batch_size,
             device=device,
             show_progress_bar=show_progress_bar,
+            **told,
         )
         for name in ("train", "test")
     }
@@ -262,7 +267,7 @@ def evaluate_classification(
         )
         metrics.update({f"{classifier}_{name}": value for name, value in values.items()})
         timings[classifier] = time.perf_counter() - begin
-    settings = {"classifiers": list(classifiers), "pooling": pooling}
+    settings = {"classifiers": list(classifiers), "pooling": pooling, **recorded}
     return {"metrics": metrics, "details": details, "timings": timings, "settings": settings}
 
 

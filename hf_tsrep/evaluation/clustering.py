@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check_finite, require_splits
+from .domain_choice import choose_domain
 from .metrics import adjusted_rand_index, normalized_mutual_information
 
 
@@ -52,6 +53,7 @@ def evaluate_clustering(
     num_clusters: int | None = None,
     pooling: Any = None,
     batch_size: int = 32,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -65,6 +67,7 @@ def evaluate_clustering(
         num_clusters: default the number of classes present.
         pooling: passed to `encode`; None is the model's own.
         batch_size: series encoded at once.
+        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: of the starting centres.
         device: where the model runs.
         show_progress_bar: passed to `encode`.
@@ -77,6 +80,7 @@ def evaluate_clustering(
     chosen = require_splits(corpus, splits, "clustering")
     labels = np.concatenate([np.asarray(get_labels(chosen[name])) for name in splits])
     series = [one for name in splits for one in get_series(chosen[name])]
+    told, recorded = choose_domain(model, corpus, domain)
     begin = time.perf_counter()
     features = model.encode(
         series,
@@ -85,6 +89,7 @@ def evaluate_clustering(
         batch_size=batch_size,
         device=device,
         show_progress_bar=show_progress_bar,
+        **told,
     )
     timings = {"encode": time.perf_counter() - begin}
     begin = time.perf_counter()
@@ -95,5 +100,5 @@ def evaluate_clustering(
         "metrics": metrics,
         "details": {"num_clusters": clusters, "num_series": len(series)},
         "timings": timings,
-        "settings": {"splits": list(splits), "num_clusters": num_clusters, "pooling": pooling},
+        "settings": {"splits": list(splits), "num_clusters": num_clusters, "pooling": pooling, **recorded},
     }

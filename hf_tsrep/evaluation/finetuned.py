@@ -11,6 +11,7 @@ import numpy as np
 
 from .checks import require_names, require_splits
 from .classification import classification_metrics
+from .domain_choice import choose_domain
 from .forecasting import evaluate_forecasting
 
 TASKS = ("classification", "forecasting")
@@ -164,14 +165,13 @@ def evaluate_linear(
         return outcome
     options = {"batch_size": batch_size or 32, "device": device, "show_progress_bar": show_progress_bar}
     if chosen == "classification":
-        options |= {} if domain is None else {"domain": domain}
-        return _regressed_classification(model, corpus, label_fraction, seed, options)
-    if domain is not None or label_fraction < 1.0:
+        return _regressed_classification(model, corpus, label_fraction, domain, seed, options)
+    if label_fraction < 1.0:
         raise ValueError(
-            f"solver='regression' of forecasts has no domain and takes all of train; got domain={domain!r} and "
-            f"label_fraction={label_fraction:g}. Use solver='gradient'."
+            f"solver='regression' of forecasts takes all of train; got label_fraction={label_fraction:g}. Use "
+            "solver='gradient'."
         )
-    return _regressed_forecasting(model, corpus, context_length, prediction_length, seed, options)
+    return _regressed_forecasting(model, corpus, context_length, prediction_length, domain, seed, options)
 
 
 def _task_of(corpus: Any) -> str:
@@ -201,7 +201,7 @@ def _fine_tuned(
 
 
 def _regressed_classification(
-    model: Any, corpus: Any, label_fraction: float, seed: int, options: dict[str, Any]
+    model: Any, corpus: Any, label_fraction: float, domain: str | None, seed: int, options: dict[str, Any]
 ) -> dict[str, Any]:
     from ..data import get_labels, get_series
     from ..training.finetuning_data import take_fraction
@@ -209,6 +209,8 @@ def _regressed_classification(
     labels = {name: np.asarray(get_labels(corpus[name])) for name in ("train", "test")}
     kept = take_fraction(labels["train"], label_fraction, seed)
     series = {name: get_series(corpus[name]) for name in ("train", "test")}
+    told, recorded = choose_domain(model, corpus, domain)
+    options = {**options, **told}
     begin = time.perf_counter()
     train = model.encode([series["train"][index] for index in kept], level="instance", **options)
     test = model.encode(series["test"], level="instance", **options)
@@ -223,16 +225,24 @@ def _regressed_classification(
         "task": "classification",
         "solver": "regression",
         "label_fraction": label_fraction,
+        **recorded,
     }
     details = {**details, "num_train_samples": len(kept)}
     return {"metrics": metrics, "details": details, "timings": timings, "settings": settings}
 
 
 def _regressed_forecasting(
-    model: Any, corpus: Any, context_length: int, prediction_length: int, seed: int, options: dict[str, Any]
+    model: Any,
+    corpus: Any,
+    context_length: int,
+    prediction_length: int,
+    domain: str | None,
+    seed: int,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
+    horizons = (prediction_length,)
     outcome = evaluate_forecasting(
-        model, corpus, horizons=(prediction_length,), context_length=context_length, seed=seed, **options
+        model, corpus, horizons=horizons, context_length=context_length, domain=domain, seed=seed, **options
     )
     outcome["settings"] |= {
         "setting": f"regression, {outcome['settings']['setting']}",

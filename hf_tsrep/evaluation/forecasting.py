@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.scaling import TARGET_SCALER, ChannelScaler
 from .checks import check_finite, require_splits
+from .domain_choice import choose_domain
 from .forecast_windows import ForecastSplit
 from .ridge import AlphaChoice, Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
 
@@ -122,6 +124,7 @@ def evaluate_forecasting(
     history_to_skip: int | None = None,
     max_samples: int = 100_000,
     batch_size: int = 256,
+    domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -134,13 +137,15 @@ def evaluate_forecasting(
     Args:
         model: anything with `encode`.
         corpus: DatasetDict with contiguous splits `train`, `validation`, `test` of the same series in the same order,
-            scaled on train; its first `num_time_features` channels are inputs only.
+            scaled on train; its first `num_time_features` channels are inputs only. A method that reads tokens takes
+            raw series; its targets are then divided by their deviation in train, as in fine-tuning.
         horizons: steps ahead; default as published, see `default_horizons`.
         alphas: penalties to choose from.
         context_length: steps a representation sees, itself included (201 = the published padding of 200 and the step).
         history_to_skip: training steps without a full context; default `context_length - 1`.
         max_samples: more training or validation samples than this are subsampled.
         batch_size: windows encoded at once.
+        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: of the subsampling.
         device: where the model runs.
         show_progress_bar: passed to `encode`.
@@ -157,6 +162,9 @@ def evaluate_forecasting(
     series = [np.concatenate(stretches) for stretches in zip(*(parts[name] for name in SPLITS), strict=True)]
     chosen = tuple(horizons) if horizons is not None else default_horizons(metadata.name, metadata.freq)
     skipped = context_length - 1 if history_to_skip is None else history_to_skip
+    told, recorded = choose_domain(model, corpus, domain)
+    targets = [one[:, metadata.num_time_features :] for one in series]
+    targets, scaler = _scaled_targets(model, targets, bounds, metadata.scaler)
 
     begin = time.perf_counter()
     encoded = model.encode(
@@ -168,9 +176,9 @@ def evaluate_forecasting(
         batch_size=batch_size,
         device=device,
         show_progress_bar=show_progress_bar,
+        **told,
     )
     encoding_time = time.perf_counter() - begin
-    targets = [one[:, metadata.num_time_features :] for one in series]
     begin = time.perf_counter()
     results = ridge_forecast(
         list(encoded),
@@ -181,7 +189,7 @@ def evaluate_forecasting(
         history_to_skip=skipped,
         max_samples=max_samples,
         seed=seed,
-        target_scale=_target_scale(metadata.scaler, len(targets), targets[0].shape[1]),
+        target_scale=_target_scale(scaler, len(targets), targets[0].shape[1]),
     )
     return {
         "metrics": _flat_metrics(results),
@@ -194,6 +202,8 @@ def evaluate_forecasting(
             "context_length": context_length,
             "history_to_skip": skipped,
             "max_samples": max_samples,
+            **({} if scaler is metadata.scaler else {"target_scaler": TARGET_SCALER}),
+            **recorded,
         },
     }
 
@@ -344,6 +354,19 @@ def _common_bounds(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, tuple
         bounds[name] = (start, start + lengths[0])
         start += lengths[0]
     return bounds
+
+
+def _scaled_targets(
+    model: Any, targets: list[np.ndarray], bounds: Mapping[str, tuple[int, int]], scaler: Mapping[str, Any] | None
+) -> tuple[list[np.ndarray], Mapping[str, Any] | None]:
+    """Returns the targets in the units of the errors, and the scaler that gave them these units.
+
+    The tokenizer of a method that reads tokens takes raw values: where the corpus is not scaled, the targets are.
+    """
+    if scaler is not None or getattr(model, "main_input_name", "past_values") == "past_values":
+        return targets, scaler
+    fitted = ChannelScaler.fit([one[slice(*bounds["train"])] for one in targets], kind=TARGET_SCALER)
+    return [fitted.transform(one) for one in targets], fitted.to_dict()
 
 
 def _target_scale(scaler: Mapping[str, Any] | None, num_series: int, num_channels: int) -> np.ndarray | None:

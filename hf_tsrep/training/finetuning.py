@@ -16,7 +16,6 @@ from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
 from .finetuning_inputs import prepare_inputs
 from .finetuning_model import (
-    TARGET_SCALER,
     add_low_rank_changes,
     build_model,
     domain_of,
@@ -264,6 +263,7 @@ def run_facts(arguments: Any, model: Any, data: FinetuningData) -> dict[str, Any
     from importlib.metadata import version
 
     from ..data import corpus_fingerprint
+    from ..data.scaling import TARGET_SCALER
 
     has_scaled_targets = not data.class_names and getattr(model.config, "target_scale", None) is not None
     return {

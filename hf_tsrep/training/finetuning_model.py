@@ -19,9 +19,6 @@ from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, is_method_na
 
 logger = logging.getLogger(__name__)
 
-# Of the targets of a method that reads tokens, whose tokenizer takes raw values; see target_statistics.
-TARGET_SCALER = "standard"
-
 
 def method_of(model: Any) -> str:
     """Return the name of the method of a model.
@@ -135,14 +132,12 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
         canonical: Name in the corpus's metadata.
 
     Raises:
-        SettingsError: A domain is given, but the method has none.
-        ValueError: The model has no such domain, or several and none is called like the corpus.
+        SettingsError: The method has domains, and the model none.
+        ValueError: See `hf_tsrep.data.domains.find_domain`.
     """
     from ..data.domains import find_domain
 
     config, given = model_config(settings), settings.data.domain
-    if not hasattr(config, "domain_index") and given is not None:
-        raise SettingsError(f"domain={given!r}: {settings.method} has no domains; leave it out.")
     if hasattr(config, "domain_index") and not config.domains:
         raise SettingsError(
             f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
@@ -228,7 +223,8 @@ def target_statistics(data: FinetuningData) -> dict[str, list[float]]:
     The head then learns, and is measured, on what the corpus would be with scaler=standard, while the tokenizer reads
     the raw values that it was trained for.
     """
-    from ..data import ChannelScaler, get_series
+    from ..data import get_series
+    from ..data.scaling import TARGET_SCALER, ChannelScaler
 
     targets = [series[:, data.metadata.num_time_features :] for series in get_series(data.corpus["train"])]
     scaler = ChannelScaler.fit(targets, kind=TARGET_SCALER)

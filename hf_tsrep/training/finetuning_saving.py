@@ -76,6 +76,8 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
         chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
         if "target_scaler" in facts:
             chosen["target_scaler"] = facts["target_scaler"]
+    if data.domain is not None and len(result.model.config.domains) > 1:
+        chosen["domain"] = data.domain
     details = {
         "pretrained_model": settings.model_name if settings.is_pretrained else None,
         "validation_metrics": result.validation_metrics,

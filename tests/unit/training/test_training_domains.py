@@ -14,7 +14,6 @@ from hf_tsrep.training.domains import (
     observed_span,
 )
 
-
 FIELDS = ["patch_length", "codebook_size"]
 
 
