@@ -84,7 +84,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, latents: torch.Tensor, indices: torch.Tensor, generator: torch.Generator | None = None) -> None:
-        """Move the averages by one step.
+        """Move the averages by one step; without any latent, on any process, everything stays as it is.
 
         Args:
             latents: (num_latents, hidden_size) of this process.
@@ -97,6 +97,8 @@ class Codebook(nn.Module):
         if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
             distributed.all_reduce(counts)
             distributed.all_reduce(sums)
+        if not bool(counts.any()):
+            return  # a fresh codebook has no counts yet, and sums divided by none are NaN
         self.counts.mul_(self.decay).add_(counts, alpha=1 - self.decay)
         self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
         total = self.counts.sum()

@@ -211,7 +211,7 @@ class CrossTimeNetCodec(PreTrainedModel):
             if len(names) == 1:
                 return 0
             raise ValueError(f"The codec has {len(names)} domains; name one: domain={' or '.join(map(repr, names))}.")
-        if isinstance(domain, int) and 0 <= domain < len(names):
+        if isinstance(domain, int) and not isinstance(domain, bool) and 0 <= domain < len(names):
             return domain
         if domain in names:
             return names.index(cast(str, domain))

@@ -37,7 +37,7 @@ def codec_of_weights(
         codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains]))
     _check_names_and_shapes(codec.state_dict(), weights, domains, source)
     codec.load_state_dict({name: value.detach().float() for name, value in weights.items()}, assign=True)
-    _check_values(codec, source)
+    check_codec(codec, source)
     return codec.eval().requires_grad_(False)
 
 
@@ -88,7 +88,16 @@ def _check_names_and_shapes(
         )
 
 
-def _check_values(codec: CrossTimeNetCodec, source: str) -> None:
+def check_codec(codec: CrossTimeNetCodec, source: str) -> None:
+    """Refuse a codec whose weights cannot be right.
+
+    Args:
+        codec: The codec.
+        source: Where its weights come from, for messages.
+
+    Raises:
+        ValueError: Weights are not finite, a scale is not above 0, or a codebook holds no codes.
+    """
     for domain in codec.config.codec_domains:
         network = codec.domain_codec(domain.name)
         codes = network.codebook.codes

@@ -64,10 +64,10 @@ class CodecDomain:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 self._refuse(field, "a whole number of at least 1")
         for field in ("dropout", "codebook_decay"):
-            if not 0.0 <= getattr(self, field) < 1.0:
+            if not 0.0 <= self._number(field) < 1.0:
                 self._refuse(field, "at least 0 and below 1")
         for field in ("codebook_epsilon", "commitment_weight", "dead_code_threshold"):
-            if not getattr(self, field) >= 0.0:
+            if not self._number(field) >= 0.0:
                 self._refuse(field, "at least 0")
         self._check_decoder()
 
@@ -80,6 +80,12 @@ class CodecDomain:
         elif self.context_length is not None:
             self._refuse("context_length", "None: the decoder takes any length")
 
+    def _number(self, field: str) -> float:
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self._refuse(field, "a number")
+        return value
+
     def _refuse(self, field: str, expected: str) -> None:
         raise ValueError(f"Domain {self.name!r}: {field} is {getattr(self, field)!r}; it must be {expected}.")
 
@@ -88,10 +94,15 @@ class CodecDomain:
         """Read a domain from a mapping.
 
         Raises:
-            ValueError: An unknown or missing field, with the near match; or a value out of its range.
+            ValueError: No mapping; an unknown or missing field, with the near match; or a value out of its range.
         """
         if isinstance(values, CodecDomain):
             return values
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"A domain is a CodecDomain or a mapping of its fields, such as {{'name': 'har', "
+                f"'num_input_channels': 9, 'patch_length': 8}}; got {values!r}."
+            )
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:

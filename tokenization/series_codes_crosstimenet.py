@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from .chunks_crosstimenet import STEPS_IN_CHUNK, align_series, decode_in_chunks, encode_in_chunks, fill_codes
 from .codec_crosstimenet import CrossTimeNetCodec
 from .codec_files_crosstimenet import device_of
+from .configuration_crosstimenet_codec import CodecDomain
 
 
 def codes_of_values(
@@ -71,15 +72,18 @@ def series_of_codes(codec: CrossTimeNetCodec, place: int, rows: Sequence[np.ndar
         codec: The codec.
         place: Place of the domain.
         rows: Codes (num_patches,) of every series, -1 = unknown: taken to be the code before it; the mean of every
-            channel where no code of the row is known.
+            channel where no code of the row is known. For the published decoder, which takes one number of tokens,
+            what a shorter row lacks is unknown.
 
     Returns:
         (num_patches * patch_length, num_input_channels) float32 a series.
 
     Raises:
-        ValueError: The decoder takes another number of tokens.
+        ValueError: The decoder takes fewer tokens.
     """
     domain, mean = codec.config.codec_domains[place], codec.domain_codec(place).channel_mean
+    lengths = [len(row) * domain.patch_length for row in rows]
+    rows = _completed(rows, domain)
     # In order of length little is padded, and what is padded behind a series does not change it.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     series = [np.empty((0, domain.num_input_channels), dtype=np.float32)] * len(rows)
@@ -95,8 +99,15 @@ def series_of_codes(codec: CrossTimeNetCodec, place: int, rows: Sequence[np.ndar
         values = decode_in_chunks(codec, fill_codes(codes, known), place)
         values = torch.where(known.any(1).view(-1, 1, 1), values, mean).cpu()
         for index, found in zip(chosen, values, strict=True):
-            series[index] = found[: len(rows[index]) * domain.patch_length].numpy().copy()
+            series[index] = found[: lengths[index]].numpy().copy()
     return series
+
+
+def _completed(rows: Sequence[np.ndarray], domain: CodecDomain) -> list[np.ndarray]:
+    """Return the rows, short ones completed by unknown codes to the number of tokens that the decoder takes."""
+    fewest = domain.num_patches(domain.context_length or 0)
+    missing = [max(0, fewest - len(row)) for row in rows]
+    return [np.pad(row, (0, more), constant_values=-1) for row, more in zip(rows, missing, strict=True)]
 
 
 def _groups_of_length(order: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:

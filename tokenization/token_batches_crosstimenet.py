@@ -50,7 +50,7 @@ def finished_batch(
             max_length=longest,
             pad_to_multiple_of=options["pad_to_multiple_of"],
             padding_side=padding_side,
-            return_attention_mask=return_attention_mask,
+            return_attention_mask=return_attention_mask is not False,  # transformers leaves out that of no series
             verbose=False,
         )
     )

@@ -87,12 +87,14 @@ def lengths_of_rows(rows: Sequence[np.ndarray], patch_length: int, length: int |
     """Return the number of timestamps of every series, which may end inside the last token.
 
     Raises:
-        ValueError: There are not as many lengths as series, or one is longer than the tokens.
+        ValueError: There are not as many lengths as series, or one is no whole number or longer than the tokens.
     """
     most = [len(row) * patch_length for row in rows]
     if length is None:
         return most
-    given = np.asarray(length, dtype=np.int64)
+    given = np.asarray(length)
+    if given.size and given.dtype.kind not in "iu":
+        raise ValueError(f"length={length!r} must be a number of timestamps: a whole number, or one for each series.")
     lengths = given.tolist() if given.ndim else [int(given)] * len(rows)
     if len(lengths) != len(rows):
         raise ValueError(

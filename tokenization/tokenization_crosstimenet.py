@@ -6,11 +6,12 @@ The ids 0 to 3 are [PAD], [MASK], [CLS] and [SEP]; then come the codes of one do
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import BatchEncoding
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .code_tokenizer_crosstimenet import CODEC_FILE, CodeTokenizer
 from .codec_crosstimenet import CrossTimeNetCodec
@@ -23,11 +24,17 @@ from .token_batches_crosstimenet import finished_batch
 from .token_rows_crosstimenet import as_id_rows, codes_of_rows, lengths_of_rows
 from .vocabulary_crosstimenet import CodeVocabulary
 
+# What transformers' tools pass to any tokenizer: of no use for series, and no harm while it is not set.
+_TEXT_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.__call__).parameters)
+
 
 class CrossTimeNetTokenizer(CodeTokenizer):
     """Turns series into ids and ids into series; strings of tokens such as "<har_17> [MASK]" too.
 
     Its codec is frozen: in evaluation mode, in float32 and without gradients, whatever runs around it.
+
+    A series has ceil(timestamps / patch_length) tokens, of which the last may stand for fewer timestamps: one that is
+    shorter than a patch is one token. `decode` gives whole patches unless it is told the `length`.
 
     Args:
         codec_file: File of the codec's weights; None for fresh ones.
@@ -177,7 +184,7 @@ class CrossTimeNetTokenizer(CodeTokenizer):
         Raises:
             ValueError: The domain or a token is unknown; or a series is empty, has another number of channels, or
                 holds text or infinite values. The message names the series and what was expected.
-            TypeError: An argument is for strings only.
+            TypeError: An argument is unknown, or for strings only.
         """
         series = text if series is None else series
         options: dict[str, Any] = {
@@ -202,9 +209,10 @@ class CrossTimeNetTokenizer(CodeTokenizer):
                 **options,
                 **kwargs,
             )
-        for_strings = [name for name, value in {"text_pair": text_pair, **kwargs}.items() if value]
-        if for_strings:
-            raise TypeError(f"For series there is no {', '.join(for_strings)}; leave it out.")
+        refused = [name for name, value in kwargs.items() if value or name not in _TEXT_ARGUMENTS]
+        refused += ["text_pair"] if text_pair is not None else []
+        if refused:
+            raise TypeError(f"For series there is no {', '.join(refused)}; leave it out.")
         place = self._codec.domain_index(domain)
         rows = self._rows_of_series(series, place)
         return finished_batch(
@@ -282,7 +290,9 @@ class CrossTimeNetTokenizer(CodeTokenizer):
 
         [PAD], [CLS] and [SEP] stand for no timestamps. [MASK] stands for a patch of which nothing is known: it is
         taken to be the code before it (the next one where there is none before), as the codec repeats the last value
-        where one is missing; without any code it is the mean of every channel. The result is never NaN.
+        where one is missing; without any code it is the mean of every channel. The result is never NaN. The published
+        decoder (decoder="fixed_length") mixes a fixed number of tokens: what fewer tokens lack is taken to be [MASK],
+        and the result is cut to the tokens that were given.
 
         Args:
             token_ids: Ids of one series (num_tokens,), or of several: an array, tensor or list of lists.
@@ -298,8 +308,12 @@ class CrossTimeNetTokenizer(CodeTokenizer):
 
         Raises:
             ValueError: An id is out of range, the ids are of several domains, or a length does not fit.
+            TypeError: An argument is unknown, or not for text.
         """
         if as_text:
+            for_series = [name for name, value in {"domain": domain, "length": length}.items() if value is not None]
+            if for_series:
+                raise TypeError(f"For text there is no {', '.join(for_series)}; leave it out, or as_text.")
             return super().decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
         kwargs.pop("clean_up_tokenization_spaces", None)
         if kwargs:
@@ -353,6 +367,11 @@ class CrossTimeNetTokenizer(CodeTokenizer):
         Raises:
             ValueError: The series are refused (see __call__), no value is observed, or a split must be chosen.
         """
+        if is_text(series):
+            raise ValueError(
+                f"evaluate takes series or a dataset with a column `series`, not text such as {str(series)[:40]!r}; "
+                "read the corpus first, such as hf_tsrep.load_corpus(name)['test']."
+            )
         place = self._codec.domain_index(domain)
         quality = ReconstructionQuality(self._codec, place)
         for _, values in self._batches(series_column(series), place):

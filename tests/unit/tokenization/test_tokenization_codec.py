@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tiny_codec
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +117,16 @@ def test_the_codebook_follows_the_plain_moving_average():
     np.testing.assert_allclose(book.counts, counts, rtol=1e-5)
     np.testing.assert_allclose(book.sums, sums, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(book.codes, codes, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_without_any_value_moves_no_codebook():
+    torch.manual_seed(0)
+    fresh = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[tiny_codec.DOMAINS[0]])).train()
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    fresh(torch.full((2, 8, 3), torch.nan)).loss.backward()
+    assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
+    fresh(_values(2, 8, 3))
+    assert all(value.isfinite().all() for value in fresh.state_dict().values())
 
 
 def test_dead_codes_are_replaced_by_latents_of_the_batch():
@@ -243,6 +254,8 @@ def test_inference_in_place_equals_the_plain_pass():
         ({"name": "HAR 1"}, "'HAR 1'; take lower-case"),
         ({"patch_length": 0}, "patch_length is 0; it must be a whole number of at least 1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": "a"}, "'har': dropout is 'a'; it must be a number"),
+        ({"commitment_weight": None}, "commitment_weight is None; it must be a number"),
         ({"decoder": "any"}, "decoder is 'any'; it must be one of any_length, fixed_length"),
         ({"decoder": "fixed_length", "context_length": 9}, "context_length is 9; it must be a multiple"),
         ({"context_length": 8}, "context_length is 8; it must be None"),
@@ -254,6 +267,9 @@ def test_bad_domains_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         CrossTimeNetCodecConfig(domains=[fields])
 
+    with pytest.raises(ValueError, match=r"a CodecDomain or a mapping of its fields, .* got 'q'"):
+        CrossTimeNetCodec(CrossTimeNetCodecConfig()).add_domain("q")
+
 
 def test_bad_arguments_are_named(codec):
     values = _values(2, 8, 3)
@@ -261,6 +277,7 @@ def test_bad_arguments_are_named(codec):
         ({}, "2 domains; name one: domain='har' or 'ecg'"),
         ({"domain": "hra"}, "Unknown domain 'hra'. Did you mean 'har'"),
         ({"domain": 2}, "Unknown domain 2"),
+        ({"domain": True}, "Unknown domain True"),
         ({"domain": "ecg"}, r"\(2, 8, 3\); domain 'ecg' takes .*num_input_channels=1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -61,6 +61,9 @@ def test_a_round_trip_keeps_the_length(tokenizer, series):
         tokenizer.batch_decode(rows, length=[20, 13, 1])
     with pytest.raises(ValueError, match="2 lengths for 3 series"):
         tokenizer.batch_decode(rows, length=[20, 9])
+    for length in (2.7, True, "2", [20, 9.5, 1]):
+        with pytest.raises(ValueError, match=r"length=.* must be a number of timestamps: a whole number"):
+            tokenizer.batch_decode(rows, length=length)
 
 
 def test_a_mask_is_the_code_before_it_and_never_nan(tokenizer):
@@ -112,9 +115,12 @@ def test_unknown_arguments_are_refused(tokenizer):
     with pytest.raises(TypeError, match="lenght"):
         tokenizer.decode([4], lenght=3)
     assert tokenizer.batch_decode([[4]], clean_up_tokenization_spaces=True)[0].shape == (4, 3)
+    for arguments in ({"length": 3}, {"domain": "har"}, {"domain": 0}):
+        with pytest.raises(TypeError, match=f"For text there is no {next(iter(arguments))}"):
+            tokenizer.decode([4], as_text=True, **arguments)
 
 
-def test_the_published_decoder_needs_all_tokens(make_codec):
+def test_the_published_decoder_takes_what_fewer_tokens_lack_as_unknown(make_codec):
     domain = {"name": "har", "num_input_channels": 2, "patch_length": 2, "codebook_size": 5, "hidden_size": 4}
     domain |= {"num_blocks": 1, "decoder": "fixed_length", "context_length": 8}
     tokenizer = CrossTimeNetTokenizer.from_codec(make_codec([domain]))
@@ -125,8 +131,14 @@ def test_the_published_decoder_needs_all_tokens(make_codec):
     short = tokenizer([values[0], values[1][:6]])["input_ids"]
     assert short == [rows[0], rows[1][:3]] == [rows[0], tokenizer(values[1][:6])["input_ids"]]
     assert tokenizer.tokenize_values(torch.from_numpy(values[:, :6]))[0].tolist() == [row[:3] for row in rows]
-    with pytest.raises(ValueError, match="published decoder for 4 tokens, but got 3"):
-        tokenizer.batch_decode(short)
+    whole, cut = tokenizer.batch_decode(short)
+    assert (whole.shape, cut.shape) == ((8, 2), (6, 2))
+    np.testing.assert_allclose(cut, tokenizer.decode([*short[1], MASK])[:6], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole, tokenizer.decode(rows[0]), rtol=1e-4, atol=1e-5)
+    assert tokenizer.decode(short[1], length=5).shape == (5, 2)
+    assert tokenizer.decode([PAD]).shape == (0, 2)
+    with pytest.raises(ValueError, match="published decoder for 4 tokens, but got 5"):
+        tokenizer.decode([*rows[0], rows[0][0]])
     with pytest.raises(ValueError, match="9 timestamps, but domain 'har' has the published decoder for 8"):
         tokenizer(np.zeros((9, 2)))
 
@@ -171,5 +183,10 @@ def test_evaluate_takes_a_corpus(tokenizer, series):
     assert found["num_tokens"] == 5 * 4 + 1
     with pytest.raises(ValueError, match=r"Choose a split .*corpus\['train'\]: 'train', 'test'"):
         tokenizer.evaluate(corpus, domain="har")
+    for text in ("uea/BasicMotions", ["uea/BasicMotions"]):
+        with pytest.raises(
+            ValueError, match=r"evaluate takes series .*not text such as .*uea/BasicMotions.*load_corpus"
+        ):
+            tokenizer.evaluate(text, domain="har")
     with pytest.raises(ValueError, match="None of the 1 series has an observed value"):
         tokenizer.evaluate(holes[1], domain="har")

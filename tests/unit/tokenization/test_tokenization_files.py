@@ -15,6 +15,7 @@ from hf_tsrep.tokenization import codec_files_crosstimenet
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 CODEC_FILE = "codec.safetensors"
+SETTINGS_FILE = "tokenizer_config.json"
 EEG = {
     "name": "eeg",
     "num_input_channels": 2,
@@ -32,7 +33,7 @@ def folder(tokenizer, tmp_path):
 
 
 def _config(folder):
-    return json.loads((folder / "tokenizer_config.json").read_text())
+    return json.loads((folder / SETTINGS_FILE).read_text())
 
 
 def _rewrite(folder, change):
@@ -61,7 +62,7 @@ def test_saves_and_loads(tokenizer, folder, series):
     files = {path.name for path in folder.iterdir()}
     assert {CODEC_FILE, "tokenizer_config.json", "tokenization_crosstimenet.py", "codec_crosstimenet.py"} <= files
     assert not [name for name in files if name.startswith(".")]
-    assert (folder / CODEC_FILE).stat().st_mode & 0o777 == (folder / "tokenizer_config.json").stat().st_mode & 0o777
+    assert (folder / CODEC_FILE).stat().st_mode & 0o777 == (folder / SETTINGS_FILE).stat().st_mode & 0o777
     stored = _config(folder)
     assert stored["auto_map"]["AutoTokenizer"] == ["tokenization_crosstimenet.CrossTimeNetTokenizer", None]
     assert stored["tokenizer_class"] == "CrossTimeNetTokenizer"
@@ -135,6 +136,7 @@ def test_a_refused_domain_changes_nothing(tokenizer, make_codec, series):
     for added, message in (
         ({**EEG, "name": "har"}, "Domain 'har' is in the tokenizer already"),
         ({**EEG, "patch_length": 0}, "patch_length is 0"),
+        ("q", "a CodecDomain or a mapping of its fields, .* got 'q'"),
         (broken, "codebook of domain 'eeg' in the codec holds values that are not finite"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -183,16 +185,21 @@ def _empty(folder):
     (folder / CODEC_FILE).write_bytes(b"")
 
 
+def _cut_settings(folder):
+    content = (folder / SETTINGS_FILE).read_bytes()
+    (folder / SETTINGS_FILE).write_bytes(content[:-9])
+
+
 def _other_domains(folder):
     config = _config(folder)
     config["domains"] = config["domains"][:1]
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / SETTINGS_FILE).write_text(json.dumps(config))
 
 
 def _nothing_said(folder):
     config = _config(folder)
     del config["domains"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / SETTINGS_FILE).write_text(json.dumps(config))
     weights = safetensors.torch.load_file(folder / CODEC_FILE)
     safetensors.torch.save_file(weights, folder / CODEC_FILE)
 
@@ -208,6 +215,8 @@ def _set(name, value):
     ("damage", "message"),
     [
         (lambda folder: os.remove(folder / CODEC_FILE), "holds no codec.safetensors.*save_pretrained"),
+        (lambda folder: os.remove(folder / SETTINGS_FILE), f"holds codec.safetensors, but no {SETTINGS_FILE}.*again"),
+        (_cut_settings, f"tokenizer/{SETTINGS_FILE} is no JSON .*damaged or was cut off.*again"),
         (_damage, "codec.safetensors cannot be read as safetensors.*damaged or was cut off.*again"),
         (_truncate, "codec.safetensors cannot be read as safetensors.*again"),
         (_empty, "codec.safetensors cannot be read as safetensors.*again"),
@@ -265,6 +274,26 @@ def test_the_file_is_written_whole_or_not_at_all(tokenizer, folder, series, monk
     assert (folder / CODEC_FILE).read_bytes() == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     _same(tokenizer, CrossTimeNetTokenizer.from_pretrained(folder), series)
+
+
+def test_what_could_not_be_loaded_again_is_not_written(tokenizer, tmp_path):
+    tokenizer.codec.domains[1].codebook.codes.zero_()
+    with pytest.raises(ValueError, match="codebook of domain 'ecg' in the tokenizer holds only zeros"):
+        tokenizer.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_fingerprint_is_of_what_decides_the_codes(tokenizer, folder, make_codec):
+    before = [tokenizer.fingerprint(name) for name in ("har", "ecg")]
+    assert len(set(before)) == 2
+    grown = CrossTimeNetTokenizer.from_pretrained(folder)
+    grown.add_domain(make_codec([EEG], seed=5))
+    assert [grown.fingerprint(place) for place in (0, 1)] == before
+    with torch.no_grad():
+        grown.codec.domains[0].output_projection.bias += 1.0
+        grown.codec.domains[1].encoder.blocks[0].gate += 1e-6
+    assert grown.fingerprint("har") == before[0]
+    assert grown.fingerprint("ecg") != before[1]
 
 
 # What is known to go wrong with tokenizers of one's own; the names say how it would show.

@@ -313,6 +313,12 @@ def test_bad_arguments_are_named(tokenizer, series):
         tokenizer("<har_1>", domain="har")
     with pytest.raises(TypeError, match="no stride"):
         tokenizer(series, domain="har", stride=2)
+    for unknown in (None, False, 0):
+        with pytest.raises(TypeError, match="no domian"):
+            tokenizer(series, domain="har", domian=unknown)
+    assert tokenizer(series, domain="har", return_token_type_ids=False, stride=0).keys() == {
+        *tokenizer.model_input_names
+    }
     values = torch.from_numpy(series)
     with pytest.raises(ValueError, match="past_observed_mask has shape"):
         tokenizer.tokenize_values(values, values[:2] > 0, domain="har")
@@ -326,6 +332,8 @@ def test_bad_arguments_are_named(tokenizer, series):
 def test_nothing_is_a_batch_of_nothing(tokenizer, series):
     assert _ids(tokenizer, []) == []
     assert _ids(tokenizer, series[:0]) == []
+    assert dict(tokenizer([], domain="har")) == {"input_ids": [], "attention_mask": []}
+    assert "attention_mask" not in tokenizer([], domain="har", return_attention_mask=False)
     ids, attention, first = tokenizer.tokenize_values(torch.zeros(0, 9, 3), domain="har")
     assert ids.shape == attention.shape == (0, 3)
     assert first.shape == (0,)
