@@ -27,6 +27,10 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a m
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the code of a repository whose method hf_tsrep does not have.")
 ]
+Domain = Annotated[
+    str | None,
+    typer.Option(help="Model of several domains: the one to read the series in; default that of the corpus's name."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default cuda where there is one.")]
 
 

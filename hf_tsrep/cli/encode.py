@@ -13,6 +13,7 @@ import typer
 from .arguments import (
     DataDirectory,
     Device,
+    Domain,
     ItemColumn,
     LabelColumn,
     Model,
@@ -50,6 +51,7 @@ def encode_command(
     normalize: Annotated[bool, typer.Option("--normalize", help="Embeddings of length 1.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Series or windows in one forward pass.")] = 32,
     splits: Annotated[str | None, typer.Option(help="Splits to encode, with commas; default all.")] = None,
+    domain: Domain = None,
     device: Device = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -82,9 +84,10 @@ def encode_command(
         "causal": causal,
         "pooling": int(pooling) if pooling is not None and pooling.isdigit() else pooling,
         "normalize": normalize,
+        **opened.domain_of(domain, input, corpus),
     }
     table = encode_corpus(
-        opened,
+        opened.in_domain(settings.get("domain")),
         corpus,
         settings,
         batch_size=batch_size,
@@ -110,7 +113,8 @@ def encode_corpus(
     Args:
         opened: The model, with its feature extractor.
         corpus: From `load_corpus`, raw values.
-        settings: level, window_length, stride, causal, pooling, normalize; see `encode`.
+        settings: level, window_length, stride, causal, pooling, normalize, and the domain where the model has domains;
+            see `encode`.
         batch_size: Series or windows in one forward pass.
         splits: Splits to encode; None for all.
         show_progress_bar: See `encode`.

@@ -13,6 +13,7 @@ import typer
 from .arguments import (
     DataDirectory,
     Device,
+    Domain,
     ItemColumn,
     LabelColumn,
     Model,
@@ -43,6 +44,7 @@ _OWN_OPTIONS = (
     "target",
     "scaler",
     "time_features",
+    "domain",
     "device",
     "revision",
     "trust_remote_code",
@@ -77,6 +79,7 @@ def evaluate_command(
     time_features: Annotated[
         bool | None, typer.Option(help="Seven calendar features in front; default as in the training.")
     ] = None,
+    domain: Domain = None,
     device: Device = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -112,6 +115,7 @@ def evaluate_command(
     options = {**opened.reading_of(corpus), **{name: value for name, value in given.items() if value is not None}}
     options |= choose_preparation(opened, protocol, scaler, time_features)
     loaded = load_corpus(corpus, data_directory=data_directory, **options)
+    settings |= opened.domain_of(domain, corpus, loaded)
     quiet = bool(context.find_root().params.get("quiet"))
     with training_progress(quiet=quiet):
         outcome = evaluate(opened.model, loaded, protocol, seed=seed, show_progress_bar=not quiet, **settings)

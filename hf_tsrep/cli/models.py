@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -46,6 +47,39 @@ class OpenedModel:
     revision: str | None
     feature_extractor: Any = None
     training: dict[str, Any] = field(default_factory=dict)
+
+    def domain_of(self, given: str | None, written: str, corpus: Any) -> dict[str, str]:
+        """Return the domain to read a corpus in, as an argument of `encode` and of protocols.
+
+        Args:
+            given: As the user says it, or None.
+            written: How the user named the corpus.
+            corpus: From `load_corpus`.
+
+        Returns:
+            `domain`, or nothing where the model has no domains.
+
+        Raises:
+            ValueError: See `hf_tsrep.data.domains.find_domain`.
+        """
+        from ..data import corpus_metadata
+        from ..data.domains import find_domain
+
+        found = find_domain(self.model.config, given, written, corpus_metadata(corpus).name)
+        return {} if found is None else {"domain": found}
+
+    def in_domain(self, domain: str | None) -> OpenedModel:
+        """Return the model without its feature extractor where that knows the channels of another domain.
+
+        Args:
+            domain: Name of the domain; None for a model without domains.
+        """
+        if domain is None or self.feature_extractor is None:
+            return self
+        config = self.model.config
+        channels = config.domains[config.domain_index(domain)]["num_input_channels"]
+        fits = self.feature_extractor.num_channels == channels
+        return self if fits else dataclasses.replace(self, feature_extractor=None)
 
     def trained_on(self, corpus: str) -> bool:
         """Whether the model was pre-trained on the corpus of this name or path."""
