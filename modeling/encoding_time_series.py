@@ -194,7 +194,7 @@ def encode_series(
         "instance": (num_series, embedding_size). "timestamp": a list of (time, embedding_size). "window": a list of
         (num_windows, embedding_size).
     """
-    _warn_of_missing(series)
+    _warn_of_missing(model, series)
     if settings.level == "window":
         return _encode_windows(model, series, settings, method_arguments)
     results: list[np.ndarray] | np.ndarray
@@ -206,12 +206,16 @@ def encode_series(
     return np.stack(results) if settings.level == "instance" and isinstance(results, list) else results
 
 
-def _warn_of_missing(series: list[np.ndarray]) -> None:
-    empty = [index for index, values in enumerate(series) if np.isnan(values).any(axis=1).all()]
+def _warn_of_missing(model: Any, series: list[np.ndarray]) -> None:
+    def is_empty(values: np.ndarray) -> bool:
+        missing = np.isnan(values)
+        return bool(missing.any()) and not bool(model.observed_timestamps(torch.from_numpy(~missing)).any())
+
+    empty = [index for index, values in enumerate(series) if is_empty(values)]
     if empty:
         logger.warning(
-            f"{len(empty)} series have no timestamp with all channels observed (the first is series {empty[0]}); "
-            "their embeddings say nothing about them."
+            f"{len(empty)} series have no timestamp that is observed as {type(model).__name__} needs it (the first is "
+            f"series {empty[0]}); their embeddings say nothing about them."
         )
 
 
@@ -278,7 +282,7 @@ def _slide_one(
         **method_arguments,
     )[: len(values)]
     if settings.level == "instance":
-        pooled = model.pooled_timestamps(~tensor.isnan().any(-1).unsqueeze(0))
+        pooled = model.pooled_timestamps(model.observed_timestamps(~tensor.isnan()).unsqueeze(0))
         embeddings = pool_instance(embeddings.unsqueeze(0), pooled, _instance_pooling(model, settings))[0]
     bar.update(1)
     return _finish(embeddings, settings.normalize).numpy()
@@ -334,7 +338,7 @@ def slide_by_windows(
     num_windows = -(-len(values) // stride)
     beyond = num_windows * stride - len(values) + after
     padded = torch.nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
-    inside = observed_span(~padded.isnan().any(-1).unsqueeze(0))[0]
+    inside = observed_span(model.observed_timestamps(~padded.isnan()).unsqueeze(0))[0]
     length = before + stride + after
     windows = padded.unfold(0, length, stride).transpose(1, 2)
     spans = inside.unfold(0, length, stride)

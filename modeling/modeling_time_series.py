@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -43,6 +45,22 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             if isinstance(bias, torch.Tensor):
                 bound = 1.0 / math.sqrt(weight[0].numel())
                 init.uniform_(bias, -bound, bound)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model; see PreTrainedModel.from_pretrained.
+
+        Raises:
+            ValueError: A file of weights is damaged or was cut off; the message names it and the fix.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            place = _damaged_file(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "")
+            raise ValueError(
+                f"{place} cannot be read as safetensors ({error}); it is damaged or was cut off. Save the model "
+                "again, or download it again with force_download=True."
+            ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights (safetensors) and the code that loads them; see PreTrainedModel.save_pretrained."""
@@ -97,7 +115,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             (batch_size, sequence_length) bool, or None for all.
         """
         output = self(past_values, past_observed_mask)
-        observed = self.observed_values(past_values, past_observed_mask).all(-1)
+        observed = self.observed_timestamps(self.observed_values(past_values, past_observed_mask))
         return output.last_hidden_state, self.pooled_timestamps(observed)
 
     def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
@@ -114,6 +132,19 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """
         embeddings, pooled = self.embed_timestamps(past_values, **method_arguments)
         return pool_instance(embeddings, pooled, self.config.pooling)
+
+    def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
+        """Return which timestamps tell the method something: those with any observed channel.
+
+        A method that needs all channels of a timestamp overrides it.
+
+        Args:
+            observed: (..., num_input_channels) bool, True = observed.
+
+        Returns:
+            (...) bool.
+        """
+        return observed.any(-1)
 
     def pooled_timestamps(self, observed: torch.Tensor) -> torch.Tensor | None:
         """Return which timestamps pooling takes, given the observed ones: (batch_size, sequence_length) bool."""
@@ -221,6 +252,17 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             for module in training:
                 module.training = True
         return _as_asked(results, single)
+
+
+def _damaged_file(place: str, subfolder: str) -> Path | str:
+    """Return the first file of weights in a folder that cannot be opened; the place itself where there is none."""
+    for path in sorted(Path(place, subfolder).glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                continue
+        except SafetensorError:
+            return path
+    return place
 
 
 def _as_asked(results: np.ndarray | list[np.ndarray], single: bool) -> np.ndarray | list[np.ndarray]:

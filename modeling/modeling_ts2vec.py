@@ -69,6 +69,10 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
         "AutoModelForTimeSeriesPrediction": "modeling_ts2vec.TS2VecForTimeSeriesPrediction",
     }
 
+    def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
+        """Return which timestamps are read: those with all channels observed, (...) bool."""
+        return observed.all(-1)
+
     def pooled_timestamps(self, observed: torch.Tensor) -> torch.Tensor | None:
         """Return which timestamps pooling takes: the observed ones, or all in the official code's way."""
         return super().pooled_timestamps(observed) if self.config.gate_padding else None
