@@ -66,6 +66,7 @@ class SimMTMPreTrainedModel(TimeSeriesPreTrainedModel):
     config: SimMTMConfig
     config_class = SimMTMConfig
     _no_split_modules = ["TransformerLayer", "ConvolutionBlock"]  # noqa: RUF012 - declared as an instance's variable
+    _keys_to_ignore_on_load_unexpected = [r"^(projector|decoder|head)\.", r"^loss_weights$"]  # noqa: RUF012 - as above
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_simmtm.SimMTMConfig",
         "AutoModel": "modeling_simmtm.SimMTMModel",

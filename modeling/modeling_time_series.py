@@ -31,6 +31,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     main_input_name = "past_values"
     input_modalities = ("time",)  # type: ignore[assignment]  # transformers' own models have a tuple here too
     supports_gradient_checkpointing = True
+    # The encoder and models with another head open a checkpoint without its head.
+    _keys_to_ignore_on_load_unexpected = [r"^head\."]  # noqa: RUF012 - transformers declares it as an instance's variable
 
     # Auto class -> "file.Class" of this method. Saved configs hold it, so that any Auto class opens any checkpoint.
     auto_classes: ClassVar[dict[str, str]] = {}

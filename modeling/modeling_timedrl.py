@@ -65,7 +65,6 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
     config: TimeDRLConfig
     config_class = TimeDRLConfig
     _no_split_modules = ["TransformerLayer", "CausalConvolutionBlock"]  # noqa: RUF012 - as transformers declares it
-    # The encoder and models with another head open a checkpoint without its heads.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - as above
         r"^(timestamp_predictor|contrastive_predictor|head)\."
     ]

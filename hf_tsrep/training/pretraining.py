@@ -15,9 +15,20 @@ from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)
 
-# Groups of settings that a resumed run must share with the run that it goes on with, and those of `training`.
+# Groups of settings that a resumed run must share with the run that it goes on with, and what it may change.
 _SHARED_GROUPS = ("method", "stage", "corpus", "model", "options", "data")
-_SHARED_TRAINING = ("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps")
+_FREE_RUN = ("monitor_collapse", "validation_loss")
+_FREE_TRAINING = (
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+)
+_BUDGET = ("max_steps", "num_train_epochs")
 _SHARED_FACTS = ("corpus_fingerprints", "tokenizer_fingerprint", "num_processes", "per_device_train_batch_size")
 
 
@@ -186,14 +197,20 @@ def _facts(arguments: Any, stage: PretrainingStage) -> dict[str, Any]:
 def _check_resume(
     settings: PretrainSettings, facts: dict[str, Any], output_dir: Path, resume_from_checkpoint: bool | str | None
 ) -> None:
-    """Refuse to go on with another model, other data, another batch or seed than the run began with."""
+    """Refuse to go on with another model, other data or another training than the run began with.
+
+    A run may go on longer than it was to where the learning rate of a step does not depend on the number of steps.
+    """
     folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
     record = folder / SETTINGS_FILE
     if not resume_from_checkpoint or not record.is_file():
         return
     before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
     pairs = {name: (before.get(name, now[name]), now[name]) for name in _SHARED_GROUPS}
-    pairs |= {name: (before["training"].get(name), now["training"].get(name)) for name in _SHARED_TRAINING}
+    free = _FREE_TRAINING if _depends_on_budget(now) else (*_FREE_TRAINING, *_BUDGET)
+    for group, allowed in (("training", free), ("run", _FREE_RUN)):
+        for name in sorted({*before[group], *now[group]} - set(allowed)):
+            pairs[name] = (before[group].get(name), now[group].get(name))
     pairs |= {name: (before["facts"].get(name), facts.get(name)) for name in _SHARED_FACTS}
     for group in pairs["options"]:
         group.pop("tokenizer", None)  # its weights are compared, wherever they lie
@@ -203,6 +220,14 @@ def _check_resume(
                 f"Cannot resume: {name} is {new!r}, but the run in {folder} began with {old!r}. Give the same "
                 "settings, or start anew in another output_dir."
             )
+
+
+def _depends_on_budget(settings: dict[str, Any]) -> bool:
+    """Return whether the learning rate of a step depends on how many steps there are to be."""
+    training, run = settings["training"], settings["run"]
+    kind = str(training.get("lr_scheduler_type", "linear"))
+    is_constant = kind == "constant" or (kind == "constant_with_warmup" and training.get("warmup_steps", 0) >= 1)
+    return not is_constant and run["learning_rate_decay"] is None
 
 
 def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage: PretrainingStage) -> tuple[Any, Any]:

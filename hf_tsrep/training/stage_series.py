@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .corpora import TrainingSeries, load_training_series
+from .field_types import SettingsError
 from .stages import PretrainingStage
 
 if TYPE_CHECKING:
     from .pretraining import PretrainingResult
+
+logger = logging.getLogger(__name__)
 
 
 class SeriesStage(PretrainingStage):
@@ -24,6 +28,22 @@ class SeriesStage(PretrainingStage):
         """Read the corpora and prepare the series."""
         self.loaded = load_training_series(self.settings)
         self.dataset = self._items_of(self.loaded.series)
+        if self.settings.run.validation_loss and not self._validation_parts():
+            self._miss_validation()
+
+    def _validation_parts(self) -> list[Any]:
+        return [corpus["validation"] for corpus in self.loaded.corpora if "validation" in corpus]
+
+    def _miss_validation(self) -> None:
+        """Refuse to measure a loss on nothing where it was asked for; say so where only the recipe has it."""
+        names = ", ".join(self.settings.corpus_names)
+        if self.settings.sources.get("validation_loss", "recipe").startswith("recipe"):
+            logger.warning("%s has no validation part, so no validation loss is logged.", names)
+            return
+        raise SettingsError(
+            f"validation_loss: {names} has no validation part to measure it on. Leave validation_loss out, or cut one "
+            "with split, such as 70/10/20."
+        )
 
     def _items_of(self, series: list[np.ndarray]) -> Any:
         from .window_data import pretraining_dataset
@@ -85,8 +105,7 @@ class SeriesStage(PretrainingStage):
         from ..data import get_series
         from .epochs import ValidationLossCallback
 
-        parts = [corpus["validation"] for corpus in self.corpora if "validation" in corpus]
-        series = [one for part in parts for one in get_series(part)]
+        series = [one for part in self._validation_parts() for one in get_series(part)]
         if not series:
             return []
         batch_size = self.arguments.per_device_eval_batch_size

@@ -143,6 +143,20 @@ def test_every_checkpoint_opens_with_automodel(name, kind, tmp_path):
 
 
 @every_method
+@pytest.mark.parametrize("kind", HEADS)
+def test_another_class_opens_a_checkpoint_without_a_report_of_its_heads(name, kind, tmp_path):
+    build(name, kind).save_pretrained(tmp_path)
+    for other in {"model", "classification", "prediction"} - {kind}:
+        _, found = (
+            get_method(name)
+            .model_classes[other]
+            .from_pretrained(tmp_path, output_loading_info=True, ignore_mismatched_sizes=True)
+        )
+        assert not found["unexpected_keys"]
+        assert all(key.startswith("head.") for key in found["missing_keys"])
+
+
+@every_method
 def test_no_state_hides_outside_the_state_dict(name):
     """Built on the meta device and filled from the state dict, so that what is not saved would be lost.
 

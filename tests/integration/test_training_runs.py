@@ -1,20 +1,18 @@
 """Whole pre-trainings: the model folder, killed and resumed runs, and two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_runs import assert_close_files, assert_close_losses, assert_equal_files, launch, losses
 
 from hf_tsrep.training import SettingsError, pretrain
 
 TINY = {"hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4, "disable_tqdm": True, "use_cpu": True}
-ROOT = Path(__file__).resolve().parents[2]
+TERMS = ("loss", "grad_norm", "instance_loss", "temporal_loss", "effective_rank")
 
 # Arguments: a JSON of the arguments of pretrain, and where to be killed by SIGKILL: after a step or while saving.
 PROGRAM = """
@@ -38,25 +36,9 @@ pretrain(**given)
 """
 
 
-def start(given, moment="never", number=0, num_processes=1):
-    """Run PROGRAM in processes of its own and return the exit status."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    program = Path(given["output_dir"]).parent / "program.py"
-    program.write_text(PROGRAM)
-    launcher = [sys.executable]
-    if num_processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    command = [*launcher, str(program), json.dumps(given), moment, str(number)]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    if finished.returncode not in (0, -9):
-        pytest.fail(f"exit status {finished.returncode}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}")
-    return finished.returncode
+def start(interpreters, given, moment="never", number=0):
+    """Run PROGRAM in a process of its own and return the exit status."""
+    return interpreters.run(PROGRAM, [json.dumps(given), moment, str(number)], Path(given["output_dir"]).parent)
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +63,7 @@ def given_for(corpus, output_dir, **fields):
     return {**common, **fields}
 
 
-def losses(output_dir):
-    history = json.loads((Path(output_dir) / "training_log.json").read_text())["history"]
-    names = ("step", "loss", "grad_norm", "instance_loss", "temporal_loss", "effective_rank")
-    return [{name: entry[name] for name in names} for entry in history if "loss" in entry]
-
-
-def assert_equal_files(first, second):
-    first, second = load_file(first), load_file(second)
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
+def test_killed_and_resumed_gives_the_same_bits(corpus, interpreters, tmp_path):
     """5 steps an epoch: checkpoints 8 and 16 are inside an epoch that is not the first, checkpoint 20 is at an end.
 
     Killed after step 10, while checkpoint 20 was written, and after step 22. Windows of long series are random too,
@@ -108,17 +78,18 @@ def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
     }
     whole = given_for(corpus, tmp_path / "whole", **fields)
     killed = given_for(corpus, tmp_path / "killed", **fields)
-    assert start(whole) == 0
-    assert start(killed, "on_step_end", 10) == -9
+    assert start(interpreters, whole) == 0
+    assert start(interpreters, killed, "on_step_end", 10) == -9
     killed["resume_from_checkpoint"] = True
-    assert start(killed, "save_checkpoint", 20) == -9
+    assert start(interpreters, killed, "save_checkpoint", 20) == -9
     assert not (tmp_path / "killed" / "checkpoint-20" / "trainer_state.json").exists()
-    assert start(killed, "on_step_end", 22) == -9
+    assert start(interpreters, killed, "on_step_end", 22) == -9
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert start(killed) == 0
+    assert start(interpreters, killed) == 0
 
-    assert [entry["step"] for entry in losses(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    expected = losses(tmp_path / "whole", TERMS)
+    assert [entry["step"] for entry in expected] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
+    assert losses(tmp_path / "killed", TERMS) == expected
     for name in ("model.safetensors", "checkpoint-24/model.safetensors", "checkpoint-24/averaged.safetensors"):
         assert_equal_files(tmp_path / "killed" / name, tmp_path / "whole" / name)
     averaged = load_file(tmp_path / "whole" / "checkpoint-24" / "averaged.safetensors")
@@ -128,7 +99,7 @@ def test_killed_and_resumed_gives_the_same_bits(corpus, tmp_path):
     assert not any(torch.equal(final[name], raw[name]) for name in final)
 
 
-def test_two_processes_are_one_process_on_the_global_batch(corpus, tmp_path):
+def test_two_processes_are_one_process_on_the_global_batch(corpus, interpreters, tmp_path):
     """The windows of series longer than max_train_length are random, and the same on both processes."""
     fields = {
         "max_steps": 6,
@@ -141,23 +112,13 @@ def test_two_processes_are_one_process_on_the_global_batch(corpus, tmp_path):
     }
     one = given_for(corpus, tmp_path / "one", per_device_train_batch_size=4, **fields)
     two = given_for(corpus, tmp_path / "two", per_device_train_batch_size=2, **fields)
-    assert start(one) == 0
-    assert start(two, num_processes=2) == 0
+    assert start(interpreters, one) == 0
+    launch(PROGRAM, [json.dumps(two), "never", "0"], tmp_path)
     facts = [json.loads((tmp_path / name / "pretraining.json").read_text())["facts"] for name in ("one", "two")]
     assert [one["num_processes"] for one in facts] == [1, 2]
 
-    logs = [json.loads((tmp_path / name / "training_log.json").read_text())["history"] for name in ("one", "two")]
-    compared = 0
-    for alone, shared in zip(*logs, strict=True):
-        if "loss" not in alone:
-            continue
-        compared += 1
-        for name in ("loss", "grad_norm", "instance_loss", "temporal_loss"):
-            assert shared[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-5), (alone["step"], name)
-    assert compared == 6
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-5, msg=name)
+    assert assert_close_losses(tmp_path / "one", tmp_path / "two", TERMS[:4], tolerance=1e-5) == 6
+    assert_close_files(*(tmp_path / name / "model.safetensors" for name in ("one", "two")), tolerance=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +170,13 @@ def test_a_finished_run_can_be_continued_and_another_cannot_take_its_place(train
     fields = {"save_steps": 2, "logging_steps": 1, "save_total_limit": 1, "resume_from_checkpoint": True}
     with pytest.raises(ValueError, match=r"Cannot resume: model .*hidden_size"):
         pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **{**fields, "hidden_size": 16}))
+    for changed, message in (
+        ({"learning_rate": 0.5}, r"learning_rate is 0\.5"),
+        ({"weight_averaging": False}, "weight_averaging is False"),
+        ({"lr_scheduler_type": "linear"}, "lr_scheduler_type is 'linear'"),
+    ):
+        with pytest.raises(ValueError, match=f"Cannot resume: {message}"):
+            pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **{**fields, **changed}))
     longer = pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **fields))
     assert [entry["step"] for entry in longer.history if "loss" in entry] == [1, 2, 3, 4, 5, 6]
     assert longer.history[:4] == trained.history[:4]
