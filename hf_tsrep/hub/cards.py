@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_tsrep.registry import Method, get_method
 
+from .card_domains import WINDOW_LENGTH, describe_input, list_domains, shown_series
 from .card_results import eval_results, public_name, result_rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ TAGS = ("time-series", "time-series-embedding", "representation-learning")
 
 # Settings of a training run that say nothing about the model: places, and whatever could be a secret.
 _NOT_PUBLISHED = re.compile(r"token|secret|password|_dir$|_directory$|_path$|^local_rank$|^hub_")
+_BY_TOKENIZER = "by the tokenizer, with the mean and deviation that it keeps of every domain"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -41,6 +43,7 @@ def build_model_card(
     license: str = "apache-2.0",
     datasets: Sequence[str] | None = None,
     converted_from: str | None = None,
+    domain: str | None = None,
 ) -> ModelCard:
     """Build the Hub card of a model.
 
@@ -56,13 +59,15 @@ def build_model_card(
         license: Hub licence id of the weights.
         datasets: Hub ids of the training data; None for the corpus's name.
         converted_from: File name of the official checkpoint, for converted models.
+        domain: Of a model of several domains the one that it was trained for last, whose series the card shows; None
+            for the one with a head, else the first.
 
     Returns:
         The card; `card.save(folder / "README.md")` writes it.
 
     Raises:
         FileNotFoundError: The folder has no config.json, or a figure is missing.
-        ValueError: The method is unknown, or a result or results.json is damaged.
+        ValueError: The method or the domain is unknown, or a result or results.json is damaged.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -94,7 +99,9 @@ def build_model_card(
         config=config,
         head=_head(config),
         has_feature_extractor=extractor is not None,
-        num_channels=extractor["num_channels"] if extractor else config.num_input_channels,
+        shown=shown_series(config, extractor, domain),
+        window_length=WINDOW_LENGTH,
+        domains=list_domains(config),
         time_features=bool(extractor and extractor.get("time_features")),
         model_facts=_model_facts(model_or_folder, folder, config, extractor),
         corpus_facts=_corpus_facts(corpus, corpus_fingerprint),
@@ -174,9 +181,8 @@ def _summary(method: Method, config: Any, corpus: Mapping[str, Any]) -> str:
     what = heads.get(_head(config), ", pre-trained" if corpus else "")
     where = f" on {corpus['name']}" if corpus else ""
     return (
-        f"A {method.title} encoder of time series{what}{where}: it turns a series of {config.num_input_channels} "
-        f"input channel{'' if config.num_input_channels == 1 else 's'} and any length into embeddings of "
-        f"{config.embedding_size} numbers, one a series, a window or a timestamp."
+        f"A {method.title} encoder of time series{what}{where}: it turns {describe_input(config)} and any length into "
+        f"embeddings of {config.embedding_size} numbers, one a series, a window or a timestamp."
     )
 
 
@@ -186,11 +192,13 @@ def _model_facts(
     from transformers import PreTrainedConfig
 
     standard = set(PreTrainedConfig.__dataclass_fields__)
-    fields = [name for name in type(config).__dataclass_fields__ if name not in standard]
+    told_by_domain = {"domains"} if len(list_domains(config)) == 1 else {"domains", "num_input_channels"}
+    told_elsewhere = standard | (told_by_domain if list_domains(config) else set())
+    fields = [name for name in type(config).__dataclass_fields__ if name not in told_elsewhere]
     facts = [
         ("embedding size", f"{config.embedding_size}"),
         ("pooling of a series or window", f"{config.pooling} over its timestamps"),
-        ("normalisation of the input", _normalisation(extractor)),
+        ("normalisation of the input", _BY_TOKENIZER if list_domains(config) else _normalisation(extractor)),
         ("normalisation of the embeddings", "none, unless `encode(..., normalize=True)`"),
         ("missing values", "NaN; see Missing values below"),
     ]

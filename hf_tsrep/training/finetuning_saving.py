@@ -43,6 +43,7 @@ def save_finetuned_model(result: FinetuningResult, settings: FinetuneSettings, d
             corpus_metadata=data.metadata,
             corpus_fingerprint=result.facts["corpus_fingerprint"],
             training=training_facts(settings, result),
+            domain=data.domain,
         )
 
 

@@ -70,6 +70,7 @@ def save_card(
         corpora: `hf_tsrep.data.CorpusMetadata` of every corpus.
     """
     one = len(corpora) == 1
+    domains = facts.get("domains") or [{"name": None}]
     save_model_card(
         folder,
         "Loss of the pre-training",
@@ -77,6 +78,7 @@ def save_card(
         corpus_metadata=corpora[0] if one else {"name": " and ".join(settings.corpus_names)},
         corpus_fingerprint=facts["corpus_fingerprints"][0] if one else None,
         training=training_facts(settings, result, facts),
+        domain=domains[0]["name"],
     )
 
 
