@@ -115,9 +115,9 @@ def test_stages_of_tokens_say_why_they_have_no_windows(stage, field):
 def test_a_validation_loss_needs_something_to_be_measured_on(corpus, tmp_path, caplog):
     fields = {"max_steps": 1, "max_train_length": 32, "hidden_size": 8, "num_attention_heads": 2, "use_cpu": True}
     fields |= {"num_hidden_layers": 1, "disable_tqdm": True, "per_device_train_batch_size": 4}
-    with pytest.raises(SettingsError, match=r"walk has no validation part .* split"):
+    with pytest.raises(SettingsError, match=r"walk\.csv has no validation part .* split"):
         pretrain("timedrl", str(corpus), tmp_path / "asked", validation_loss=True, **fields)
     assert not (tmp_path / "asked").exists()
     result = pretrain("timedrl", str(corpus), tmp_path / "of_the_recipe", **fields)
-    assert "walk has no validation part, so no validation loss is logged" in caplog.text
+    assert "walk.csv has no validation part, so no validation loss is logged" in caplog.text
     assert not any("validation_loss" in entry for entry in result.history)
