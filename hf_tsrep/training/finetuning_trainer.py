@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .trainer import SERIES_INDEX, TimeSeriesTrainer
+from .warm_up import fit_warmup
 
 _SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 OUTPUT_OF_LABEL = {"labels": "logits", "future_values": "prediction_outputs"}
@@ -198,6 +199,7 @@ class FinetuningTrainer(TimeSeriesTrainer):
         kind = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
         if self.lr_scheduler is not None or kind not in _SCHEDULES or self.args.lr_scheduler_kwargs:
             return super().create_scheduler(num_training_steps, optimizer)
+        fit_warmup(self.args, num_training_steps, may_shorten=False)
         num_warmup_steps = self.args.get_warmup_steps(num_training_steps)
         chosen: Any = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = LambdaLR(

@@ -120,6 +120,8 @@ def run_pretraining(
     trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     if averaging is not None:
         averaging.copy_to(model)
+    if "warmup_steps" in settings.training:
+        facts["warmup_steps"] = arguments.get_warmup_steps(trainer.state.max_steps)  # a short run has fewer
     model.eval()
     history = list(trainer.state.log_history)
     result = PretrainingResult(model, output_dir, _metrics(history, trained, trainer), history)
@@ -250,6 +252,7 @@ def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage
         args=arguments,
         callbacks=[*_callbacks(settings, averaging), *options.pop("callbacks", ())],
         decay_all_parameters=run.decay_all_parameters,
+        shortens_warmup=settings.sources.get("warmup_steps", "").startswith("recipe"),
         **options,
     )
     return trainer, averaging

@@ -97,6 +97,7 @@ def training_facts(settings: PretrainSettings, result: PretrainingResult, facts:
         "recipe": f"{settings.method}/{settings.recipe}",
         "steps": result.metrics["num_steps"],
         **plain["training"],
+        **({"warmup_steps": facts["warmup_steps"]} if "warmup_steps" in facts else {}),
         "per_device_train_batch_size": facts["per_device_train_batch_size"],
         "num_processes": facts["num_processes"],
         "weight_averaging": settings.run.weight_averaging,

@@ -17,6 +17,7 @@ from transformers.trainer_utils import seed_worker
 from ..data.batches import NumberedBatchSampler
 from .checkpoints import find_last_checkpoint, missing_parts
 from .monitors import CollapseMonitor
+from .warm_up import fit_warmup
 from .weight_averaging import WeightAveragingCallback
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class TimeSeriesTrainer(Trainer):
         logged_outputs: Scalar outputs of the model that go into the log besides those that end in `_loss`.
         learning_rate_decay: (factor, steps): the learning rate is multiplied by the factor after every so many steps,
             after the warm-up and in place of another schedule; None for the schedule of the arguments.
+        shortens_warmup: Whether the warm-up is at most a quarter of the run.
         positional: See `transformers.Trainer`.
         arguments: See `transformers.Trainer`.
     """
@@ -142,6 +144,7 @@ class TimeSeriesTrainer(Trainer):
         batch_sampler: Any = None,
         logged_outputs: Sequence[str] = (),
         learning_rate_decay: tuple[float, int] | None = None,
+        shortens_warmup: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(*positional, **arguments)
@@ -151,6 +154,7 @@ class TimeSeriesTrainer(Trainer):
         self.batch_sampler = batch_sampler
         self.logged_outputs = frozenset(logged_outputs)
         self.learning_rate_decay = learning_rate_decay
+        self.shortens_warmup = shortens_warmup
         self._terms: dict[str, torch.Tensor] = {}
         self._num_term_batches = 0
         self._indices: torch.Tensor | None = None
@@ -223,7 +227,9 @@ class TimeSeriesTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Create the schedule of the learning rate; see `learning_rate_decay` of the class."""
+        """Create the schedule of the learning rate; see `learning_rate_decay` and `shortens_warmup` of the class."""
+        if self.lr_scheduler is None:
+            fit_warmup(self.args, num_training_steps, may_shorten=self.shortens_warmup)
         if self.learning_rate_decay is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         factor, every = self.learning_rate_decay
