@@ -17,8 +17,13 @@ def convert_command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
 ) -> None:
-    """Turn a checkpoint of an official implementation into a model folder; no code of the file is run."""
+    """Turn a checkpoint of an official implementation into a model folder; no code of the file is run.
+
+    A forecasting or classification head makes a model with this head, the layers of the pretext task one for
+    pre-training; else the folder holds the encoder. What is left out is named.
+    """
     from hf_tsrep.hub import convert_checkpoint
+    from hf_tsrep.hub.conversion import converted_class
 
     folder = convert_checkpoint(
         method,
@@ -27,7 +32,8 @@ def convert_command(
         hyperparameters=_read_mapping(hyperparameters) if hyperparameters else None,
         overwrite=overwrite,
     )
-    typer.echo(f"{folder}: converted from {checkpoint.name}")
+    what = converted_class(folder)
+    typer.echo(f"{folder}: {what + ', ' if what else ''}converted from {checkpoint.name}")
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import logging
 import pickle
 import zipfile
@@ -37,6 +38,9 @@ class Converter:
         hyperparameter_names: Official arguments that are understood.
         fields_of_shapes: Config fields that the shapes of the parameters may tell.
         complete: From these fields and those that the caller gave to all of them; it refuses what is missing.
+        heads: From an official state dict to our parameters of the layers behind the encoder, of any of our models.
+        choose_model: From an official state dict and all fields to the model that these layers make, a key of
+            `Method.model_classes`, and the fields of its head.
     """
 
     convert: Callable[[Mapping[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -47,6 +51,10 @@ class Converter:
         **fields,
         **given,
     }
+    heads: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda official: {}
+    choose_model: Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[str, dict[str, Any]]] = (
+        lambda official, fields: ("model", {})
+    )
 
 
 CONVERTERS = {
@@ -56,6 +64,8 @@ CONVERTERS = {
         conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
         conversion_simmtm.FIELDS_OF_SHAPES,
         conversion_simmtm.complete_simmtm_fields,
+        conversion_simmtm.convert_simmtm_heads,
+        conversion_simmtm.choose_simmtm_model,
     ),
     "timedrl": Converter(
         conversion_timedrl.convert_timedrl_state_dict,
@@ -63,6 +73,8 @@ CONVERTERS = {
         conversion_timedrl.TRAINING_HYPERPARAMETERS | set(conversion_timedrl.MODEL_HYPERPARAMETERS),
         conversion_timedrl.FIELDS_OF_SHAPES,
         conversion_timedrl.complete_timedrl_fields,
+        conversion_timedrl.convert_timedrl_heads,
+        conversion_timedrl.choose_timedrl_model,
     ),
     "ts2vec": Converter(
         conversion_ts2vec.convert_ts2vec_state_dict,
@@ -87,7 +99,9 @@ def convert_checkpoint(
 ) -> Path:
     """Turn an official checkpoint into a model folder: config, weights, code, feature extractor and card.
 
-    The folder appears complete or not at all.
+    The layers behind the encoder decide which model it is: one with a task's head, else one with the pretext task,
+    else the encoder. Layers that this model does not have are named in the log. The folder appears complete or not at
+    all.
 
     Args:
         method: Name of the method, such as "ts2vec".
@@ -121,12 +135,19 @@ def convert_checkpoint(
     given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
     path = Path(checkpoint)
     with _named(path):
-        fields, state_dict = converter.convert(read_state_dict(path))
+        official = read_state_dict(path)
+        fields, encoder = converter.convert(official)
         _check_agreement(given, {name: fields[name] for name in converter.fields_of_shapes if name in fields})
-        model = _build(described, converter.complete(fields, given), state_dict)
+        fields = converter.complete(fields, given)
+        kind, of_head = converter.choose_model(official, fields)
+        _check_agreement(given, of_head)
+        model = _build(described, kind, {**fields, **of_head}, encoder, converter.heads(official))
+    left_out = _left_out(official, converter, model)
+    if left_out:
+        logger.warning("Left out, because %s has no such layers: %s.", type(model).__name__, ", ".join(left_out))
     with written_atomically(output_directory, overwrite) as draft:
         _save(described, model, draft, path.name)
-    logger.info("Converted %s into %s.", checkpoint, output_directory)
+    logger.info("Converted %s into %s, a %s.", checkpoint, output_directory, type(model).__name__)
     return Path(output_directory)
 
 
@@ -243,13 +264,43 @@ def _check_agreement(given: Mapping[str, Any], of_shapes: Mapping[str, Any]) -> 
         raise ConversionError(f"The hyper-parameters contradict the file: {'; '.join(contradictions)}.")
 
 
-def _build(method: Method, fields: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Any:
-    model = method.model_class(method.config_class(**fields))
-    model.load_state_dict({name: value.float() for name, value in state_dict.items()}, strict=True)
+def _build(
+    method: Method,
+    kind: str,
+    fields: Mapping[str, Any],
+    encoder: Mapping[str, Tensor],
+    heads: Mapping[str, Tensor],
+) -> Any:
+    """Return the model of this kind with the encoder's parameters and those of `heads` that it has."""
+    model: Any = method.model_classes[kind](method.config_class(**fields))
+    prefix = "" if kind == "model" else f"{model.base_model_prefix}."
+    own = model.state_dict()
+    parameters = {f"{prefix}{name}": value for name, value in encoder.items()}
+    parameters |= {name: value for name, value in heads.items() if name in own}
+    try:
+        model.load_state_dict({name: value.float() for name, value in parameters.items()}, strict=True)
+    except RuntimeError as error:
+        raise ConversionError(f"The parameters do not fit each other: {' '.join(str(error).split())}") from error
     broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise ConversionError(f"Parameters are not finite: {', '.join(broken)}; the training had diverged.")
     return model.eval()
+
+
+def _left_out(official: Mapping[str, Tensor], converter: Converter, model: Any) -> list[str]:
+    """Return the official names of layers behind the encoder that the model does not have."""
+    own = set(model.state_dict())
+    # One parameter at a time: their names are wanted, and ours do not tell them.
+    named = {key: set(converter.heads({key: value})) for key, value in official.items()}
+    return sorted({key.rpartition(".")[0] for key, names in named.items() if not names <= own})
+
+
+def converted_class(folder: str | Path) -> str:
+    """Return the name of the class that a converted folder holds; empty for a tokenizer's folder."""
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        return ""
+    return str((json.loads(config.read_text(encoding="utf-8")).get("architectures") or [""])[0])
 
 
 def _save(method: Method, model: Any, folder: Path, source: str) -> None:

@@ -69,6 +69,10 @@ _HEADS = {
     "head.linear": "head.projection",
 }
 _DECODER_OF_CLASSIFICATION = "head"
+_PRETEXT_LAYERS = {
+    "resnet": {"dense.0", "dense.1", "dense.3", _DECODER_OF_CLASSIFICATION, "awl"},
+    "transformer": {"pooler.pooler.1", "pooler.pooler.2", "pooler.pooler.4", "projection.linear", "awl"},
+}
 # Linear layers on flattened features, which the classification code flattens feature by feature and we place by place.
 _FLATTENED = frozenset({"dense.0", _DECODER_OF_CLASSIFICATION, "classifier.logits"})
 
@@ -116,6 +120,32 @@ def convert_simmtm_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif layer in _HEADS:
             ours[f"{_HEADS[layer]}.{kind}"] = value
     return ours
+
+
+def choose_simmtm_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Tell which of our models the layers behind the encoder make.
+
+    Args:
+        state_dict: Official parameters.
+        fields: All fields of the config.
+
+    Returns:
+        "prediction", "classification", "pretraining" or "model", and the fields of its head.
+
+    Raises:
+        ConversionError: The forecasting head is there, and nothing tells how many channels it predicts.
+    """
+    layers = {key.rpartition(".")[0] for key in state_dict}
+    if "head.linear" in layers:
+        if "num_input_channels" not in fields:
+            raise ConversionError(
+                "The parameters do not tell num_input_channels (official name enc_in): one forecasting head serves "
+                "any number of them. Give it as a hyper-parameter, as training had it."
+            )
+        return "prediction", {"prediction_length": state_dict["head.linear.weight"].shape[0]}
+    if "classifier.logits_simple" in layers:
+        return "classification", {"num_labels": state_dict["classifier.logits_simple.weight"].shape[0]}
+    return ("pretraining" if _PRETEXT_LAYERS[fields["encoder_type"]] <= layers else "model"), {}
 
 
 def simmtm_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ _HEADS = {
     "contrastive_predictor.4": "contrastive_predictor.expansion",
     "linear_eval.linear": "head.projection",
 }
+_PRETEXT_LAYERS = set(_HEADS) - {"linear_eval.linear"}
 
 
 def convert_timedrl_state_dict(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -114,6 +115,54 @@ def convert_timedrl_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
         if layer in _HEADS:
             ours[f"{_HEADS[layer]}.{kind}"] = value
     return ours
+
+
+def choose_timedrl_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Tell which of our models the layers behind the encoder make.
+
+    The layer of linear evaluation classifies where it reads one instance embedding, and predicts where it reads all
+    patches of the context, of which there are at least two. Where the instance embedding is all patches, a
+    prediction_length among the fields tells.
+
+    Args:
+        state_dict: Official parameters.
+        fields: All fields of the config.
+
+    Returns:
+        "prediction", "classification", "pretraining" or "model", and the fields of its head.
+
+    Raises:
+        ConversionError: The layer's shape fits neither the patches of the context nor an embedding.
+    """
+    weight = state_dict.get("linear_eval.linear.weight")
+    if weight is None:
+        layers = {key.rpartition(".")[0] for key in state_dict}
+        return ("pretraining" if layers >= _PRETEXT_LAYERS else "model"), {}
+    num_outputs, num_inputs = weight.shape
+    embeds_all_patches = fields.get("instance_embedding") == "all"
+    if num_inputs == fields["hidden_size"] or (embeds_all_patches and "prediction_length" not in fields):
+        return "classification", {"num_labels": num_outputs}
+    return "prediction", {"prediction_length": _prediction_length(num_outputs, num_inputs, fields)}
+
+
+def _prediction_length(num_outputs: int, num_inputs: int, fields: Mapping[str, Any]) -> int:
+    from hf_tsrep.modeling.layers_patching import PatchLayout
+
+    length = fields.get("context_length")
+    if length is None:
+        raise ConversionError(
+            "The parameters do not tell context_length (official name seq_len), which linear_eval.linear reads; give "
+            "it as a hyper-parameter, as training had it."
+        )
+    needed = PatchLayout(fields["patch_length"], fields["patch_stride"]).num_patches(length) * fields["hidden_size"]
+    channels = 1 if fields["channel_mode"] == "independent" else fields["num_input_channels"]
+    if num_inputs != needed or num_outputs % channels:
+        raise ConversionError(
+            f"linear_eval.linear maps {num_inputs} numbers to {num_outputs}, but the patches of context_length="
+            f"{length} timestamps are {needed} numbers, and {channels} channels are predicted together; correct "
+            "seq_len, patch_len or stride."
+        )
+    return num_outputs // channels
 
 
 def timedrl_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
