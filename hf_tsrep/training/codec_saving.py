@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .domains import HELD_OUT, TRAINING_SERIES
 from .model_folder import FIGURE_FILE
 from .saving import training_facts
 
 if TYPE_CHECKING:
+    from .domains import DomainSeries
     from .pretraining import PretrainingResult
     from .stage_codec import CodecStage
 
@@ -58,7 +60,7 @@ def _tokenizer_of(stage: CodecStage, codec: Any) -> Any:
 
 @torch.no_grad()
 def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str]:
-    """Draw a validation series of every domain; return the file names by domain."""
+    """Draw a series of every domain, of those that it is measured on; return the file names by domain."""
     from ..visualization_tokens import plot_tokens
 
     pictures: dict[str, str] = {}
@@ -78,7 +80,7 @@ def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str
                 output.codes[0].cpu().numpy(),
                 patch_length,
                 folder / name,
-                title=f"{domain.metadata.name}: a validation series and its tokens",
+                title=f"{domain.metadata.name}: a {_kind(domain)} series and its tokens",
                 subtitle=f"{network.domain.codebook_size} codes, {patch_length} timestamps a token; mean squared "
                 f"error {float(output.reconstruction_loss):.3f} of the variance",
                 channel_names=domain.metadata.channel_names,
@@ -88,6 +90,10 @@ def _save_pictures(folder: Path, stage: CodecStage, codec: Any) -> dict[str, str
             return {}
         pictures[domain.name] = name
     return pictures
+
+
+def _kind(domain: DomainSeries) -> str:
+    return "training" if domain.measured_on == TRAINING_SERIES else "validation"
 
 
 def _lively_series(candidates: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
@@ -108,7 +114,7 @@ def _card(
 ) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
-    names = ", ".join(domain.metadata.name for domain in stage.domains)
+    names = ", ".join([*_taken_over(stage, result), *(domain.metadata.name for domain in stage.domains)])
     first = stage.domains[0].name
     data = ModelCardData(
         library_name="hf-tsrep", license="apache-2.0", tags=["time-series", "tokenizer", "crosstimenet"]
@@ -126,9 +132,7 @@ def _card(
         *[f"![A series of {domain}, its reconstruction and its tokens]({file})" for domain, file in pictures.items()],
         "The error is the mean squared error of series scaled to mean 0 and variance 1 on the training part, so that "
         "1 is what a constant gives; use is the share of the codes that occur, perplexity how many would be used as "
-        "often if evenly. All three are of series that the training did not see: the corpus's validation part, or "
-        "where it has none a part of the training series that was kept back (which may overlap with others of their "
-        "recording).",
+        f"often if evenly. {_what_was_measured(stage)}",
         "## Training\n\n" + _facts_table(stage, result, facts),
     ]
     if (folder / FIGURE_FILE).is_file():
@@ -138,9 +142,15 @@ def _card(
 
 def _domain_table(stage: CodecStage, result: PretrainingResult) -> str:
     lines = [
-        "| domain | corpus | channels | timestamps a token | codes | validation error | perplexity | use |",
-        "|---|---|---|---|---|---|---|---|",
+        "| domain | corpus | channels | timestamps a token | codes | measured on | error | perplexity | use |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    for name in _taken_over(stage, result):
+        described = result.model.domain_codec(name).domain
+        lines.append(
+            f"| `{name}` | taken over from the tokenizer {_source(stage)} | {described.num_input_channels} "
+            f"| {described.patch_length} | {described.codebook_size} | not measured again | | | |"
+        )
     for domain in stage.domains:
         described = result.model.domain_codec(domain.name).domain
         error, perplexity, use = (
@@ -149,9 +159,39 @@ def _domain_table(stage: CodecStage, result: PretrainingResult) -> str:
         )
         lines.append(
             f"| `{domain.name}` | {domain.metadata.name} | {described.num_input_channels} | {described.patch_length} "
-            f"| {described.codebook_size} | {error:.4f} | {perplexity:.1f} | {use:.1%} |"
+            f"| {described.codebook_size} | {domain.measured_on} | {error:.4f} | {perplexity:.1f} | {use:.1%} |"
         )
     return "\n".join(lines)
+
+
+def _taken_over(stage: CodecStage, result: PretrainingResult) -> list[str]:
+    """Return the names of the domains of the tokenizer that was extended; none for a new tokenizer."""
+    trained = {domain.name for domain in stage.domains}
+    return [one["name"] for one in result.model.config.domains if one["name"] not in trained]
+
+
+def _source(stage: CodecStage) -> str:
+    """Return what to call the tokenizer that was extended: its Hub id, or of a folder its name alone."""
+    from ..hub.card_results import public_name
+
+    return public_name(str(stage.options.tokenizer))
+
+
+def _what_was_measured(stage: CodecStage) -> str:
+    """Return which series the figures are of, and which of them the training has seen."""
+    sources = {domain.measured_on for domain in stage.domains}
+    parts = []
+    if sources != {TRAINING_SERIES}:
+        seen = "The others are" if TRAINING_SERIES in sources else "All three are"
+        parts.append(f"{seen} of series that the training did not see.")
+    if HELD_OUT in sources:
+        parts.append("Training series that were kept back may overlap with others of their recording.")
+    if TRAINING_SERIES in sources:
+        names = ", ".join(f"`{domain.name}`" for domain in stage.domains if domain.measured_on == TRAINING_SERIES)
+        parts.insert(
+            0, f"Nothing was held out of {names}: its figures are of the series that the codec was trained on."
+        )
+    return " ".join(parts)
 
 
 def _facts_table(stage: CodecStage, result: PretrainingResult, facts: Mapping[str, Any]) -> str:

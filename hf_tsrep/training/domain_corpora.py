@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from .arguments import PretrainSettings
-from .domains import DomainSeries, cut_evenly, hold_out, observed_span
+from .domains import (
+    HELD_OUT,
+    TRAINING_SERIES,
+    VALIDATION_PART,
+    DomainSeries,
+    cut_evenly,
+    hold_out,
+    observed_span,
+)
 from .field_types import SettingsError
 
 
@@ -21,7 +29,8 @@ def load_domains(settings: PretrainSettings, validation_fraction: float, seed: i
         seed: Chooses them.
 
     Returns:
-        The domains, in the order of the corpora.
+        The domains, in the order of the corpora. Where there is nothing else to measure a domain on, `validation` is
+        its training series, and `measured_on` says so.
 
     Raises:
         SettingsError: Two corpora are one domain, or a setting changes the scale.
@@ -57,15 +66,19 @@ def _load_domain(
     if not pieces:
         raise ValueError(f"Corpus {written} has no observed value in its training series.")
     if "validation" in splits:
+        source = VALIDATION_PART
         held, _ = _pieces(get_series(splits["validation"]), None, longest)
     else:
+        source = HELD_OUT
         kept_back = hold_out(len(pieces), validation_fraction, seed)
         held = [piece for piece, back in zip(pieces, kept_back, strict=True) if back]
         items = [item for item, back in zip(items, kept_back, strict=True) if not back]
         pieces = [piece for piece, back in zip(pieces, kept_back, strict=True) if not back]
     metadata = corpus_metadata(splits)
     known = domain_names(written if isinstance(corpus, str) else "", metadata.name)
-    return DomainSeries(known[0], known, pieces, items, held or pieces, metadata, splits)
+    if not held:
+        held, source = pieces, TRAINING_SERIES
+    return DomainSeries(known[0], known, pieces, items, held, metadata, splits, source)
 
 
 def _pieces(

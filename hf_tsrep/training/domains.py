@@ -54,6 +54,12 @@ def merge_domain_fields(layers: Layers, model_fields: Sequence[str]) -> list[tup
     return result
 
 
+# Where the series come from that a domain is measured on; the last were trained on.
+VALIDATION_PART = "validation part"
+HELD_OUT = "training series kept back"
+TRAINING_SERIES = "training series"
+
+
 @dataclass
 class DomainSeries:
     """The series of one domain.
@@ -66,6 +72,7 @@ class DomainSeries:
         validation: Series to measure on, alike.
         metadata: `hf_tsrep.data.CorpusMetadata`.
         corpus: The corpus, every split.
+        measured_on: What `validation` is: one of VALIDATION_PART, HELD_OUT and TRAINING_SERIES.
     """
 
     name: str
@@ -75,6 +82,7 @@ class DomainSeries:
     validation: list[np.ndarray]
     metadata: Any
     corpus: Any
+    measured_on: str
 
     @property
     def num_input_channels(self) -> int:

@@ -135,7 +135,12 @@ class CodecStage(PretrainingStage):
             "sequence_length": max(len(one) for domain in self.domains for one in domain.series),
             "num_elements": self.num_elements,
             "domains": [
-                {"series": len(domain.series), "validation_series": len(domain.validation), **self.describe(domain)}
+                {
+                    "series": len(domain.series),
+                    "validation_series": len(domain.validation),
+                    "measured_on": domain.measured_on,
+                    **self.describe(domain),
+                }
                 for domain in self.domains
             ],
         }

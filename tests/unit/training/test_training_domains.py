@@ -85,7 +85,9 @@ def test_the_held_out_part_is_drawn_by_the_seed_and_never_all():
 
 def domain(name, num_channels, lengths):
     series = [np.full((length, num_channels), length, dtype=np.float32) for length in lengths]
-    return DomainSeries(name, [name], series, [f"{name} {length}" for length in lengths], series[:1], None, None)
+    return DomainSeries(
+        name, [name], series, [f"{name} {length}" for length in lengths], series[:1], None, None, "validation part"
+    )
 
 
 def test_items_are_numbered_through_all_domains():
