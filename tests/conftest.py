@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
-pytest.register_assert_rewrite("two_processes")
+pytest.register_assert_rewrite("training_runs", "two_processes")
 
 
 def _reset_logger():

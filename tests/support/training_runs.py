@@ -1,0 +1,66 @@
+"""What is looked at when two trainings are compared, and how torch's launcher starts one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from interpreters import ENVIRONMENT, TIME_LIMIT
+from safetensors.torch import load_file
+
+
+def launch(program, arguments, folder, num_processes=2):
+    """Run Python code in several processes by torch.distributed.run.
+
+    Args:
+        program: Text of the program, which is written into the folder.
+        arguments: Strings, for sys.argv.
+        folder: Where to write it.
+        num_processes: How many.
+    """
+    path = Path(folder) / "program.py"
+    path.write_text(program)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    finished = subprocess.run(
+        [*launcher, str(path), *arguments],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+    assert finished.returncode == 0, f"{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
+
+
+def losses(output_dir, names):
+    """Return what the log of a run has of every step with a loss: the step and the values of the names."""
+    history = json.loads((Path(output_dir) / "training_log.json").read_text())["history"]
+    return [{name: entry[name] for name in ("step", *names)} for entry in history if "loss" in entry]
+
+
+def assert_close_losses(first, second, names, tolerance):
+    """Compare the logs of two output folders within a tolerance, step by step; return the number of steps."""
+    steps = [losses(folder, names) for folder in (first, second)]
+    for one, other in zip(*steps, strict=True):
+        assert other["step"] == one["step"]
+        for name in names:
+            assert other[name] == pytest.approx(one[name], rel=tolerance, abs=1e-5), (one["step"], name)
+    return len(steps[0])
+
+
+def assert_close_files(first, second, tolerance):
+    """Compare the tensors of two safetensors files within a tolerance."""
+    first, second = load_file(first), load_file(second)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def assert_equal_files(first, second):
+    """Compare the tensors of two safetensors files bit by bit."""
+    first, second = load_file(first), load_file(second)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
