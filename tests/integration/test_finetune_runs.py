@@ -1,80 +1,25 @@
-"""Whole fine-tunings: the model folder, its test results recomputed, resumed runs, two processes, the command line."""
+"""Whole fine-tunings: the model folder, its test results recomputed, resumed runs, two processes."""
 
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from machines import COLUMNS, QUICK, STATES, TINY, machines
 from safetensors.torch import load_file
+from training_runs import launch
 
 import hf_tsrep
 from hf_tsrep.data import get_labels, get_series, load_corpus
-from hf_tsrep.evaluation import evaluate, read_results
+from hf_tsrep.evaluation import read_results
 from hf_tsrep.training import SettingsError
 from hf_tsrep.training.finetuning_trainer import FinetuningTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {"hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 3}
-COLUMNS = {"item_column": "machine", "label_column": "state"}
-QUICK = {"disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 8, "learning_rate": 0.01}
-STATES = ("fine", "noisy", "worn")
-
-
-def machines(seed, number):
-    """Machines in three states, of unequal lengths and with missing values: long form."""
-    generator = np.random.default_rng(seed)
-    parts = []
-    for machine in range(number):
-        steps = np.arange(20 + machine % 7)
-        state = machine % 3
-        part = pd.DataFrame(
-            {
-                "machine": f"m{machine:02d}",
-                "time": pd.date_range("2026-01-01", periods=len(steps), freq="h"),
-                "pressure": np.sin(steps * (0.2, 0.9, 0.2)[state]) + (0, 0, 2)[state] + 5,
-                "load": generator.normal(size=len(steps)),
-                "state": STATES[state],
-            }
-        )
-        part["pressure"] += 0.1 * generator.normal(size=len(steps))
-        part.loc[3:4, "pressure"] = np.nan
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """train.csv and test.csv; no validation."""
-    place = tmp_path_factory.mktemp("machines")
-    machines(0, 36).to_csv(place / "train.csv", index=False)
-    machines(1, 18).to_csv(place / "test.csv", index=False)
-    return str(place)
-
-
-@pytest.fixture(scope="module")
-def long_series(tmp_path_factory):
-    path = tmp_path_factory.mktemp("long") / "long.csv"
-    steps = np.arange(400)
-    generator = np.random.default_rng(0)
-    frame = pd.DataFrame({"date": pd.date_range("2026-01-01", periods=400, freq="h")})
-    for name, pace in (("first", 0.3), ("second", 0.11)):
-        frame[name] = np.sin(steps * pace) + 0.1 * generator.normal(size=400) + 3
-    frame.to_csv(path, index=False)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def pretrained(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained") / "encoder"
-    options = {"max_steps": 3, "scaler": "standard", "disable_tqdm": True, "use_cpu": True, **TINY, **COLUMNS}
-    hf_tsrep.pretrain("ts2vec", corpus, folder, **options)
-    return folder
 
 
 def raw_test_scores(folder, corpus):
@@ -137,45 +82,6 @@ def test_test_labels_and_test_series_decide_nothing(corpus, pretrained, tmp_path
     assert first.metrics != second.metrics
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("first", "second")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_a_linear_probe_leaves_the_encoder_and_needs_few_labels(corpus, pretrained, tmp_path):
-    fields = {"mode": "linear-probe", "label_fraction": 0.2, "validation": "none", "num_train_epochs": 2}
-    result = hf_tsrep.finetune(pretrained, corpus, tmp_path / "probe", **fields, **COLUMNS, **QUICK)
-    before = load_file(pretrained / "model.safetensors")
-    after = load_file(tmp_path / "probe" / "model.safetensors")
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert not any("eval_loss" in entry for entry in result.history)
-    assert result.epoch == 2
-    (entry,) = read_results(tmp_path / "probe" / "results.json")
-    assert entry.settings["setting"] == "linear-probe, 0.2 of the labels"
-    assert entry.settings["selection"] == "last epoch"
-    assert entry.details["num_train_samples"] == 6
-
-
-@pytest.mark.parametrize("task", ["classification", "forecasting"])
-def test_a_probe_that_keeps_the_encoders_outputs_learns_the_same(task, corpus, long_series, pretrained, tmp_path):
-    source, fields = (corpus, COLUMNS) if task == "classification" else (long_series, {"split": "60/20/20"})
-    if task == "forecasting":
-        fields = {**fields, "context_length": 24, "prediction_length": 6, "adapt_input": True}
-    results = [
-        hf_tsrep.finetune(
-            pretrained,
-            source,
-            tmp_path / f"{memory}",
-            task=task,
-            mode="linear-probe",
-            num_train_epochs=3,
-            feature_memory=memory,
-            **fields,
-            **QUICK,
-        )
-        for memory in (0.0, 4.0)
-    ]
-    assert results[0].metrics == pytest.approx(results[1].metrics, rel=1e-4)
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("0.0", "4.0")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_no_label_beyond_the_share_is_used(corpus, pretrained, tmp_path):
@@ -273,17 +179,10 @@ def test_an_interrupted_run_goes_on_with_equal_bits_and_no_other_run_does(corpus
 
 
 def test_two_processes_test_every_series_once(corpus, pretrained, tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text("import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))")
+    program = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"
     given = {"model_or_folder": str(pretrained), "corpus": corpus, "output_dir": str(tmp_path / "two")}
     given |= {"num_train_epochs": 3, **COLUMNS, **QUICK, "per_device_train_batch_size": 4}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    finished = subprocess.run(
-        [*launcher, str(program), json.dumps(given)], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    launch(program, [json.dumps(given)], tmp_path)
     (entry,) = read_results(tmp_path / "two" / "results.json")
     assert entry.details["num_processes"] == 2
     _, logits, labels = raw_test_scores(tmp_path / "two", corpus)
@@ -318,97 +217,6 @@ def test_low_rank_changes_are_saved_as_a_plain_model(corpus, pretrained, tmp_pat
     changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert changed == {"model.input_projection.weight"}
     assert set(after) == {*before, "head.projection.weight", "head.projection.bias"}
-
-
-def test_the_protocols_leave_the_model_and_no_folder(corpus, pretrained, tmp_path, monkeypatch):
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = hf_tsrep.TS2VecModel.from_pretrained(pretrained)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    loaded = load_corpus(corpus, scaler="standard", **COLUMNS)
-    options = {"num_train_epochs": 2, "learning_rate": 0.01, "batch_size": 8, "show_progress_bar": False}
-    outcomes = {
-        "finetune": evaluate(model, loaded, "finetune", **options),
-        "linear": evaluate(model, loaded, "linear", **options),
-        "regression": evaluate(model, loaded, "linear", solver="regression", label_fraction=0.5),
-    }
-    for outcome in outcomes.values():
-        assert set(outcome["metrics"]) == {"accuracy", "macro_f1", "kappa", "auprc"}
-        assert set(outcome) == {"metrics", "details", "timings", "settings"}
-    assert [one["settings"]["setting"] for one in outcomes.values()] == [
-        "full",
-        "linear-probe",
-        "regression, 0.5 of the labels",
-    ]
-    assert outcomes["regression"]["details"]["num_train_samples"] == 18
-    assert outcomes["linear"]["details"]["num_trained_parameters"] == 12 * 3 + 3
-    assert evaluate(model, loaded, "finetune", **options)["metrics"] == outcomes["finetune"]["metrics"]
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="Did you mean 'gradient'"):
-        evaluate(model, loaded, "linear", solver="gradiant")
-
-
-def test_the_linear_protocol_forecasts(long_series, tmp_path):
-    torch.manual_seed(0)
-    model = hf_tsrep.TS2VecModel(hf_tsrep.TS2VecConfig(num_input_channels=2, **TINY))
-    loaded = load_corpus(long_series, split="60/20/20", scaler="standard")
-    options = {"context_length": 24, "prediction_length": 6, "show_progress_bar": False}
-    trained = evaluate(model, loaded, "linear", num_train_epochs=3, learning_rate=0.01, **options)
-    fitted = evaluate(model, loaded, "linear", solver="regression", **options)
-    assert trained["settings"]["setting"] == "linear-probe, multivariate"
-    assert fitted["settings"]["setting"] == "regression, multivariate"
-    for outcome in (trained, fitted):
-        assert outcome["metrics"]["mse_6"] == outcome["metrics"]["mse"]
-    assert trained["details"]["num_test_samples"] == 75
-    assert fitted["details"][0]["num_test_samples"] == 74  # it predicts from a step of the test part
-    assert fitted["metrics"]["mse"] < trained["metrics"]["mse"] < 2
-    with pytest.raises(ValueError, match=r"label_fraction=0\.5"):
-        evaluate(model, loaded, "linear", solver="regression", label_fraction=0.5, **options)
-
-
-def test_the_command_line_fine_tunes_evaluates_and_explains(corpus, pretrained, tmp_path, command_line):
-    words = ["--corpus", corpus, "--item-column", "machine", "--label-column", "state"]
-    quick = ["--num-train-epochs", 2, "--per-device-train-batch-size", 8, "--use-cpu"]
-    code, out, err = command_line(
-        "finetune",
-        "--model",
-        pretrained,
-        *words,
-        *quick,
-        "--task",
-        "classification",
-        "--output-dir",
-        tmp_path / "tuned",
-    )
-    assert code == 0, err
-    assert "ts2vec, full, epoch" in out
-    assert "on test accuracy" in out
-    again = ["--output-dir", tmp_path / "tuned", "--overwrite-output-dir", "-q"]
-    code, out, err = command_line("finetune", "--model", pretrained, *words, *quick, *again)
-    assert (code, err) == (0, "")
-    assert len(out.splitlines()) == 1
-    shutil.copytree(pretrained, tmp_path / "encoder")
-    code, out, err = command_line(
-        "-q", "evaluate", "--model", tmp_path / "encoder", *words, "--protocol", "linear", "--num-train-epochs", 1
-    )
-    assert code == 0, err
-    assert "linear of encoder" in out
-    assert "loss" not in out
-    code, out, _ = command_line("results", tmp_path / "encoder")
-    assert code == 0
-    assert "linear (linear-probe)" in out
-    for wrong, message in (
-        (["--label-fracton", "0.1"], "Did you mean --label-fraction"),
-        (["--mode", "lorra"], "expected 'full' or 'linear-probe' or 'lora'"),
-        (["--task", "forecast"], "Did you mean 'forecasting'"),
-        (["--label-fraction", "2"], "at most 1"),
-    ):
-        code, _, err = command_line("finetune", "--model", pretrained, *words, "--output-dir", tmp_path / "n", *wrong)
-        assert code == 2
-        assert message in err.splitlines()[-1]
-        assert not (tmp_path / "n").exists()
 
 
 def test_a_corpus_that_does_not_fit_is_refused_before_anything_is_written(long_series, pretrained, tmp_path):
