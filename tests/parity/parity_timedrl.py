@@ -24,7 +24,7 @@ from hf_tsrep.modeling.views_timedrl import TimeDRLViews
 def build_model(fixture, model_class, **fields):
     of_shapes, state = convert_timedrl_state_dict(fixture.parameters)
     given = timedrl_fields_of_hyperparameters(fixture.config)
-    config = TimeDRLConfig(**complete_timedrl_fields(of_shapes, given), **fields)
+    config = TimeDRLConfig(**{**complete_timedrl_fields(of_shapes, given), **fields})
     assert config.hidden_size == fixture.config["base_d_model"] * fixture.config["n_heads"]
     model = model_class(config)
     state = {f"model.{name}": value for name, value in state.items()}
@@ -126,14 +126,15 @@ def official_gradients(model):
 
 
 def check_pretext(fixture):
-    model = build_model(fixture, TimeDRLForPreTraining).train()
+    # Kept values are divided by 1 - dropout, whatever dropout the other layers would have had.
+    dropout = fixture.config.get("fixed_dropout_p", fixture.config["dropout"])
+    model = build_model(fixture, TimeDRLForPreTraining, dropout=dropout).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     inputs = fixture.inputs
     noise = torch.stack([inputs[f"jitter_noise_{view}"] for view in (1, 2)]) if "jitter_noise_1" in inputs else None
     kept = torch.stack([inputs[f"keep_mask_{view}"] for view in (1, 2)]) if "keep_mask_1" in inputs else None
-    assert kept is None or model.config.dropout == fixture.config["fixed_dropout_p"]
     output = model(inputs["x"], views=TimeDRLViews(dropout_seed=0, noise=noise, embedding_kept=kept))
     output.loss.backward()
     for name, tensor in (
