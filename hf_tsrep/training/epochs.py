@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .field_types import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +20,7 @@ def epoch_factor(schedule: str, epoch: int) -> float:
     """Return what the learning rate is multiplied by in an epoch.
 
     The schedules are those of the Informer family's code, which changes the rate behind each epoch: "halving" is its
-    type1 (the first two epochs at the full rate, then half of the one before), "late_decay" its type3 (three epochs at
+    type1 (the first two epochs at the full rate, then half of the one before), "late_decay" its type3 (four epochs at
     the full rate, then 0.9 of the one before), "warmup_decay" TimeDRL's warmup (the first epoch at the full rate, then
     0.4, 0.6, 0.8 and 1 of it, and 0.9 of the one before from the seventh on).
 
@@ -39,8 +42,27 @@ def epoch_factor(schedule: str, epoch: int) -> float:
     return 1.0
 
 
+def refuse_other_schedules(schedule: str, others: Mapping[str, str]) -> None:
+    """Refuse to set the learning rate in two ways.
+
+    Args:
+        schedule: The epoch_schedule.
+        others: What else sets it, and how to write that it does not.
+
+    Raises:
+        SettingsError: There is anything else.
+    """
+    if others:
+        raise SettingsError(
+            f"epoch_schedule={schedule!r} sets the learning rate of every epoch, and so does "
+            f"{' and '.join(others)}. Give {' and '.join(others.values())}, or epoch_schedule=none."
+        )
+
+
 class EpochScheduleCallback(TrainerCallback):
     """Sets the learning rate of every epoch; `lr_scheduler_type` must be "constant".
+
+    Groups of parameters with rates of their own keep the ratio between them.
 
     Args:
         schedule: One of EPOCH_SCHEDULES.
@@ -54,11 +76,13 @@ class EpochScheduleCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Set the rate. It depends on the epoch alone, so that a resumed run goes on with the right one."""
-        rate = args.learning_rate * epoch_factor(self.schedule, int((state.epoch or 0) + 1e-6))
+        factor = epoch_factor(self.schedule, int((state.epoch or 0) + 1e-6))
+        scheduler, groups = kwargs["lr_scheduler"], kwargs["optimizer"].param_groups
+        # PyTorch's schedules write it into every group before the first step, and checkpoints keep it.
+        rates = [group["initial_lr"] * factor for group in groups]
         # The constant schedule multiplies these base rates at every step.
-        scheduler = kwargs["lr_scheduler"]
-        scheduler.base_lrs = scheduler._last_lr = [rate] * len(scheduler.base_lrs)
-        for group in kwargs["optimizer"].param_groups:
+        scheduler.base_lrs, scheduler._last_lr = list(rates), list(rates)
+        for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
 
 

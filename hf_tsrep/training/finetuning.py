@@ -26,7 +26,7 @@ from .finetuning_model import (
     reading_options,
     require_peft,
 )
-from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, resolve_finetuning
+from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, finetuning_fields, resolve_finetuning
 from .model_folder import write_json
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 SELECTION_METRIC = {"classification": "accuracy", "forecasting": "mse"}
 METRICS = {"classification": ("accuracy", "macro_f1", "kappa", "auprc"), "forecasting": ("mse", "mae")}
 
-# What a resumed run must share with the run that it goes on with: groups of settings, and facts.
-_SHARED_GROUPS = ("model", "method", "corpus", "task", "config", "data", "run")
+# What a resumed run must share with the run that it goes on with: settings, groups of them, and facts.
+_SHARED_VALUES = ("model", "method", "corpus", "task")
+_SHARED_GROUPS = ("config", "data", "run", "training")
 _SHARED_FACTS = (
     "scaler",
     "time_features",
@@ -44,7 +45,11 @@ _SHARED_FACTS = (
     "encoder_fingerprint",
     "corpus_fingerprint",
 )
-_FREE_TRAINING = ("logging_steps", "save_total_limit", "disable_tqdm", "report_to", "per_device_eval_batch_size")
+# Fields that may differ: they change nothing, or the facts have what came out of them.
+_FREE_FIELDS = frozenset(
+    {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "per_device_eval_batch_size"}
+    | {"feature_memory", "scaler", "time_features"}
+)
 
 
 @dataclass
@@ -184,7 +189,7 @@ def training_arguments(settings: FinetuneSettings) -> Any:
     from transformers import TrainingArguments
 
     run, training = settings.run, settings.training
-    if "warmup_steps" in training and settings.sources.get("warmup_ratio", "recipe").startswith("recipe"):
+    if "warmup_steps" in training and not settings.is_given("warmup_ratio"):
         warmup_steps = training["warmup_steps"]
     elif "warmup_steps" in training:
         raise SettingsError("warmup_steps and warmup_ratio are both given; choose one.")
@@ -231,10 +236,9 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
     """
     from torch.utils.data import default_collate
 
-    from .finetuning_trainer import EarlyStoppingByEpochs, FinetuningTrainer
+    from .finetuning_trainer import FinetuningTrainer
     from .trainer import IndexedCollator, IndexedDataset
 
-    patience = settings.run.early_stopping_patience if settings.selects else None
     validation = data.datasets.get("validation")
     return FinetuningTrainer(
         model=model,
@@ -242,7 +246,7 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         train_dataset=IndexedDataset(data.datasets["train"]),
         eval_dataset=None if validation is None else IndexedDataset(validation),
         data_collator=IndexedCollator(default_collate),
-        callbacks=[] if patience is None else [EarlyStoppingByEpochs(patience)],
+        callbacks=_callbacks(settings),
         decay_all_parameters=settings.run.decay_all_parameters,
         label_name=label_name(settings),
         freezes_encoder=settings.run.mode == "linear-probe",
@@ -250,6 +254,20 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         forward_arguments={} if data.domain is None else {"domain": data.domain},
         target_scale=getattr(model.config, "target_scale", None),
     )
+
+
+def _callbacks(settings: FinetuneSettings) -> list[Any]:
+    """Return what happens at the borders of epochs."""
+    from .epochs import EpochScheduleCallback
+    from .finetuning_trainer import EarlyStoppingByEpochs
+
+    run = settings.run
+    callbacks: list[Any] = []
+    if run.epoch_schedule is not None:
+        callbacks.append(EpochScheduleCallback(run.epoch_schedule))
+    if settings.selects and run.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingByEpochs(run.early_stopping_patience))
+    return callbacks
 
 
 def run_facts(arguments: Any, model: Any, data: FinetuningData) -> dict[str, Any]:
@@ -294,16 +312,18 @@ def check_resume(
     if not resume_from_checkpoint or not record.is_file():
         return
     before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
-    for inherited in ("scaler", "time_features"):  # the facts have what came out
-        before["data"].pop(inherited), now["data"].pop(inherited)
-    pairs = {name: (before[name], now[name]) for name in _SHARED_GROUPS}
-    for name in sorted({*before["training"], *now["training"]} - set(_FREE_TRAINING)):
-        pairs[name] = (before["training"].get(name), now["training"].get(name))
+    known = finetuning_fields(settings.method).values()
+    # A record of an older version lacks the fields that are new: its run had their defaults. Fields of the config that
+    # are not given are those of the model.
+    defaults = {one.name: one.default for one in known if one.group != "config"}
+    pairs = {name: (before[name], now[name]) for name in _SHARED_VALUES}
+    for group in _SHARED_GROUPS:
+        for name in {**now[group], **before[group]}:
+            if name not in _FREE_FIELDS:
+                pairs[name] = tuple(one[group].get(name, defaults.get(name)) for one in (before, now))
     pairs |= {name: (before["facts"].get(name), facts[name]) for name in _SHARED_FACTS}
     for name, (old, new) in pairs.items():
         if old != new:
-            if isinstance(old, dict) and isinstance(new, dict):
-                name, old, new = next((one, old.get(one), new.get(one)) for one in new if old.get(one) != new[one])
             raise ValueError(
                 f"Cannot resume: {name} is {new!r}, but the run in {folder} began with {old!r}. Give the same "
                 "settings, or start anew in another output_dir."

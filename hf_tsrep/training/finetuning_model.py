@@ -208,7 +208,8 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         if hasattr(config, "target_scale"):
             values |= target_statistics(data)
     if hasattr(config, "context_length"):
-        values["context_length"] = data.sequence_length
+        is_given = settings.task == "classification" and settings.is_given("context_length")
+        values["context_length"] = settings.data.context_length if is_given else data.sequence_length
     for name, value in {**values, **settings.config}.items():
         setattr(config, name, value)
     if data.domain is not None:

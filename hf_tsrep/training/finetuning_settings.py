@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from .field_types import SettingsError
 from .reading_settings import REFUSED_EVERYWHERE, ReadingSettings
-from .recipes import list_recipes, load_recipe
+from .recipes import corpus_recipe_names, list_recipes, load_recipe
 from .settings_layers import (
     SettingsField,
     corpus_name,
@@ -69,7 +68,8 @@ class FinetuneDataSettings(ReadingSettings):
             validation, and the last epoch is taken.
         validation_fraction: Share of train that is held out: of every class, drawn with the run's seed; in forecasting
             the last steps.
-        context_length: Forecasting: number of steps that the model sees.
+        context_length: Forecasting: number of steps that the model sees. Classification: number of first steps that
+            SimMTM's head covers, where it is given; else the longest series.
         stride: Forecasting: steps between the starts of training windows. All windows are validated and tested.
         scaler: None where it is not given means: as in the model's pre-training, else "recommended". Fitted anew on
             this corpus's training part.
@@ -102,6 +102,8 @@ class FinetuneRunSettings:
         lora_rank: Rank of the changes.
         lora_alpha: Their scale is lora_alpha / lora_rank.
         warmup_ratio: Share of the steps in which the learning rate rises; warmup_steps goes before it.
+        epoch_schedule: Learning rate of every epoch, as published: "constant", "halving", "late_decay" or
+            "warmup_decay", see `hf_tsrep.training.epochs.epoch_factor`; None for the schedule of `lr_scheduler_type`.
         early_stopping_patience: Number of epochs without a better validation score after which training ends; None
             never ends it early.
         backbone_learning_rate_factor: The encoder learns at this times learning_rate.
@@ -116,6 +118,7 @@ class FinetuneRunSettings:
     lora_rank: int = 8
     lora_alpha: float = 16.0
     warmup_ratio: float = 0.0
+    epoch_schedule: str | None = None
     early_stopping_patience: int | None = None
     backbone_learning_rate_factor: float = 1.0
     decay_all_parameters: bool = False
@@ -151,6 +154,10 @@ class FinetuneSettings:
     data: FinetuneDataSettings = field(default_factory=FinetuneDataSettings)
     run: FinetuneRunSettings = field(default_factory=FinetuneRunSettings)
     sources: dict[str, str] = field(default_factory=dict)
+
+    def is_given(self, name: str) -> bool:
+        """Return whether a field was asked for, instead of coming from a recipe or a default."""
+        return not self.sources.get(name, "recipe").startswith("recipe")
 
     @property
     def selects(self) -> bool:
@@ -241,6 +248,7 @@ def resolve_finetuning(
         ValueError: Unknown method, task or recipe, with the near matches.
     """
     from ..evaluation.checks import require_names
+    from .finetuning_checks import check_settings
     from .finetuning_model import method_of
 
     layers = [({underscored(name): value for name, value in overrides.items()}, place)]
@@ -251,7 +259,8 @@ def resolve_finetuning(
     task = first_given("task", layers)[0] or TASKS[0]
     require_names([task], TASKS, "task")
     method = method_of(model)
-    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0], task)
+    written = corpus_as_known(corpus, first_given("data_directory", layers)[0])
+    recipe = first_given("recipe", layers)[0] or recipe_for(method, first_given("mode", layers)[0], task, written)
     layers.append((load_recipe(RECIPES, recipe), f"recipe {RECIPES}/{recipe}"))
     what = f"a fine-tuning of {method}"
     chosen, sources = merge_layers(
@@ -270,43 +279,32 @@ def resolve_finetuning(
         run=FinetuneRunSettings(**chosen["run"]),
         sources=sources,
     )
-    _check_ranges(settings)
+    check_settings(settings)
     return settings
 
 
-def recipe_for(method: str, mode: Any, task: str | None = None) -> str:
-    """Return the recipe that serves: METHOD-MODE, MODE, METHOD-TASK, METHOD or default, the first there is."""
-    known = list_recipes(RECIPES)
-    names = (f"{method}-{mode}", str(mode), f"{method}-{task}", method, "default")
+def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | None = None) -> str:
+    """Return the recipe that serves.
+
+    Args:
+        method: Name of the method.
+        mode: See FinetuneRunSettings; None where it is not said.
+        task: Name of the task.
+        corpus: Name of the corpus; None, a path or a Hub id has no recipe of its own.
+
+    Returns:
+        METHOD-MODE-CORPUS, METHOD-MODE, MODE, METHOD-TASK-CORPUS, METHOD-TASK, METHOD or default, the first there is.
+    """
+    known, corpora = list_recipes(RECIPES), corpus_recipe_names(corpus)
+    names = [f"{method}-{mode}-{one}" for one in corpora] + [f"{method}-{mode}", str(mode)]
+    names += [f"{method}-{task}-{one}" for one in corpora] + [f"{method}-{task}", method, "default"]
     return next(name for name in names if name in known)
 
 
-def _check_ranges(settings: FinetuneSettings) -> None:
-    data, run = settings.data, settings.run
-    allowed: dict[str, tuple[Any, bool, str]] = {
-        "label_fraction": (data.label_fraction, 0.0 < data.label_fraction <= 1.0, "above 0 and at most 1"),
-        "validation_fraction": (
-            data.validation_fraction,
-            0.0 < data.validation_fraction < 1.0,
-            "between 0 and 1; validation=none turns the validation off",
-        ),
-        "context_length": (data.context_length, data.context_length >= 1, "at least 1"),
-        "stride": (data.stride, data.stride >= 1, "at least 1"),
-        "warmup_ratio": (run.warmup_ratio, 0.0 <= run.warmup_ratio < 1.0, "at least 0 and below 1"),
-        "feature_memory": (run.feature_memory, run.feature_memory >= 0.0, "at least 0, in GiB"),
-        "lora_rank": (run.lora_rank, run.lora_rank >= 1, "at least 1"),
-        "backbone_learning_rate_factor": (
-            run.backbone_learning_rate_factor,
-            run.backbone_learning_rate_factor > 0.0,
-            "above 0; mode=linear-probe freezes the encoder",
-        ),
-        "early_stopping_patience": (
-            run.early_stopping_patience,
-            run.early_stopping_patience is None or run.early_stopping_patience >= 1,
-            "at least 1, or none",
-        ),
-    }
-    for name, (value, is_right, words) in allowed.items():
-        if not is_right:
-            where = settings.sources.get(name, "default")
-            raise SettingsError(f"{name}={value!r} ({where}): must be {words}.")
+def corpus_as_known(corpus: Any, data_directory: str | None = None) -> str | None:
+    """Return the name of a corpus with its folder where it was written without; None for what is no name."""
+    from ..data.known_corpora import complete_name, list_known_corpora
+
+    if not isinstance(corpus, str) or "/" in corpus:
+        return corpus if isinstance(corpus, str) else None
+    return complete_name(corpus, list_known_corpora(data_directory)) or corpus

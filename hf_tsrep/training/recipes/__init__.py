@@ -1,6 +1,7 @@
 """Published hyper-parameters, each value with its source: METHOD/NAME.yaml.
 
-The name is that of a corpus, `etth1` of `ett/ETTh1`, or of its family, `ett`.
+The name is that of a corpus, `etth1` of `ett/ETTh1`, or of its family, `ett`. Recipes of fine-tuning lie in
+finetuning/ and have the method and the mode or the task in front: `timedrl-linear-probe-etth1`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from typing import Any
+
+# Two names of one corpus: a recipe serves both.
+_OTHER_NAMES = {"wisdm": "wisdm_partial", "wisdm_partial": "wisdm"}
 
 
 def list_recipes(method: str) -> list[str]:
@@ -52,12 +56,23 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
     Returns:
         Name of the recipe.
     """
-    from ...data.known_corpora import SHORT_NAMES, find_known_corpus
+    from ...data.known_corpora import SHORT_NAMES
     from ...registry import get_method
 
-    written = SHORT_NAMES.get((corpus or "").lower(), corpus or "")
-    family, slash, name = written.partition("/")
     known = list_recipes(method)
-    if name.lower() in known and find_known_corpus(written) is not None:
-        return name.lower()
+    own = next((name for name in corpus_recipe_names(corpus) if name in known), None)
+    if own is not None:
+        return own
+    family, slash, _ = SHORT_NAMES.get((corpus or "").lower(), corpus or "").partition("/")
     return family if slash and family in known else get_method(method).default_recipe
+
+
+def corpus_recipe_names(corpus: str | None) -> list[str]:
+    """Return the names that a recipe of a corpus may have, the first of them first; none for a path or a Hub id."""
+    from ...data.known_corpora import SHORT_NAMES, find_known_corpus
+
+    written = SHORT_NAMES.get((corpus or "").lower(), corpus or "")
+    if find_known_corpus(written) is None:
+        return []
+    name = written.partition("/")[2].lower()
+    return [name, *([_OTHER_NAMES[name]] if name in _OTHER_NAMES else [])]

@@ -7,7 +7,7 @@ import torch
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClassification, TS2VecModel
 from hf_tsrep.data.metadata import CorpusMetadata
-from hf_tsrep.training import SettingsError, finetuning_fields, list_recipes, resolve_finetuning
+from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
 from hf_tsrep.training.finetuning import training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData
 from hf_tsrep.training.finetuning_model import (
@@ -98,8 +98,6 @@ def test_a_head_alone_a_method_and_everything_else_have_their_recipes():
     assert recipe_for("crosstimenet", "full") == "crosstimenet"
     assert recipe_for("crosstimenet", "linear-probe") == "linear-probe"
     assert resolve("ts2vec", recipe="default", mode="linear-probe").training["learning_rate"] == 0.001
-    for name in list_recipes("finetuning"):
-        assert resolve("ts2vec", recipe=name).recipe == name
 
 
 def test_every_field_belongs_to_one_group():

@@ -10,6 +10,7 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 
 from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification
 from hf_tsrep.evaluation.metrics import accuracy, auprc, macro_f1
+from hf_tsrep.training.epochs import EpochScheduleCallback
 from hf_tsrep.training.finetuning_model import freeze_encoder
 from hf_tsrep.training.finetuning_trainer import (
     ClassificationMeter,
@@ -105,6 +106,27 @@ def test_the_encoder_may_learn_more_slowly_and_decay_spares_biases(tmp_path):
     assert sorted(name for group in grouped for name in group) == sorted(names.values())
     assert all(name.endswith("bias") for name in grouped[3])
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5, 0.0, 0.5, 0.0]
+
+
+def test_an_epoch_schedule_keeps_the_ratio_of_the_rates_and_goes_on_behind_a_checkpoint(tmp_path):
+    def run(folder, resumed=None, **arguments):
+        recorder = RateRecorder()
+        trainer_of(
+            tmp_path / folder,
+            callbacks=[recorder, EpochScheduleCallback("halving")],
+            options={"backbone_learning_rate_factor": 0.1},
+            learning_rate=0.01,
+            lr_scheduler_type="constant",
+            **arguments,
+        ).train(resume_from_checkpoint=resumed)
+        return np.asarray(recorder.rates)[::3]  # three steps an epoch
+
+    factors = np.asarray([1, 1, 0.5, 0.25])[:, None]
+    expected = factors * np.asarray([[0.01, 0.01, 0.001, 0.001]])
+    np.testing.assert_allclose(run("whole", num_train_epochs=4), expected, rtol=1e-12)
+    run("parts", num_train_epochs=3, save_strategy="epoch")
+    resumed = run("parts", str(tmp_path / "parts" / "checkpoint-9"), num_train_epochs=4)
+    np.testing.assert_allclose(resumed, expected[3:], rtol=1e-12)
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_has_no_dropout(tmp_path):

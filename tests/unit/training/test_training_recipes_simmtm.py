@@ -21,6 +21,8 @@ def test_every_recipe_makes_a_config(recipe):
         ("ett/ETTm1", "ettm1"),
         ("sensor/Epilepsy_TFC", "epilepsy_tfc"),
         ("har", "har"),
+        ("sensor/WISDM", "wisdm_partial"),
+        ("sensor/WISDM_partial", "wisdm_partial"),
         ("uea/NATOPS", "uea"),
         ("owner/anything", "default"),
     ],

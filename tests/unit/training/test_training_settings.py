@@ -189,6 +189,8 @@ def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
         ("har", "har"),
         ("epilepsy", "epilepsy_tstcc"),
         ("uea/Epilepsy", "default"),
+        ("sensor/WISDM", "wisdm"),
+        ("sensor/WISDM_partial", "wisdm"),
         ("owner/etth1", "default"),
         (None, "default"),
     ],

@@ -1,1 +1,1 @@
-"""Recipes of fine-tuning: default, linear-probe for a head alone, METHOD or METHOD-TASK where a paper has its own."""
+"""Recipes of fine-tuning, by method, mode or task, and corpus; `recipe_for` looks for them, the nearest first."""

@@ -1,0 +1,97 @@
+"""Recipes of fine-tuning: every one resolves, has its sources, and is found by method, mode or task, and corpus."""
+
+import re
+from importlib import resources
+
+import pytest
+
+from hf_tsrep.registry import METHODS
+from hf_tsrep.training import finetuning_fields, list_recipes, load_recipe, resolve_finetuning
+from hf_tsrep.training.finetuning_settings import recipe_for
+
+RECIPES = list_recipes("finetuning")
+OF_TIMEDRL = [name for name in list_recipes("timedrl") if name != "default"]
+
+
+def resolve(method, corpus="x", **fields):
+    return resolve_finetuning({"model": method, "corpus": corpus, "output_dir": "y", **fields})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_resolves_and_has_the_source_of_every_value(name):
+    method = name.partition("-")[0]
+    method = method if method in METHODS else "ts2vec"
+    settings = resolve(method, recipe=name)
+    assert set(load_recipe("finetuning", name)) <= set(finetuning_fields(method))
+    METHODS[method].config_class(**settings.config)
+    text = (resources.files("hf_tsrep.training.recipes") / "finetuning" / f"{name}.yaml").read_text()
+    for line in text.splitlines():
+        assert not line.strip() or line.startswith("#") or re.search(r"# Source: \S", line), line
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "task", "corpus", "recipe"),
+    [
+        ("timedrl", "linear-probe", "forecasting", "ett/ETTh1", "timedrl-linear-probe-etth1"),
+        ("timedrl", "linear-probe", "classification", "epilepsy", "timedrl-linear-probe-epilepsy_tstcc"),
+        ("timedrl", "linear-probe", "classification", "sensor/WISDM_partial", "timedrl-linear-probe-wisdm"),
+        ("timedrl", "linear-probe", "forecasting", "ett/ETTm2", "linear-probe"),
+        ("timedrl", "linear-probe", "forecasting", "owner/etth1", "linear-probe"),
+        ("timedrl", "full", "forecasting", "ett/ETTh1", "default"),
+        ("ts2vec", "linear-probe", "forecasting", "ett/ETTh1", "linear-probe"),
+        ("simmtm", None, "forecasting", "ett/ETTh2", "simmtm-forecasting-etth2"),
+        ("simmtm", "lora", "forecasting", "ett/ETTh2", "simmtm-forecasting-etth2"),
+        ("simmtm", "linear-probe", "forecasting", "ett/ETTh2", "linear-probe"),
+        ("simmtm", None, "forecasting", "mine.csv", "simmtm-forecasting"),
+        ("simmtm", None, "classification", "ett/ETTh2", "simmtm-classification"),
+        ("simmtm", None, "forecasting", None, "simmtm-forecasting"),
+    ],
+)
+def test_the_corpus_chooses_among_the_recipes_of_a_mode_or_task(method, mode, task, corpus, recipe):
+    assert recipe_for(method, mode, task, corpus) == recipe
+
+
+def test_a_corpus_without_its_folder_finds_its_recipe_too(tmp_path):
+    (tmp_path / "forecasting").mkdir()
+    (tmp_path / "forecasting" / "ETTm1.csv").touch()
+    settings = resolve("simmtm", "ettm1", task="forecasting", data_directory=str(tmp_path))
+    assert settings.recipe == "simmtm-forecasting-ettm1"
+
+
+@pytest.mark.parametrize("name", OF_TIMEDRL)
+def test_the_head_of_timedrl_learns_at_ten_times_the_rate_of_the_pretraining(name):
+    pretraining, probe = load_recipe("timedrl", name), load_recipe("finetuning", f"timedrl-linear-probe-{name}")
+    assert probe["learning_rate"] == pytest.approx(10 * pretraining["learning_rate"], rel=1e-12)
+    is_forecasting = pretraining["max_train_length"] is not None
+    assert probe.get("context_length") == pretraining["max_train_length"]
+    assert (probe["num_train_epochs"], probe["per_device_train_batch_size"]) == (30, 32)
+    assert probe["early_stopping_patience"] == (5 if is_forecasting else 10)
+
+
+def test_the_published_values_of_timedrl_on_etth1():
+    settings = resolve("timedrl", "ett/ETTh1", task="forecasting", mode="linear-probe")
+    assert settings.training["learning_rate"] == pytest.approx(2.135e-4, rel=1e-3)
+    assert settings.training["weight_decay"] == pytest.approx(1.64e-5, rel=1e-2)
+    assert (settings.run.epoch_schedule, settings.training["lr_scheduler_type"]) == ("warmup_decay", "constant")
+    assert (settings.data.context_length, settings.run.decay_all_parameters) == (512, True)
+    assert resolve("timedrl", recipe="timedrl-linear-probe-etth1").run.mode == "linear-probe"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "values"),
+    [
+        ("ett/ETTh1", (0.2, 0.1, 16)),
+        ("ett/ETTh2", (0.4, 0.2, 16)),
+        ("ett/ETTm1", (0.0, 0.1, 32)),
+        ("ett/ETTm2", (0.0, 0.1, 64)),
+        ("forecasting/weather", (0.1, 0.1, 16)),
+        ("forecasting/electricity", (0.1, 0.1, 32)),
+        ("forecasting/traffic", (0.2, 0.1, 32)),
+    ],
+)
+def test_the_published_values_of_simmtm(corpus, values):
+    settings = resolve("simmtm", corpus, task="forecasting")
+    found = (settings.config["dropout"], settings.config["head_dropout"])
+    assert (*found, settings.training["per_device_train_batch_size"]) == values
+    assert (settings.run.epoch_schedule, settings.run.early_stopping_patience) == ("halving", 3)
+    assert (settings.training["num_train_epochs"], settings.data.context_length) == (10, 336)
