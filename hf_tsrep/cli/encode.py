@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from .models import OpenedModel, open_model, weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
+_INVENTED_NAME = re.compile(r"channel_\d+")  # of files that name no channels: not a name to go by
 _UNEQUAL_WIDTHS = (
     "pooling='multiscale' has more scales for longer series, so that these rows have unequal widths: choose a number "
     "of steps, or encode series of one length."
@@ -162,7 +164,7 @@ def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
     names = list(names)
     if not wanted or wanted == names:
         return None
-    if set(wanted) <= set(names):
+    if set(wanted) <= set(names) and not all(_INVENTED_NAME.fullmatch(name) for name in names):
         return [names.index(name) for name in wanted]
     if len(wanted) == len(names):
         logger.info("The channels are taken in order: %s for %s.", ", ".join(names[:10]), ", ".join(wanted[:10]))

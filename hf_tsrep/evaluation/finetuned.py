@@ -34,6 +34,7 @@ def evaluate_finetune(
     context_length: int = 336,
     prediction_length: int = 96,
     stride: int = 1,
+    adapt_input: bool = False,
     domain: str | None = None,
     seed: int = 0,
     device: Any = None,
@@ -58,6 +59,7 @@ def evaluate_finetune(
         context_length: steps that the model sees (forecasting).
         prediction_length: steps that it predicts (forecasting).
         stride: steps between training windows (forecasting).
+        adapt_input: whether weights whose shapes do not fit the corpus's channels start anew, instead of an error.
         domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
         seed: of the head's weights, the order of the batches and whatever is drawn.
         device: `cpu` for the CPU, else the Trainer's choice; None for where the model is.
@@ -78,6 +80,7 @@ def evaluate_finetune(
         "label_fraction": label_fraction,
         "validation": validation or "none",
         "early_stopping_patience": early_stopping_patience,
+        "adapt_input": adapt_input,
         "domain": domain,
         "seed": seed,
     }
@@ -99,6 +102,7 @@ def evaluate_linear(
     task: str | None = None,
     solver: str = "gradient",
     label_fraction: float = 1.0,
+    validation: str | None = "auto",
     num_train_epochs: int | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
@@ -106,12 +110,16 @@ def evaluate_linear(
     context_length: int = 336,
     prediction_length: int = 96,
     stride: int = 1,
+    adapt_input: bool = False,
     domain: str | None = None,
     seed: int = 0,
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Trains the linear head of the task on the frozen encoder and tests it once.
+    """Trains the task's head on the frozen encoder and tests it once.
+
+    The head is linear for all methods but SimMTM, whose classification head has two linear layers and a sigmoid
+    between them, as published; `solver="regression"` is linear for every method.
 
     Args:
         model: a model of the house; `regression` takes anything with `encode`.
@@ -121,13 +129,15 @@ def evaluate_linear(
             one-vs-rest logistic regression on standardised embeddings, or in forecasting a ridge regression whose
             penalty is chosen on validation data; it has no use for the settings of a training.
         label_fraction: share of the training data that is used, by class (forecasting: with `gradient` only).
-        num_train_epochs: see `evaluate_finetune`, also for the settings below.
+        validation: see `evaluate_finetune`, also for the settings below; with `gradient` only.
+        num_train_epochs: see there.
         learning_rate: see there.
         batch_size: of the training, or of `encode`.
         early_stopping_patience: see there.
         context_length: see there.
         prediction_length: see there.
         stride: see there.
+        adapt_input: see there; with `gradient` only.
         domain: see there.
         seed: see there.
         device: see there.
@@ -149,6 +159,7 @@ def evaluate_linear(
             task=chosen,
             mode="linear-probe",
             label_fraction=label_fraction,
+            validation=validation,
             num_train_epochs=num_train_epochs,
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -156,6 +167,7 @@ def evaluate_linear(
             context_length=context_length,
             prediction_length=prediction_length,
             stride=stride,
+            adapt_input=adapt_input,
             domain=domain,
             seed=seed,
             device=device,
@@ -163,6 +175,7 @@ def evaluate_linear(
         )
         outcome["settings"]["solver"] = solver
         return outcome
+    _require_channels(model, corpus, domain)
     options = {"batch_size": batch_size or 32, "device": device, "show_progress_bar": show_progress_bar}
     if chosen == "classification":
         return _regressed_classification(model, corpus, label_fraction, domain, seed, options)
@@ -172,6 +185,20 @@ def evaluate_linear(
             "solver='gradient'."
         )
     return _regressed_forecasting(model, corpus, context_length, prediction_length, domain, seed, options)
+
+
+def _require_channels(model: Any, corpus: Any, domain: str | None) -> None:
+    """Refuse a corpus of another number of channels before anything is encoded."""
+    from ..data import get_series
+
+    told, _ = choose_domain(model, corpus, domain)
+    given = get_series(corpus["train"])[0].shape[1]
+    taken = model.num_channels_of(**told) if hasattr(model, "num_channels_of") else given
+    if given != taken:
+        raise ValueError(
+            f"The corpus has {given} channels, and the model takes {taken}. Choose the model's channels with target, "
+            "or use solver='gradient' with adapt_input=True (--adapt-input)."
+        )
 
 
 def _task_of(corpus: Any) -> str:

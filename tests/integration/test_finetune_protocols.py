@@ -81,6 +81,19 @@ def test_the_protocols_leave_the_model_and_no_folder(corpus, pretrained, tmp_pat
         evaluate(model, loaded, "linear", solver="gradiant")
 
 
+def test_a_corpus_of_other_channels_is_refused_with_the_way_out_that_works(corpus, pretrained, tmp_path):
+    loaded = load_corpus(corpus, scaler="standard", target="load", **COLUMNS)
+    model = hf_tsrep.TS2VecModel.from_pretrained(pretrained)
+    options = {"num_train_epochs": 1, "show_progress_bar": False}
+    for protocol in ("linear", "finetune"):
+        with pytest.raises(ValueError, match="adapt_input=True"):
+            evaluate(model, loaded, protocol, **options)
+        outcome = evaluate(model, loaded, protocol, adapt_input=True, validation="none", **options)
+        assert outcome["details"]["num_input_channels"] == 1
+    with pytest.raises(ValueError, match=r"has 1 channels, and the model takes 2.*adapt_input=True"):
+        evaluate(model, loaded, "linear", solver="regression")
+
+
 def test_the_linear_protocol_forecasts(long_series, tmp_path):
     torch.manual_seed(0)
     model = hf_tsrep.TS2VecModel(hf_tsrep.TS2VecConfig(num_input_channels=2, **TINY))
