@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import logging
 
@@ -22,11 +22,10 @@ from .configuration_crosstimenet import (
 )
 from .encoding_time_series import EncodeSettings, slide_by_windows
 from .modeling_time_series import TimeSeriesPreTrainedModel
+from .paired_tokenizer_crosstimenet import TokenizerPlace, check_common_domains, paired_domains
+from .token_ids_crosstimenet import check_owner, check_token_ids
 
 logger = logging.get_logger(__name__)
-
-# What from_pretrained was told of where a model lies, and the tokenizer beside it.
-_PLACE_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
@@ -53,7 +52,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
 
     # Of the base model: the tokenizer, and where to look for it.
     _tokenizer: Any = None
-    _place: tuple[str, dict[str, Any]] | None = None
+    _place: TokenizerPlace | None = None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -76,26 +75,20 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         """
         encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
         if encoder._tokenizer is None:
-            place, options = encoder._place or (self.config._name_or_path, {})
-            if not place:
+            place = self._tokenizer_place()
+            if place is None:
                 raise ValueError(
                     f"{type(self).__name__} has no tokenizer to read series with; call "
                     "model.set_tokenizer(tokenizer), or pass input_ids."
                 )
-            encoder.set_tokenizer(self._load_tokenizer(place, options))
+            encoder.set_tokenizer(place.load(type(self)))
         return encoder._tokenizer
 
-    def _load_tokenizer(self, place: str, options: dict[str, Any]) -> Any:
-        # Who trusted the code of this model trusts the code of the tokenizer beside it.
-        trusted = type(self).__module__.startswith("transformers_modules")
-        try:
-            with torch.inference_mode(False):
-                return AutoTokenizer.from_pretrained(place, trust_remote_code=trusted or None, **options)
-        except (OSError, ValueError, ImportError) as error:
-            raise ValueError(
-                f"{type(self).__name__} found no tokenizer to read series with beside its checkpoint {place} "
-                f"({error}); call model.set_tokenizer(tokenizer), or pass input_ids."
-            ) from error
+    def _tokenizer_place(self) -> TokenizerPlace | None:
+        """Return where the model, or else its config, was loaded from; None for one that is new."""
+        encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
+        source = self.config._name_or_path
+        return encoder._place or (TokenizerPlace.of(source, {}) if source else None)
 
     def set_tokenizer(self, tokenizer: Any) -> Self:
         """Set the tokenizer that series are read with.
@@ -107,45 +100,36 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             The model.
 
         Raises:
-            ValueError: Its domains are not those of the model. The message names the first that differs.
+            ValueError: Its domains are not those of the model, or it is not the one that the model was made for. The
+                message names the first domain that differs.
         """
-        fields = ("name", "first_id", "codebook_size", "num_input_channels", "patch_length")
-        theirs = domains_of_tokenizer(tokenizer)
-        ours = [{field: one[field] for field in fields} for one in self.config.domains or []]
-        for place, (own, other) in enumerate(zip(ours, theirs, strict=False)):
-            wrong = [f"{key}={other[key]!r} instead of {own[key]!r}" for key in fields if own[key] != other[key]]
-            if wrong:
-                raise ValueError(
-                    f"The tokenizer's domain {place} has {', '.join(wrong)}; it belongs to another model."
-                )
-        if len(ours) != len(theirs):
-            common = min(len(ours), len(theirs))
-            names = ", ".join(one["name"] for one in [*ours[common:], *theirs[common:]])
-            raise ValueError(
-                f"The tokenizer has {len(theirs)} domains and the model {len(ours)}; the difference: {names}. "
-                "model.add_domains(tokenizer) gives the model those that it lacks."
-            )
+        self.config.domains = paired_domains(self.config, tokenizer)
         cast(CrossTimeNetPreTrainedModel, self.base_model)._tokenizer = tokenizer
         return self
 
     def add_domains(self, tokenizer: Any) -> Self:
-        """Give the model embeddings of the domains that a tokenizer has behind the model's, and set the tokenizer.
+        """Give the model embeddings of what a tokenizer has behind the model's tokens, and set the tokenizer.
 
         Args:
-            tokenizer: A CrossTimeNetTokenizer whose first domains are those of the model.
+            tokenizer: A CrossTimeNetTokenizer whose first domains are those of the model; it may have further domains,
+                and tokens that were added by hand.
 
         Returns:
             The model.
+
+        Raises:
+            ValueError: Its first domains are not those of the model, which stays as it is.
         """
-        before = self.config.domains or []
-        theirs = domains_of_tokenizer(tokenizer)
+        before, before_size = self.config.domains or [], cast(int, self.config.vocab_size)
+        theirs = check_common_domains(self.config, tokenizer)
+        size = max(before_size, len(tokenizer))
         grown = CrossTimeNetConfig(
-            domains=[*before, *theirs[len(before) :]], backbone_config=self.config.backbone_config
+            domains=[*before, *theirs[len(before) :]], vocab_size=size, backbone_config=self.config.backbone_config
         )
-        if len(theirs) > len(before):
-            self.resize_token_embeddings(grown.vocab_size, mean_resizing=False)
-            self.config.domains, self.config.vocab_size = grown.domains, grown.vocab_size
-            cast(PreTrainedConfig, self.config.backbone_config).vocab_size = grown.vocab_size
+        if size > before_size:
+            self.resize_token_embeddings(size, mean_resizing=False)
+            cast(PreTrainedConfig, self.config.backbone_config).vocab_size = size
+        self.config.domains, self.config.vocab_size = grown.domains, size
         return self.set_tokenizer(tokenizer)
 
     def tokenise(
@@ -168,7 +152,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         Raises:
             ValueError: A shape does not fit, or the domain is unknown.
         """
-        place = self.config.domain_index(domain)
+        place = self.config.served_domain_index(domain)
         self._check_values(past_values, past_observed_mask, place)
         tokenizer, name = self.tokenizer, (self.config.domains or [])[place]["name"]
         if tokenizer.codec.device != past_values.device:
@@ -223,7 +207,8 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             (batch_size, num_tokens) int64 ids, and (batch_size, num_tokens) bool, True = token.
 
         Raises:
-            ValueError: Both or neither are given, or ids are of a wrong shape or out of range.
+            ValueError: Both or neither are given, ids are of a wrong shape or out of range, or they are codes of
+                another domain than the one that is named.
         """
         if input_ids is not None and input_ids.is_floating_point() and past_values is None:
             past_values, past_observed_mask = input_ids, attention_mask
@@ -233,29 +218,14 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         if past_values is not None:
             return self.tokenise(past_values, past_observed_mask, domain)[:2]
         ids = cast(torch.Tensor, input_ids)
-        if ids.ndim != 2 or ids.is_floating_point():
-            raise ValueError(
-                f"input_ids has shape {tuple(ids.shape)} and {ids.dtype}; it must be (batch, tokens) int64."
-            )
-        if not torch.compiler.is_compiling() and ids.numel():
-            low, high = (int(one) for one in ids.aminmax())
-            if low < 0 or high >= cast(int, self.config.vocab_size):
-                raise ValueError(
-                    f"input_ids has {low if low < 0 else high}; the model's ids are 0 to "
-                    f"{cast(int, self.config.vocab_size) - 1}. Was another tokenizer used?"
-                )
-        if attention_mask is None:
-            return ids, ids != self.config.pad_token_id
-        if attention_mask.shape != ids.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, but input_ids {tuple(ids.shape)}; "
-                "they must be equal."
-            )
-        return ids, attention_mask.bool()
+        check_token_ids(ids, attention_mask, self.config)
+        if domain is not None:
+            check_owner(ids, self.config, self.config.domain_index(domain))
+        return ids, ids != self.config.pad_token_id if attention_mask is None else attention_mask.bool()
 
     def num_channels_of(self, domain: str | int | None = None, **method_arguments: Any) -> int:
         """Return the number of channels of a domain's series."""
-        return (self.config.domains or [])[self.config.domain_index(domain)]["num_input_channels"]
+        return (self.config.domains or [])[self.config.served_domain_index(domain)]["num_input_channels"]
 
     def slide(
         self,
@@ -302,10 +272,14 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         return self._encode(series, settings, device, {"domain": domain})
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save config, weights, code and the tokenizer; see PreTrainedModel.save_pretrained."""
+        """Save config, weights, code and the tokenizer; see PreTrainedModel.save_pretrained.
+
+        Raises:
+            ValueError: The tokenizer cannot be loaded or saved; nothing is written then.
+        """
+        tokenizer = self._tokenizer_to_save() if kwargs.get("is_main_process", True) else None
         super().save_pretrained(save_directory, *args, **kwargs)
-        tokenizer = self._tokenizer_to_save()
-        if tokenizer is None or not kwargs.get("is_main_process", True):
+        if tokenizer is None:
             return
         published: dict[str, Any] = {}
         if kwargs.get("push_to_hub", False):
@@ -316,15 +290,28 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         tokenizer.save_pretrained(save_directory, **published)
 
     def _tokenizer_to_save(self) -> Any:
-        """Return the tokenizer, or None for a model that has none."""
+        """Return the tokenizer, checked; None for a model that has none, and none beside its checkpoint."""
         encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
-        if encoder._tokenizer is None and not (encoder._place or self.config._name_or_path):
+        if encoder._tokenizer is None and not self._has_tokenizer_beside():
             return None
+        # Also one that was set before: domains or tokens may have been added to it since.
+        self.set_tokenizer(self.tokenizer).tokenizer.check_weights()
+        return self.tokenizer
+
+    def _has_tokenizer_beside(self) -> bool:
+        place = self._tokenizer_place()
+        if place is None:
+            return False
         try:
-            return self.tokenizer
-        except ValueError as error:
-            logger.info(f"The model is saved without a tokenizer: {error}")
-            return None
+            return place.holds_tokenizer()
+        except OSError as error:
+            if cast(CrossTimeNetPreTrainedModel, self.base_model)._place is None:  # only its config was loaded
+                return False
+            raise ValueError(
+                f"Whether there is a tokenizer beside the checkpoint {place.name_or_path} cannot be told ({error}), "
+                "and the model would be saved without it. Make it available again, or call "
+                "model.set_tokenizer(tokenizer) before saving."
+            ) from error
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -332,8 +319,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
-            options = {name: kwargs[name] for name in _PLACE_ARGUMENTS if kwargs.get(name) is not None}
-            model.base_model._place = (str(pretrained_model_name_or_path), options)
+            model.base_model._place = TokenizerPlace.of(pretrained_model_name_or_path, kwargs)
         return loaded
 
     @classmethod

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_time_series import TimeSeriesConfig
@@ -30,8 +32,9 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     Args:
         domains: One mapping a domain, in the order of the tokens' ids: `name`, `num_input_channels`, `patch_length`,
             `codebook_size`; optionally `num_labels` (the domain has a classification head of its own) and `num_tokens`
-            (for classifier="flatten"). `first_id`, the id of the domain's first code, follows from the order unless
-            the tokenizer had tokens added in between.
+            (for classifier="flatten"). `tokenizer_fingerprint` says which tokenizer the model was made for; a model
+            writes it when its tokenizer is set. `first_id`, the id of the domain's first code, follows from the order
+            unless the tokenizer had tokens added in between.
         backbone_config: Configuration of the transformer, as an object or as a mapping with its model_type: any
             encoder or decoder of transformers' AutoModel that takes token ids. None is BERT. Its vocabulary and its
             special ids become ours.
@@ -168,16 +171,19 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         if min(self.target_scale or [0.0]) <= 0:
             raise ValueError(f"CrossTimeNetConfig.target_scale is {self.target_scale}; every one must be above 0.")
 
-    def domain_index(self, domain: str | int | None) -> int:
+    def domain_index(self, domain: str | int | torch.Tensor | np.ndarray | np.generic | None) -> int:
         """Return the place of a domain; None will do where there is only one.
 
         Args:
-            domain: Its name or place.
+            domain: Its name or place; a tensor or array of whole numbers that are all the same place will do, as
+                transformers' Trainer collates one number a row.
 
         Raises:
             ValueError: There is no such domain, or None is not enough. The message names the near matches.
         """
         names = [one["name"] for one in self.domains or []]
+        if isinstance(domain, (torch.Tensor, np.ndarray, np.generic)):
+            domain = _common_place(domain, names)
         if domain is None and len(names) == 1:
             return 0
         if domain is None:
@@ -191,6 +197,15 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown domain {domain!r}.{hint} Domains: {', '.join(names) or 'none'}.")
 
+    def served_domain_index(self, domain: str | int | torch.Tensor | None) -> int:
+        """Return the place of the domain that a model reads; None will also do where one domain alone has num_labels.
+
+        Raises:
+            ValueError: See domain_index.
+        """
+        with_head = [place for place, one in enumerate(self.domains or []) if one.get("num_labels")]
+        return with_head[0] if domain is None and len(with_head) == 1 else self.domain_index(domain)
+
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **fields: Any) -> CrossTimeNetConfig:
         """Build the configuration of a model that reads a tokenizer's tokens.
@@ -202,7 +217,8 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         Returns:
             The configuration.
         """
-        return cls(domains=domains_of_tokenizer(tokenizer), **fields)
+        # Tokens that were added by hand have ids too.
+        return cls(**{"domains": domains_of_tokenizer(tokenizer), "vocab_size": len(tokenizer), **fields})
 
 
 def domains_of_tokenizer(tokenizer: Any) -> list[dict[str, Any]]:
@@ -212,9 +228,25 @@ def domains_of_tokenizer(tokenizer: Any) -> list[dict[str, Any]]:
             "name": domain.name,
             **{field: getattr(domain, field) for field in _DOMAIN_NUMBERS},
             "first_id": tokenizer.first_id(domain.name),
+            "tokenizer_fingerprint": tokenizer.fingerprint(domain.name),
         }
         for domain in tokenizer.domains
     ]
+
+
+def _common_place(domain: torch.Tensor | np.ndarray | np.generic, names: list[str]) -> int:
+    """Return the place that all rows of a batch have.
+
+    Raises:
+        ValueError: These are no whole numbers, or several places. The message names the domains.
+    """
+    places = np.unique(domain.detach().cpu().numpy() if isinstance(domain, torch.Tensor) else np.asarray(domain))
+    if places.dtype.kind not in "iu" or not places.size:
+        raise ValueError(f"domain holds {places.dtype}; it must be a name, a place, or a place a row (whole numbers).")
+    if len(places) > 1:
+        shown = ", ".join(repr(names[one]) if 0 <= one < len(names) else str(one) for one in places.tolist())
+        raise ValueError(f"The batch has rows of the domains {shown}; give rows of one domain in one call.")
+    return int(places[0])
 
 
 def _known_type(model_type: str) -> str:
@@ -256,12 +288,15 @@ def _checked_domain(domain: dict[str, Any]) -> dict[str, Any]:
     missing = [field for field in ("name", *_DOMAIN_NUMBERS) if field not in domain]
     if missing:
         raise ValueError(f"Domain {name!r} lacks {', '.join(missing)}.")
-    known = ("name", "first_id", *_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS)
+    known = ("name", "first_id", "tokenizer_fingerprint", *_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS)
     for field in domain:
         if field not in known:
             near = difflib.get_close_matches(str(field), known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"Domain {name!r} has no field {field!r} in the model's configuration.{hint}")
+    fingerprint = domain.get("tokenizer_fingerprint")
+    if not isinstance(fingerprint, str | None):
+        raise ValueError(f"Domain {name!r}: tokenizer_fingerprint is {fingerprint!r}; it must be a text, or left out.")
     for field in (*_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS):
         value = domain.get(field, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,8 +93,24 @@ class FlattenClassifier(nn.Module):
         return self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
 
 
+class _ZeroGradients(torch.autograd.Function):
+    """Passes logits on, and gives parameters that had no part in them a gradient of zero, whatever their values."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(*parameters)
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.saved_tensors)
+
+
 class DomainClassifiers(nn.Module):
     """A head a domain that has `num_labels`, or one head for all where no domain has.
+
+    In training the heads of the other domains get a gradient of zero, so that several processes may train on
+    different domains at once: DistributedDataParallel waits for the gradients of all parameters.
 
     Args:
         config: Gives the domains, the kind of head and num_labels.
@@ -143,13 +159,27 @@ class DomainClassifiers(nn.Module):
         Raises:
             ValueError: The domain is unknown, or has no head.
         """
-        logits = self._head_of(domain)(tokens, pooled)
+        place = self.place_of(domain)
+        head = self.heads[0 if place is None else self.places.index(place)]
+        logits = head(tokens, pooled)
+        if self.training:
+            others = [value for other in self.heads if other is not head for value in other.parameters()]
+            learning = [value for value in others if value.requires_grad]
+            logits = _ZeroGradients.apply(logits, *learning) if learning else logits
         return classification_loss(logits, labels), logits
 
-    def _head_of(self, domain: str | int | None) -> nn.Module:
-        if len(self.heads) == 1 and (domain is None or not self.places):
-            return self.heads[0]
-        place = self.config.domain_index(domain)
+    def place_of(self, domain: str | int | torch.Tensor | None) -> int | None:
+        """Return the place of the domain whose head scores; None where one head serves all domains.
+
+        Args:
+            domain: Name or place of the domain; None where there is one head.
+
+        Raises:
+            ValueError: The domain is unknown, or has no head.
+        """
+        if not self.places:
+            return None
+        place = self.config.served_domain_index(domain)
         if place not in self.places:
             domains = self.config.domains or []
             names = ", ".join(domains[one]["name"] for one in self.places)
@@ -157,7 +187,7 @@ class DomainClassifiers(nn.Module):
                 f"Domain {domains[place]['name']!r} has no classification head; these have: {names}. "
                 "Give it num_labels in config.domains."
             )
-        return self.heads[self.places.index(place)]
+        return place
 
 
 class ScaledPredictionHead(PredictionHead):

@@ -5,7 +5,39 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from .configuration_crosstimenet import CrossTimeNetConfig
 from .distributed_time_series import fork_generator, process_share
+
+# As transformers' collators mark tokens that nothing is asked of.
+NO_LABEL = -100
+
+
+def check_labels(
+    labels: torch.Tensor, input_ids: torch.Tensor | None, mask: torch.Tensor | None, config: CrossTimeNetConfig
+) -> None:
+    """Refuse labels that do not fit; see CrossTimeNetForPreTraining.forward for the arguments.
+
+    Raises:
+        ValueError: The message names what was given and what was expected.
+    """
+    if input_ids is None or input_ids.is_floating_point() or mask is not None:
+        raise ValueError(
+            "labels are for input_ids in which tokens are hidden already; leave them out for series and with a mask."
+        )
+    if labels.shape != input_ids.shape or labels.is_floating_point():
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and {labels.dtype}, but input_ids {tuple(input_ids.shape)}; they "
+            "must be equal, and whole numbers."
+        )
+    wanted = labels[labels != NO_LABEL]
+    never = torch.isin(
+        wanted, torch.tensor(list(config.never_predicted_ids), dtype=labels.dtype, device=labels.device)
+    )
+    wrong = wanted[never | (wanted < 0) | (wanted >= int(config.vocab_size or 0))]
+    if len(wrong):
+        raise ValueError(
+            f"labels has {int(wrong[0])}, which the model never predicts; write {NO_LABEL} where nothing is asked."
+        )
 
 
 def token_mask(

@@ -25,7 +25,7 @@ from .generic_heads_time_series import (
     GenericForTimeSeriesPrediction,
 )
 from .heads_crosstimenet import DomainClassifiers, MaskedTokenHead, ScaledPredictionHead
-from .masking_crosstimenet import global_count, token_mask
+from .masking_crosstimenet import NO_LABEL, check_labels, global_count, token_mask
 from .outputs_time_series import (
     TimeSeriesClassificationOutput,
     TimeSeriesModelOutput,
@@ -128,7 +128,7 @@ class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
         """
         ids, attended, first_steps = self.tokenise(past_values, past_observed_mask, domain)
         hidden, _ = read_tokens(self.backbone, ids, attended, False)
-        described = (self.config.domains or [])[self.config.domain_index(domain)]
+        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
         steps = torch.arange(past_values.shape[1], device=ids.device)
         places = (steps - first_steps.unsqueeze(1)).div(described["patch_length"], rounding_mode="floor")
         places = places.clamp(0, ids.shape[1] - 1)
@@ -175,6 +175,7 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
         domain: str | int | None = None,
         mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
+        labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> CrossTimeNetForPreTrainingOutput | tuple[torch.Tensor, ...]:
         """Compute the loss of a batch.
@@ -189,26 +190,29 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
                 `config.mask_ratio` among the real tokens, at least one a global batch. Special tokens and padding are
                 never hidden.
             generator: Source of the draw, on the CPU; None for torch's global one.
+            labels: (batch_size, num_tokens) int64, for input_ids in which something is hidden already, as
+                DataCollatorForLanguageModeling of transformers does: what is to be recovered, and -100 elsewhere.
+                Nothing is drawn.
             return_dict: Whether to return a CrossTimeNetForPreTrainingOutput instead of a tuple.
 
         Returns:
             The loss, the accuracy, and the scores at the hidden tokens. A batch without a real token has loss 0.
 
         Raises:
-            ValueError: The mask has another shape than the tokens.
+            ValueError: The mask or the labels have another shape than the tokens, or labels are given for series, with
+                a mask, or of ids that are never predicted.
         """
+        if labels is not None:
+            check_labels(labels, input_ids, mask, self.config)
+            domain = None  # ids that were drawn to disturb are of any domain
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        real = self.model.real_tokens(input_ids, attended)
-        if mask is None:
-            mask = token_mask(real, self.config.mask_ratio, generator, shared=self.training)
-        elif mask.shape != input_ids.shape:
-            raise ValueError(
-                f"mask has shape {tuple(mask.shape)}, but the tokens {tuple(input_ids.shape)}; they must be equal."
-            )
-        mask = mask.bool() & real
-        hidden_ids = input_ids.masked_fill(mask, self.config.mask_token_id)
+        if labels is None:
+            mask = self._hidden_tokens(input_ids, attended, mask, generator)
+            hidden_ids, known = input_ids.masked_fill(mask, self.config.mask_token_id), input_ids
+        else:
+            mask, hidden_ids, known = (labels != NO_LABEL) & attended, input_ids, labels
         hidden, _ = read_tokens(self.model.backbone, hidden_ids, attended, False)
-        logits, targets = self.head(hidden[mask]), input_ids[mask]
+        logits, targets = self.head(hidden[mask]), known[mask]
         count = global_count(mask, shared=self.training).clamp(min=torch.finfo(torch.float32).tiny)
         right = (logits.argmax(-1) == targets).sum() / count
         output = CrossTimeNetForPreTrainingOutput(
@@ -219,6 +223,23 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
             last_hidden_state=hidden.detach(),
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _hidden_tokens(
+        self,
+        input_ids: torch.Tensor,
+        attended: torch.Tensor,
+        mask: torch.Tensor | None,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor:
+        """Return the real tokens that the mask names, or draw them: (batch_size, num_tokens) bool."""
+        real = self.model.real_tokens(input_ids, attended)
+        if mask is None:
+            return token_mask(real, self.config.mask_ratio, generator, shared=self.training)
+        if mask.shape != input_ids.shape:
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}, but the tokens {tuple(input_ids.shape)}; they must be equal."
+            )
+        return mask.bool() & real
 
 
 class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, CrossTimeNetPreTrainedModel):
@@ -253,7 +274,8 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
             attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
             past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
             past_observed_mask: The shape of past_values, True = observed, or None.
-            domain: Name or place of the domain, of past_values and of the head; None where there is only one.
+            domain: Name or place of the domain, of the series or ids and of the head; None where there is only one,
+                or only one with a head.
             labels: (batch_size,) class indices, or None.
             head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
             output_hidden_states: Whether to return the backbone's hidden states.
@@ -282,6 +304,8 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
 
         See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
         """
+        place = self.head.place_of(domain)
+        domain = domain if place is None else place
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
         encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
         return EncodedForHead(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,9 @@ def test_what_is_given_twice_or_not_at_all_is_refused():
         "input_ids has -1": {"input_ids": torch.tensor([[4, -1]])},
         r"attention_mask has shape \(1, 3\)": {"input_ids": tokens(1, 4), "attention_mask": torch.ones(1, 3)},
         r"input_ids has shape \(4,\)": {"input_ids": tokens(1, 4)[0]},
+        r"input_ids has shape \(1, 4\) and torch.bool": {"input_ids": tokens(1, 4) > 0},
+        r"input_ids has shape \(2, 0\); give at least one row": {"input_ids": torch.zeros(2, 0).long()},
+        r"input_ids has shape \(0, 4\); give at least one row": {"input_ids": torch.zeros(0, 4).long()},
         "no tokenizer": {"past_values": torch.zeros(1, 8, 3), "domain": "har"},
         "name one: domain='har' or 'ecg'": {"past_values": torch.zeros(1, 8, 3)},
         "Unknown domain 'hra'. Did you mean 'har'": {"past_values": torch.zeros(1, 8, 3), "domain": "hra"},
@@ -131,6 +135,34 @@ def test_one_token_at_least_is_hidden_and_none_where_there_is_none():
     assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
 
 
+def test_what_a_collator_has_hidden_is_recovered():
+    model, ids = build(CrossTimeNetForPreTraining).train(), F.pad(tokens(), (0, 2))
+    mask = (torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.4) & (ids > 3)
+    labels = torch.where(mask, ids, -100)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = model(ids, mask=mask)
+        torch.manual_seed(3)
+        found = model(torch.where(mask, 1, ids), labels=labels)
+        disturbed = model(torch.where(mask, 17, ids), labels=labels, domain=torch.zeros(3, dtype=torch.int64))
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.mask, expected.mask)
+    assert torch.equal(found.accuracy, expected.accuracy)
+    assert not torch.equal(disturbed.loss, expected.loss)
+    assert model(ids, labels=torch.full_like(ids, -100)).loss == 0
+    for arguments, words in (
+        ({"labels": labels[:2]}, r"labels has shape \(2, 12\)"),
+        ({"labels": labels.float()}, "torch.float32"),
+        ({"labels": labels, "mask": mask}, "leave them out for series and with a mask"),
+        ({"labels": labels.masked_fill(mask, 1)}, "labels has 1, which the model never predicts; write -100"),
+        ({"labels": labels.masked_fill(mask, 22)}, "labels has 22, which"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model(ids, **arguments)
+    with pytest.raises(ValueError, match="leave them out for series"):
+        model(past_values=torch.zeros(3, 12, 3), domain="har", labels=labels)
+
+
 def test_special_tokens_are_read_but_not_pooled():
     model, ids = build(), tokens(2, 6)
     framed = torch.cat([torch.full((2, 1), 2), ids, torch.full((2, 1), 3)], dim=1)
@@ -143,16 +175,67 @@ def test_every_domain_has_its_head():
     domains = [{**DOMAINS[0], "num_labels": 5}, {**DOMAINS[1], "num_labels": 2}]
     model, ids = build(Classifier, domains=domains), tokens()
     assert model(ids, domain="har").logits.shape == (3, 5)
-    output = model(ids, domain="ecg", labels=torch.tensor([0, 1, 1]))
+    beats = tokens(first=16, last=22)
+    output = model(beats, domain="ecg", labels=torch.tensor([0, 1, 1]))
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, torch.tensor([0, 1, 1])))
     assert output.logits.shape == (3, 2)
     with pytest.raises(ValueError, match="name one: domain='har' or 'ecg'"):
         model(ids)
     partly = build(Classifier, domains=[domains[0], DOMAINS[1]])
     assert partly(ids).logits.shape == (3, 5)
-    with pytest.raises(ValueError, match="'ecg' has no classification head; these have: har"):
-        partly(ids, domain="ecg")
-    assert build(Classifier, num_labels=7)(ids, domain="ecg").logits.shape == (3, 7)
+    for given in (ids, beats):
+        with pytest.raises(ValueError, match="'ecg' has no classification head; these have: har"):
+            partly(given, domain="ecg")
+    assert build(Classifier, num_labels=7)(beats, domain="ecg").logits.shape == (3, 7)
+    assert build(Classifier, num_labels=7)(beats).logits.shape == (3, 7)
+
+
+def test_ids_of_another_domain_are_refused():
+    domains = [{**DOMAINS[0], "num_labels": 5}, {**DOMAINS[1], "num_labels": 2}]
+    ids = tokens()
+    words = r"input_ids has \d+, a code of domain 'har', but domain='ecg' was named, whose codes are 16 to 21"
+    for model_class in (CrossTimeNetModel, CrossTimeNetForPreTraining, Classifier):
+        model = build(model_class, domains=domains)
+        with pytest.raises(ValueError, match=words):
+            model(ids, domain="ecg")
+        model(torch.tensor([[2, 16, 1, 21, 3, 0]]), domain="ecg")
+    alone = build(Classifier, domains=[domains[0], DOMAINS[1]])
+    with pytest.raises(ValueError, match="a code of domain 'ecg', but domain='har' was named"):
+        alone(tokens(first=16, last=22))
+
+
+def test_heads_of_other_domains_get_gradients_of_zero_whatever_they_hold():
+    domains = [{**DOMAINS[0], "num_labels": 5}, {**DOMAINS[1], "num_labels": 2}]
+    model = build(Classifier, domains=domains)
+    ids, labels = tokens(), torch.tensor([0, 1, 4])
+    plain = model(ids, domain="har", labels=labels)
+    with torch.no_grad():
+        model.head.heads[1].projection.weight.fill_(torch.inf)
+    output = model.train()(ids, domain="har", labels=labels)
+    output.loss.backward()
+    assert output.logits.isfinite().all()
+    for value in model.head.heads[1].parameters():
+        assert torch.equal(value.grad, torch.zeros_like(value))
+    assert model.head.heads[0].projection.weight.grad.any()
+    torch.testing.assert_close(model.eval()(ids, domain="har", labels=labels).loss, plain.loss)
+
+
+def test_a_domain_may_be_a_tensor_of_equal_places():
+    domains = [{**DOMAINS[0], "num_labels": 5}, {**DOMAINS[1], "num_labels": 2}]
+    model, ids = build(Classifier, domains=domains), tokens()
+    expected = model(ids, domain="har").logits
+    for domain in (torch.tensor([0, 0, 0]), torch.tensor(0), np.zeros(3, np.int32), np.int64(0)):
+        assert torch.equal(model(ids, domain=domain).logits, expected)
+    for domain, words in (
+        (torch.tensor([0, 1, 0]), "rows of the domains 'har', 'ecg'; give rows of one domain"),
+        (torch.tensor([2, 2]), "Unknown domain 2"),
+        (torch.tensor([True]), "domain holds bool"),
+        (torch.tensor([0.0]), "domain holds float32"),
+        (torch.tensor([], dtype=torch.int64), "domain holds int64"),
+        (True, "Unknown domain True"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model(ids, domain=domain)
 
 
 def test_the_published_head_takes_one_number_of_tokens():
@@ -163,7 +246,7 @@ def test_the_published_head_takes_one_number_of_tokens():
     expected = head.projection(F.layer_norm(F.gelu(tokens_of.flatten(1)), (160,), head.norm.weight, head.norm.bias))
     torch.testing.assert_close(model(ids, domain="har").logits, expected)
     with pytest.raises(ValueError, match="10 tokens, but classifier='flatten' was built for 4"):
-        model(ids, domain="ecg")
+        model(tokens(first=16, last=22), domain="ecg")
     with pytest.raises(ValueError, match="needs num_tokens"):
         build(Classifier, classifier="flatten")
 

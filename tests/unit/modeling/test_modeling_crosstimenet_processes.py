@@ -1,10 +1,14 @@
-"""Several processes hide the tokens, and have the loss and the gradient, of one process on the global batch."""
+"""Several processes hide the tokens, and have the loss and the gradient, of one process on the global batch.
+
+With a head a domain, processes may train on different domains: no head waits in vain for its gradient.
+"""
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from two_processes import assert_one_process_finds, run_two_processes
 
-from hf_tsrep import CrossTimeNetConfig, CrossTimeNetForPreTraining
+from hf_tsrep import CrossTimeNetConfig, CrossTimeNetForPreTraining, CrossTimeNetForTimeSeriesClassification
 
 MASK_RATIOS = (0.3, 0.0)
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -37,3 +41,35 @@ def found(tmp_path_factory):
 def test_two_processes_are_one(found, mask_ratio):
     losses, _, _ = assert_one_process_finds(found, step, mask_ratio)
     assert losses[0] > 1.0
+
+
+HEADED = [{**DOMAINS[0], "num_labels": 3}, {**DOMAINS[0], "name": "ecg", "num_labels": 2}]
+
+
+def alternate(variant, rank, num_processes):
+    """Losses, gradients and weights of two steps; in each the two processes are given different domains."""
+    torch.manual_seed(0)
+    config = CrossTimeNetConfig(domains=HEADED, backbone_config={**SIZES, **QUIET})
+    model = CrossTimeNetForTimeSeriesClassification(config).train()
+    trained = model if num_processes == 1 else DistributedDataParallel(model, find_unused_parameters=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    losses = []
+    for step_number in range(2):
+        optimizer.zero_grad()
+        mine = range(2) if num_processes == 1 else [(rank + step_number) % 2]
+        for place in mine:
+            ids = torch.randint(4, 16, (3, 5), generator=torch.Generator().manual_seed(place)) + 12 * place
+            loss = trained(ids, domain=place, labels=torch.tensor([0, 1, 1])).loss / len(mine)
+            loss.backward()
+            losses.append(loss.detach())
+        optimizer.step()
+    gradients = torch.cat([value.grad.flatten() for value in model.parameters()])
+    weights = torch.cat([value.detach().flatten() for value in model.parameters()])
+    return torch.stack(losses).sum(), gradients, weights
+
+
+def test_processes_train_heads_of_different_domains(tmp_path):
+    found = run_two_processes(alternate, ["heads"], tmp_path)
+    loss, gradients, _ = assert_one_process_finds(found, alternate, "heads")
+    assert loss > 1.0
+    assert gradients.isfinite().all()

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2Model,
+    T5Config,
+    T5Model,
+    Trainer,
+    TrainingArguments,
+)
 
 from hf_tsrep import (
     CrossTimeNetCodec,
@@ -134,6 +146,43 @@ def test_the_tokenizer_stays_as_it_is_while_the_model_trains():
     assert all(torch.equal(value, before[name]) for name, value in model.tokenizer.codec.state_dict().items())
     assert torch.equal(model.tokenizer.tokenize_values(series(), domain="har")[0], ids)
     assert not [name for name, _ in model.named_parameters() if "codec" in name or "tokenizer" in name]
+
+
+def plain_trainer(model, rows, folder, **options):
+    """Return transformers' own Trainer, which takes two steps of two rows."""
+    arguments = TrainingArguments(
+        folder, max_steps=2, per_device_train_batch_size=2, report_to="none", use_cpu=True, logging_steps=1
+    )
+    return Trainer(model=model, args=arguments, train_dataset=rows, **options)
+
+
+def test_the_plain_trainer_hides_tokens_with_the_collator_of_transformers(tmp_path):
+    model = build(CrossTimeNetForPreTraining)
+    rows = [dict(model.tokenizer(one, domain="har")) for one in [*series(3).numpy(), *series(2, 9).numpy()]]
+    collator = DataCollatorForLanguageModeling(model.tokenizer, mlm_probability=0.4, seed=0)
+    before = model.head.decoder.weight.detach().clone()
+    trainer = plain_trainer(model, rows, tmp_path, data_collator=collator)
+    assert trainer.label_names == ["labels"]
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 2
+    assert all(0 < loss < 20 for loss in losses)
+    assert not torch.equal(model.head.decoder.weight, before)
+
+
+def test_the_plain_trainer_names_the_domain_by_a_column(tmp_path):
+    tokenizer = build_tokenizer()
+    config = CrossTimeNetConfig.from_tokenizer(tokenizer, backbone_config=SIZES)
+    config.domains = [{**one, "num_labels": 3} for one in config.domains]
+    model = CrossTimeNetForTimeSeriesClassification(config).set_tokenizer(tokenizer)
+    ids = tokenizer(series(4, channels=1), domain="ecg")["input_ids"]
+    rows = [{"input_ids": row, "labels": index % 3, "domain": 1} for index, row in enumerate(ids)]
+    trainer = plain_trainer(model, rows, tmp_path / "one")
+    trainer.train()
+    assert trainer.state.global_step == 2
+    mixed = [{**row, "domain": index % 2} for index, row in enumerate(rows)]
+    with pytest.raises(ValueError, match=r"rows of the domains 'har', 'ecg'; give rows of one domain"):
+        plain_trainer(model, [mixed[0], mixed[1]], tmp_path / "two").train()
 
 
 def test_new_domains_come_last_and_move_nothing(tmp_path):
