@@ -233,7 +233,7 @@ def target_statistics(data: FinetuningData) -> dict[str, list[float]]:
 
 
 def _fit_domain(config: Any, data: FinetuningData) -> None:
-    """Check the corpus against its domain, and have one head, which is this task's, instead of one a domain."""
+    """Check the corpus against its domain, and have one head, which is this task's and of this domain alone."""
     domain = config.domains[config.domain_index(data.domain)]
     if domain["num_input_channels"] != data.num_input_channels:
         raise ValueError(
@@ -244,6 +244,8 @@ def _fit_domain(config: Any, data: FinetuningData) -> None:
         {name: value for name, value in one.items() if name not in ("num_labels", "num_tokens")}
         for one in config.domains
     ]
+    if data.class_names:
+        config.domains[config.domain_index(data.domain)]["num_labels"] = len(data.class_names)
     if getattr(config, "classifier", "") == "flatten":
         config.num_tokens = -(-data.sequence_length // domain["patch_length"])
 

@@ -30,6 +30,15 @@ class SignTokenizer:
     def first_id(self, name):
         return {"one": 4, "two": 6}[name]
 
+    def __len__(self):
+        return 8
+
+    def fingerprint(self, name):
+        return f"signs of {name}"
+
+    def check_weights(self):
+        pass
+
     def tokenize_values(self, past_values, past_observed_mask=None, domain=None):
         self.asked.append((domain, len(past_values)))
         described = next(one for one in self.domains if one.name == domain)
@@ -85,7 +94,11 @@ def test_tokens_are_made_once_in_the_domain_and_the_tokenizer_is_saved_beside(mo
     assert config["num_input_channels"] == 2  # of the first domain, whatever the corpus has
     assert config["id2label"] == {"0": "0", "1": "1"}
     asked = torch.stack([torch.full((12, 1), -1.0), torch.full((12, 1), 1.0)])
-    scores = result.model(past_values=asked, domain="two").logits
+    assert [one.get("num_labels") for one in config["domains"]] == [None, 2]  # the head is of this domain alone
+    scores = result.model(past_values=asked).logits
+    assert torch.equal(result.model(past_values=asked, domain="two").logits, scores)
+    with pytest.raises(ValueError, match="'one' has no classification head; these have: two"):
+        result.model(past_values=asked.expand(-1, -1, 2), domain="one")
     assert scores.argmax(-1).tolist() == [0, 1]
 
 
