@@ -44,3 +44,10 @@ def test_parity(path):
 def test_every_kind_of_every_method_is_exercised():
     seen = {(read_metadata(path)["method"], read_metadata(path)["kind"]) for path in SHIPPED.rglob("*.safetensors")}
     assert seen == {(method, kind) for method, kinds in KINDS.items() for kind in kinds}
+
+
+def test_a_pretext_step_of_timedrl_has_the_dropout_of_its_masks():
+    fixture = load_fixture(SHIPPED / "timedrl_pretext_ci_etth1_defaults.safetensors")
+    fixture.config["dropout"] = 0.35  # of the layers whose dropout is off
+    assert fixture.config["fixed_dropout_p"] == 0.2
+    parity_timedrl.check_pretext(fixture)
