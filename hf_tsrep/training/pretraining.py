@@ -227,9 +227,10 @@ def _check_resume(
 def _depends_on_budget(settings: dict[str, Any]) -> bool:
     """Return whether the learning rate of a step depends on how many steps there are to be."""
     training, run = settings["training"], settings["run"]
-    kind = str(training.get("lr_scheduler_type", "linear"))
-    is_constant = kind == "constant" or (kind == "constant_with_warmup" and training.get("warmup_steps", 0) >= 1)
-    return not is_constant and run["learning_rate_decay"] is None
+    if run["learning_rate_decay"] is None and str(training.get("lr_scheduler_type", "linear")) == "constant":
+        return False
+    # A warm-up may be shortened to a quarter of the run.
+    return run["learning_rate_decay"] is None or training.get("warmup_steps", 0) > 0
 
 
 def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage: PretrainingStage) -> tuple[Any, Any]:
