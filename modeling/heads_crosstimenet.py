@@ -57,8 +57,8 @@ class PooledClassifier(nn.Module):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.projection = nn.Linear(cast(int, config.embedding_size), num_labels)
 
-    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Map tokens (batch_size, num_tokens, embedding_size), pooled to (batch_size, embedding_size), to logits."""
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Map pooled tokens (batch_size, embedding_size) to logits (batch_size, num_labels)."""
         return self.projection(self.dropout(pooled))
 
 
@@ -79,7 +79,7 @@ class FlattenClassifier(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, num_labels)
 
-    def forward(self, tokens: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Map tokens (batch_size, num_tokens, embedding_size) to logits (batch_size, num_labels).
 
         Raises:
@@ -140,16 +140,15 @@ class DomainClassifiers(nn.Module):
 
     def forward(
         self,
-        tokens: torch.Tensor,
-        pooled: torch.Tensor,
+        features: torch.Tensor,
         domain: str | int | None = None,
         labels: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Score the classes of a domain.
 
         Args:
-            tokens: (batch_size, num_tokens, embedding_size).
-            pooled: (batch_size, embedding_size).
+            features: The pooled tokens (batch_size, embedding_size), or with classifier="flatten" all tokens
+                (batch_size, num_tokens, embedding_size).
             domain: Name or place of the domain; None where there is one head.
             labels: (batch_size,) class indices, or None.
 
@@ -161,7 +160,7 @@ class DomainClassifiers(nn.Module):
         """
         place = self.place_of(domain)
         head = self.heads[0 if place is None else self.places.index(place)]
-        logits = head(tokens, pooled)
+        logits = head(features)
         if self.training:
             others = [value for other in self.heads if other is not head for value in other.parameters()]
             learning = [value for value in others if value.requires_grad]

@@ -300,7 +300,7 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
         attention_mask: torch.Tensor | None = None,
         domain: str | int | None = None,
     ) -> EncodedForHead:
-        """Embed tokens (batch_size, num_tokens, embedding_size) and their pooling (batch_size, embedding_size).
+        """Embed the series (batch_size, embedding_size), for flat heads its tokens (.., num_tokens, embedding_size).
 
         See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
         """
@@ -308,9 +308,9 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
         domain = domain if place is None else place
         input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
         encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
-        return EncodedForHead(
-            {"tokens": encoded.last_hidden_state, "pooled": encoded.pooler_output}, encoded.hidden_states
-        )
+        is_flat = self.config.classifier == "flatten"
+        features = encoded.last_hidden_state if is_flat else encoded.pooler_output
+        return EncodedForHead({"features": features}, encoded.hidden_states)
 
 
 class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossTimeNetPreTrainedModel):

@@ -42,5 +42,5 @@ class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):
         values = F.pad(values, (0, 0, 0, -values.shape[1] % self.patch_length))
         embedded = self.patch_projection(values.reshape(len(values), -1, self.patch_projection.in_features))
         hidden = self.model.backbone(inputs_embeds=embedded).last_hidden_state
-        loss, logits = self.head(hidden, hidden.mean(1), labels=labels)
+        loss, logits = self.head(hidden.mean(1), labels=labels)
         return TimeSeriesClassificationOutput(loss=loss, logits=logits)
