@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 
 from .codec_crosstimenet import STEPS_IN_CACHE, DomainCodec
 
 # Differences of scores that rounding can make, as a share of the norms; float32 made at most 6e-7 of it.
 _FLOAT32_DOUBT, _FLOAT64_DOUBT = 1e-6, 1e-13
+_GROUPS = 32
 
 
 def distinct_codes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,13 +64,33 @@ def _nearest(
     shape = latents.shape[:2]
     latents = latents.reshape(-1, latents.shape[-1])
     # As in nearest_codes: the nearest code has the largest product minus half its own square.
-    scores = torch.addmm(-0.5 * distinct.square().sum(1), latents, distinct.t())
+    beyond = -len(distinct) % _GROUPS
+    squares = F.pad(-0.5 * distinct.square().sum(1), (0, beyond), value=-torch.inf)
+    scores = torch.addmm(squares, latents, F.pad(distinct, (0, 0, 0, beyond)).t())
     tolerance = doubt * latents.norm(dim=1) * distinct.norm(dim=1).amax()
-    # Where one code alone comes near the largest score, a product with the places tells it, faster than argmax does.
-    near = (scores >= (scores.amax(1) - tolerance).unsqueeze(1)).to(scores.dtype)
-    places = torch.arange(len(distinct), dtype=scores.dtype, device=scores.device)
-    count, codes = (near @ torch.stack([torch.ones_like(places), places], dim=1)).long().unbind(1)
+    codes, count = _best_and_near(scores, tolerance)
     doubtful = count > 1
     if bool(doubtful.any()):
-        codes[doubtful] = scores[doubtful].argmax(1)
+        codes[doubtful] = scores[doubtful].argmax(1)  # of equal ones the first
     return codes.view(shape).t(), doubtful.view(shape).t()
+
+
+def _best_and_near(scores: torch.Tensor, tolerance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of the largest scores, and how many come near them.
+
+    The scores are read once, for the largest of every group of places with one remainder; the rest looks at groups.
+
+    Args:
+        scores: (num_rows, num_places), num_places a multiple of the number of groups.
+        tolerance: (num_rows,) what counts as near.
+
+    Returns:
+        (num_rows,) int64 each. The count is exact where it is 1, and else at least 2.
+    """
+    by_group = scores.view(len(scores), -1, _GROUPS)
+    largest = by_group.amax(1)
+    best, group = largest.max(1)
+    nearly = (best - tolerance).unsqueeze(1)
+    members = by_group.gather(2, group.view(-1, 1, 1).expand(-1, by_group.shape[1], 1)).squeeze(2)
+    count = (largest >= nearly).sum(1) + (members >= nearly).sum(1) - 1
+    return members.argmax(1) * _GROUPS + group, count

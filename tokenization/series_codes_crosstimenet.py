@@ -8,7 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .chunks_crosstimenet import STEPS_IN_CHUNK, align_series, decode_in_chunks, encode_in_chunks, fill_codes
+from .chunks_crosstimenet import (
+    STEPS_IN_CHUNK,
+    align_series,
+    decode_in_chunks,
+    encode_in_chunks,
+    fill_codes,
+    is_complete,
+)
 from .codec_crosstimenet import CrossTimeNetCodec
 from .codec_files_crosstimenet import device_of
 from .configuration_crosstimenet_codec import CodecDomain
@@ -49,9 +56,8 @@ def codes_of_values(
         # The published decoder takes one length only; its encoder does not mind a series that ends early.
         values = F.pad(values, (0, 0, 0, fixed_length - values.shape[1]), value=torch.nan)
     codec.observed_values(values, None, domain)  # checks the shape
-    infinite = values.isinf()
-    if bool(infinite.any()):
-        row, step, channel = infinite.nonzero()[0].tolist()
+    if not is_complete(values) and bool(values.isinf().any()):
+        row, step, channel = values.isinf().nonzero()[0].tolist()
         raise ValueError(
             f"Series {row} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value."
         )
