@@ -47,12 +47,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def linear_fields(corpus: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of the linear head: ten times the rate of pre-training, patience as published."""
+    """Return the settings of the linear head: ten times the rate of pre-training, patience as published.
+
+    The rate falls to 0 along a line, which needs no choice of a schedule on test data; the published schedules of each
+    corpus are in the recipes timedrl-linear-probe-CORPUS.
+    """
     recipe = load_recipe("timedrl", recipe_for_corpus("timedrl", corpus))
     horizons, weight_decay = CORPORA[corpus]
     fields: dict[str, Any] = {
         "task": "forecasting" if horizons else "classification",
         "mode": "linear-probe",
+        "recipe": "linear-probe",
         "learning_rate": 10 * recipe["learning_rate"],
         "weight_decay": weight_decay,
         "num_train_epochs": arguments.linear_epochs,
