@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
-    from .batches import DomainBatchSampler, NumberedBatchSampler
+    from .batches import DomainBatchSampler, NumberedBatchSampler, SharedBatchSampler
     from .errors import CorpusError
     from .known_corpora import list_known_corpora
     from .loading import load_corpus
@@ -30,6 +30,7 @@ _MODULE_OF_NAME = {
     "CorpusMetadata": "metadata",
     "DomainBatchSampler": "batches",
     "NumberedBatchSampler": "batches",
+    "SharedBatchSampler": "batches",
     "PretrainingCollator": "pretraining_data",
     "PretrainingDataset": "pretraining_data",
     "SeriesBank": "windows",
@@ -62,6 +63,7 @@ __all__ = [
     "PretrainingCollator",
     "PretrainingDataset",
     "SeriesBank",
+    "SharedBatchSampler",
     "WindowDataset",
     "centre_observed_span",
     "corpus_fingerprint",

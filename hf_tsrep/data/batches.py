@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
@@ -39,6 +41,49 @@ class NumberedBatchSampler(BatchSampler):
         """Draw the batches of an epoch."""
         for position, indices in enumerate(super().__iter__()):
             yield NumberedBatch(indices, position // self.num_processes)
+
+
+class SharedBatchSampler(NumberedBatchSampler):
+    """Batches that processes share as evenly as can be, also the last, smaller one: no item twice, none left out.
+
+    The parts of a batch may differ by one item, so a loss must be weighed by what it is the mean of. Items at the end
+    that are fewer than the processes go into the batch before.
+
+    Args:
+        sampler: Draws the indices.
+        batch_size: Number of items of a batch of one process.
+        num_processes: Number of processes that share a batch.
+
+    Raises:
+        ValueError: There are fewer items than processes.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, num_processes: int) -> None:
+        super().__init__(sampler, batch_size, True, num_processes)
+        self.whole = batch_size * num_processes
+        self.num_items = len(cast(Sized, sampler))
+        if self.num_items < num_processes:
+            raise ValueError(f"There are {self.num_items} training items, fewer than the {num_processes} processes.")
+        # None: parts may differ in size, which Accelerate then does not check.
+        self.batch_size: Any = None
+
+    @property
+    def borders(self) -> list[int]:
+        """Where one batch ends and the next begins."""
+        found = [*range(0, self.num_items, self.whole), self.num_items]
+        if len(found) > 2 and found[-1] - found[-2] < self.num_processes:
+            del found[-2]
+        return found
+
+    def __len__(self) -> int:
+        return (len(self.borders) - 1) * self.num_processes
+
+    def __iter__(self) -> Iterator[NumberedBatch]:
+        """Draw the batches of an epoch, the parts of each behind each other."""
+        order, borders = np.fromiter(self.sampler, dtype=np.int64), self.borders
+        for number, (start, stop) in enumerate(pairwise(borders)):
+            for part in np.array_split(order[start:stop], self.num_processes):
+                yield NumberedBatch(part.tolist(), number)
 
 
 class DomainBatchSampler(Sampler[list[int]]):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..data import NumberedBatchSampler, SharedBatchSampler
 from .trainer import SERIES_INDEX, TimeSeriesTrainer
 from .warm_up import fit_warmup
 
@@ -217,6 +218,22 @@ class FinetuningTrainer(TimeSeriesTrainer):
             owner: Any = self.accelerator.unwrap_model(model)
             owner.base_model.eval()
         return super().compute_loss(model, {**inputs, **self.forward_arguments}, return_outputs, *arguments, **options)
+
+    def share_batches(self, sampler: Any) -> NumberedBatchSampler:
+        """Share every batch evenly among several processes, also an incomplete one at the end of an epoch."""
+        if self.args.world_size == 1 or self.args.dataloader_drop_last:
+            return super().share_batches(sampler)
+        return SharedBatchSampler(sampler, self._train_batch_size, self.args.world_size)
+
+    def join_processes(self, loss: torch.Tensor, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Weigh the loss by what it is the mean of: the labels or observed future values of this process's part."""
+        if self.args.world_size == 1:
+            return loss, outputs
+        labels = inputs[self.label_name]
+        count = (~labels.isnan()).sum() if self.label_name == "future_values" else labels.new_tensor(len(labels))
+        count = count.to(loss.device, torch.float64)
+        total = self.accelerator.reduce(count, reduction="sum")
+        return loss * (count * self.args.world_size / total.clamp(min=1)).to(loss.dtype), outputs
 
     def prediction_step(
         self,

@@ -210,9 +210,7 @@ class TimeSeriesTrainer(Trainer):
             sampler = self._get_train_sampler()
             if sampler is None or self.args.train_sampling_strategy == "batch_rebalance":
                 return super().get_train_dataloader()
-            batch_sampler = NumberedBatchSampler(
-                sampler, self._train_batch_size, self.args.dataloader_drop_last, self.args.world_size
-            )
+            batch_sampler = self.share_batches(sampler)
         num_workers = self.args.dataloader_num_workers
         loader = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]  # transformers allows None, and there is one here
@@ -225,6 +223,13 @@ class TimeSeriesTrainer(Trainer):
             worker_init_fn=partial(seed_worker, num_workers=num_workers, rank=self.args.process_index),
         )
         return self.accelerator.prepare(loader)
+
+    def share_batches(self, sampler: Any) -> NumberedBatchSampler:
+        """Return the batches of all processes, those of one step behind each other; a hook."""
+        arguments = self.args
+        return NumberedBatchSampler(
+            sampler, self._train_batch_size, arguments.dataloader_drop_last, arguments.world_size
+        )
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Create the schedule of the learning rate; see `learning_rate_decay` and `shortens_warmup` of the class."""

@@ -198,6 +198,35 @@ def test_two_processes_test_every_series_once(corpus, pretrained, tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.2)  # dropout is drawn by process
 
 
+@pytest.mark.parametrize("task", ["classification", "forecasting"])
+def test_the_loss_of_two_processes_is_that_of_one_also_in_an_incomplete_batch(task, corpus, long_series, tmp_path):
+    fields = {"model_or_folder": "timedrl", "task": task, "num_train_epochs": 2, "logging_steps": 1, "dropout": 0.0}
+    fields |= {
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "patch_length": 4,
+        "patch_stride": 4,
+    }
+    fields |= {**QUICK, "validation": "none", "max_grad_norm": 0.0}
+    if task == "classification":
+        fields |= {"corpus": corpus, "label_fraction": 0.6, **COLUMNS}  # 21 of 36: batches of 8, 8 and 5
+    else:  # with missing values, which the processes have unequally many of
+        frame = pd.read_csv(long_series)
+        frame.loc[60:75, "first"] = np.nan
+        frame.to_csv(tmp_path / "gaps.csv", index=False)
+        fields |= {"corpus": str(tmp_path / "gaps.csv"), "split": "60/20/20", "context_length": 24, "stride": 10}
+        fields |= {"prediction_length": 6}
+    one = hf_tsrep.finetune(**fields, output_dir=tmp_path / "one")
+    program = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"
+    given = {**fields, "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 4}
+    launch(program, [json.dumps(given)], tmp_path)
+    log = json.loads((tmp_path / "two" / "training_log.json").read_text())
+    losses = [[entry["loss"] for entry in history if "loss" in entry] for history in (one.history, log["history"])]
+    assert len(losses[0]) == 2 * 3
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-4)
+
+
 def test_bf16_trains_and_saves_full_precision(corpus, pretrained, tmp_path):
     result = hf_tsrep.finetune(
         pretrained, corpus, tmp_path / "half", num_train_epochs=2, bf16=True, **COLUMNS, **QUICK

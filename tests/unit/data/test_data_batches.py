@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from hf_tsrep.data import DomainBatchSampler, NumberedBatchSampler, PretrainingDataset
+from hf_tsrep.data import DomainBatchSampler, NumberedBatchSampler, PretrainingDataset, SharedBatchSampler
 from hf_tsrep.data.batches import NumberedBatch
 
 
@@ -97,3 +97,19 @@ def test_mixed_batches_hold_items_of_all_domains():
     batches = epoch_of(DomainBatchSampler(SIZES, 15, mixed=True))
     assert len(batches) == 5
     assert max(len(set(DOMAINS[batch].tolist())) for batch in batches) == 3
+
+
+@pytest.mark.parametrize(("num_items", "expected"), [(16, [8, 8]), (21, [8, 8, 5]), (17, [8, 9]), (3, [3])])
+def test_shared_batches_hold_every_item_once_in_the_order_of_one_process(num_items, expected):
+    sampler = SharedBatchSampler(SequentialSampler(range(num_items)), 4, num_processes=2)
+    parts = list(sampler)
+    assert len(parts) == len(sampler) == 2 * len(expected)
+    assert [index for part in parts for index in part] == list(range(num_items))
+    assert [len(first) + len(second) for first, second in zip(parts[::2], parts[1::2], strict=True)] == expected
+    assert all(0 <= len(first) - len(second) <= 1 for first, second in zip(parts[::2], parts[1::2], strict=True))
+    assert [part.number for part in parts[::2]] == list(range(len(expected)))
+
+
+def test_fewer_items_than_processes_are_refused():
+    with pytest.raises(ValueError, match="1 training items, fewer than the 2 processes"):
+        SharedBatchSampler(SequentialSampler(range(1)), 4, num_processes=2)
