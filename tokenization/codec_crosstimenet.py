@@ -23,7 +23,7 @@ from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConf
 from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
 
 # Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
-STEPS_IN_CACHE = 8192
+STEPS_IN_CACHE = 16_384
 
 
 @dataclass
