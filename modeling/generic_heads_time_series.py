@@ -1,6 +1,7 @@
 """Models with a head, written once for all methods: what the encoder made of a series, then the head.
 
-A method says what its head reads (`compute_head_inputs`) and gives the head (`self.head`). The two steps can be taken
+A method gives the head (`self.head`) and, where it is not the embedding of the series, what it reads
+(`compute_head_inputs`). The two steps can be taken
 apart, as `encoder_outputs` does in transformers: a frozen encoder then runs once for all epochs of a linear probe.
 """
 
@@ -34,7 +35,7 @@ class GenericWithHead:
         past_observed_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> EncodedForHead:
-        """Run the encoder.
+        """Run the encoder; a head reads the embedding of the series, unless the method says otherwise.
 
         Args:
             past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
@@ -42,9 +43,10 @@ class GenericWithHead:
             output_hidden_states: Whether to return the encoder's hidden states.
 
         Returns:
-            What `forward` takes as head_inputs, and the hidden states.
+            What `forward` takes as head_inputs, here embedding (batch_size, embedding_size); and the hidden states.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what its head reads.")
+        encoded = cast(Any, self).model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
+        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
 
     def _encoded(
         self,

@@ -267,16 +267,6 @@ class TimeDRLForTimeSeriesClassification(GenericForTimeSeriesClassification, Tim
         self.head = ClassificationHead(config)
         self.post_init()
 
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> EncodedForHead:
-        """Embed the series: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
-        encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
-
 
 class TimeDRLForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TimeDRLPreTrainedModel):
     """The encoder with a linear prediction of the future from the patches of the last context_length timestamps.

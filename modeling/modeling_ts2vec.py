@@ -347,16 +347,6 @@ class TS2VecForTimeSeriesClassification(GenericForTimeSeriesClassification, TS2V
         self.head = ClassificationHead(config)
         self.post_init()
 
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> EncodedForHead:
-        """Embed the series: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
-        encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
-
 
 class TS2VecForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TS2VecPreTrainedModel):
     """The encoder with a linear prediction of the future from the embedding at the last observed timestamp.
