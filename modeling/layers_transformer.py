@@ -8,6 +8,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_narrow_attention import attend
 
 DROPOUT_SITES_OF_A_LAYER = 4
 
@@ -52,7 +53,7 @@ class SelfAttention(nn.Module):
             attended = self._attend_with_draws(query, key, value, attention_mask, draws)
         else:
             probability = self.dropout.p if self.training else 0.0
-            attended = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=probability)
+            attended = attend(query, key, value, attention_mask, probability)
         return self.output_projection(attended.transpose(1, 2).flatten(2))
 
     def _attend_with_draws(

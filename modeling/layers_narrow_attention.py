@@ -1,0 +1,146 @@
+"""Attention of narrow heads on CPUs: the softmax as a power of 2, everything else as matrix products in the cache.
+
+On narrow heads PyTorch's fused kernel spends most of its time outside the products, and two thirds of all in its
+backward pass. Here the scores of a few heads at a time fill the cache; what a softmax subtracts and divides by, the
+sum over the keys and the mask are one more row or column of the products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+LARGEST_HEAD_SIZE = 8  # the fused kernel is as fast on wider heads
+SHORTEST_LENGTH = 32  # below, the calls cost more than they save
+SCORES_A_THREAD = 2**18  # 1 MiB, about the second level of a cache; the scores of a longer head leave it
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Scaled dot-product attention, by whichever way is faster here.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size).
+        key: The same shape.
+        value: The same shape.
+        attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
+            axis) sees the key (last axis), of which every query needs one; None for all.
+        dropout: Dropout probability of the attention weights.
+
+    Returns:
+        The shape of the query.
+    """
+    if dropout == 0 and _is_narrow(query) and _hides_keys_only(attention_mask):
+        return NarrowAttention.apply(query, key, value, attention_mask)
+    return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout)
+
+
+def _is_narrow(query: torch.Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()  # first: what follows would bind an exported program to these sizes
+        and query.device.type == "cpu"
+        and query.dtype == torch.float32
+        and query.shape[-1] <= LARGEST_HEAD_SIZE
+        and query.numel() > 0
+        and SHORTEST_LENGTH**2 <= query.shape[2] ** 2 <= SCORES_A_THREAD
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _hides_keys_only(attention_mask: torch.Tensor | None) -> bool:
+    """Whether all heads and queries of a row see the same keys."""
+    return attention_mask is None or (attention_mask.dim() == 4 and attention_mask.shape[1:3] == (1, 1))
+
+
+class NarrowAttention(torch.autograd.Function):
+    """Attention whose scores exist for a few heads at a time, forward and backward."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Attend; see `attend` for the arguments and the result."""
+        head_size = query.shape[-1]
+        # Scores of base 2, because exp2 takes a third of the time of exp.
+        scaled = query * (head_size**-0.5 * math.log2(math.e))
+        biases = () if attention_mask is None else (_bias(attention_mask),)
+        queries = torch.cat([scaled, *(query.new_ones(*query.shape[:3], 1) for _ in range(len(biases) + 1))], -1)
+        queries, keys, values = queries.flatten(0, 1), _with_rows(key, *biases, 1.0), _with_rows(value, 1.0)
+        attended = torch.empty_like(values)
+        largest = query.new_empty(*queries.shape[:2], 1)
+        for heads, scores in _pieces(queries):
+            torch.bmm(queries[heads, :, :-1], keys[heads, :-1], out=scores)
+            torch.amax(scores, -1, keepdim=True, out=largest[heads])
+            scores.sub_(largest[heads]).exp2_()
+            torch.bmm(values[heads], scores.transpose(1, 2), out=attended[heads])
+        sums = attended[:, -1:]
+        result = attended[:, :-1] / sums
+        queries[..., -1:] = -(largest + sums.transpose(1, 2).log2())  # with it, the scores are logarithms of weights
+        context.save_for_backward(queries, keys, values, result)
+        return result.transpose(1, 2).unflatten(0, query.shape[:2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        """Compute the weights again and return the gradients of query, key and value."""
+        queries, keys, values, result = context.saved_tensors
+        head_size = gradient.shape[-1]
+        outer = gradient.flatten(0, 1)
+        gradients = torch.cat([outer, -(outer * result.transpose(1, 2)).sum(-1, keepdim=True)], -1)
+        of_query, of_key, of_value = (torch.empty_like(result) for _ in range(3))
+        memory = None
+        for heads, weights in _pieces(queries):
+            memory = torch.empty_like(weights) if memory is None else memory
+            of_scores = memory[: weights.shape[0]]
+            torch.bmm(queries[heads], keys[heads], out=weights)
+            weights.exp2_()
+            torch.bmm(gradients[heads], values[heads], out=of_scores)
+            of_scores.mul_(weights)
+            torch.bmm(outer[heads].transpose(1, 2), weights, out=of_value[heads])
+            torch.bmm(queries[heads, :, :head_size].transpose(1, 2), of_scores, out=of_key[heads])
+            torch.bmm(keys[heads, :head_size], of_scores.transpose(1, 2), out=of_query[heads])
+        of_query *= head_size**-0.5
+        of_key /= math.log2(math.e)  # the queries carry the scale already
+        of_query, of_key, of_value = (
+            one.transpose(1, 2).unflatten(0, gradient.shape[:2]) for one in (of_query, of_key, of_value)
+        )
+        return of_query, of_key, of_value, None
+
+
+def _bias(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return what a key's scores get, minus infinity where it is hidden: (num_rows, 1, 1, length)."""
+    nothing = torch.zeros(attention_mask.shape, dtype=torch.float32, device=attention_mask.device)
+    return nothing.masked_fill_(~attention_mask, -torch.inf)
+
+
+def _with_rows(heads: torch.Tensor, *rows: torch.Tensor | float) -> torch.Tensor:
+    """Turn (num_rows, num_heads, length, head_size) into (num_rows * num_heads, head_size + len(rows), length)."""
+    num_rows, num_heads, length, size = heads.shape
+    wider = heads.new_empty(num_rows, num_heads, size + len(rows), length)
+    wider[:, :, :size] = heads.transpose(2, 3)
+    for index, row in enumerate(rows):
+        wider[:, :, size + index : size + index + 1] = row
+    return wider.flatten(0, 1)
+
+
+def _pieces(queries: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield slices of the heads and the memory of their scores, which fits the cache."""
+    num_heads, length = queries.shape[:2]
+    together = min(num_heads, SCORES_A_THREAD * torch.get_num_threads() // length**2)
+    memory = queries.new_empty(together, length, length)
+    for first in range(0, num_heads, together):
+        last = min(first + together, num_heads)
+        yield slice(first, last), memory[: last - first]
