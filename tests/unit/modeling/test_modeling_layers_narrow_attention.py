@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tsrep.modeling import layers_narrow_attention as layers
@@ -35,6 +35,7 @@ def key_mask(rows, length):
     return mask
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     rows=st.integers(1, 5),
     heads=st.integers(1, 5),
