@@ -95,7 +95,7 @@ def probe(corpus: str, model: Path, seed: int, arguments: argparse.Namespace) ->
 def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> None:
     """Do one run and write its result, unless it is there."""
     name = corpus.rpartition("/")[2] + ("" if variant == "full" else f"-{variant}")
-    name += "-smaller" if arguments.smaller else ""
+    name += "".join(f"-{field.removeprefix('num_')}-{number}" for field, number in arguments.smaller.items())
     target = arguments.results_dir / f"{name}-seed{seed}.json"
     if target.exists():
         return
@@ -112,7 +112,7 @@ def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> 
     losses = [entry["validation_loss"] for entry in trained.history if "validation_loss" in entry]
     outcome["details"]["pretraining"] = {"variant": variant, "validation_losses": losses}
     outcome["settings"]["setting"] = ", ".join(
-        [variant.replace("_", " "), *(["smaller"] if arguments.smaller else [])]
+        [variant.replace("_", " "), *(f"{field} {number}" for field, number in arguments.smaller.items())]
     )
     outcome["settings"]["pretraining"] = fields
     loaded = load_corpus(corpus, scaler="standard")
