@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from .progress import without_file_bars
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = "pretraining.json"
 # How the training read its corpus; these fields of the record also hold for the same corpus in other commands.
 _TABLE_FIELDS = (
     "item_column",
@@ -38,7 +36,7 @@ class OpenedModel:
         folder: The local folder, or None.
         revision: Commit on the Hub, or None.
         feature_extractor: What prepares raw series, or None.
-        training: The record of its pre-training; empty where there is none.
+        training: The record of its training; empty where there is none.
     """
 
     model: Any
@@ -82,7 +80,7 @@ class OpenedModel:
         return self if fits else dataclasses.replace(self, feature_extractor=None)
 
     def trained_on(self, corpus: str) -> bool:
-        """Whether the model was pre-trained on the corpus of this name or path."""
+        """Whether the model was trained on the corpus of this name or path."""
         return corpus in (self.training.get("corpus") or [])
 
     def reading_of(self, corpus: str) -> dict[str, Any]:
@@ -128,6 +126,8 @@ def open_model(
 
     import hf_tsrep  # noqa: F401 - registers the methods
 
+    from ..training.training_record import read_training_record
+
     folder = _local_folder(name_or_path)
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}
     options["trust_remote_code"] = trust_remote_code
@@ -149,7 +149,7 @@ def open_model(
         folder=folder,
         revision=getattr(config, "_commit_hash", None),
         feature_extractor=_feature_extractor(name_or_path, options),
-        training=_training_record(name_or_path, options),
+        training=read_training_record(name_or_path, options.get("revision")),
     )
 
 
@@ -195,11 +195,6 @@ def _feature_extractor(name_or_path: str, options: dict[str, Any]) -> Any:
         logger.info("%s has no preprocessor_config.json: series go in as they are.", name_or_path)
         return None
     return AutoFeatureExtractor.from_pretrained(name_or_path, **options)
-
-
-def _training_record(name_or_path: str, options: dict[str, Any]) -> dict[str, Any]:
-    path = _repository_file(name_or_path, SETTINGS_FILE, options)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def weights_fingerprint(model: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .arguments import SETTINGS_FILE
 from .field_types import SettingsError
 from .finetuning_data import FinetuningData
-from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, is_method_name
+from .finetuning_settings import FinetuneSettings, is_method_name
+from .training_record import read_training_record
 
 logger = logging.getLogger(__name__)
 
@@ -89,21 +88,9 @@ def read_config(name: str) -> Any:
 
 
 def training_record(model: Any) -> dict[str, Any]:
-    """Return the record of a model's pre-training, or of the fine-tuning that it comes from; empty without one."""
-    if not isinstance(model, (str, Path)) or is_method_name(model):
-        return {}
-    from transformers.utils import cached_file
-
-    for file in (SETTINGS_FILE, FINETUNING_FILE):
-        path = cached_file(
-            str(model),
-            file,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if path is not None:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-    return {}
+    """Return the record of a model's training; empty for a method's name and for a model without a folder."""
+    named = isinstance(model, (str, Path)) and not is_method_name(model)
+    return read_training_record(str(model)) if named else {}
 
 
 def reading_options(settings: FinetuneSettings) -> dict[str, Any]:

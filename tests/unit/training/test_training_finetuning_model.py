@@ -1,5 +1,6 @@
 """Settings of a fine-tuning and the model it starts from: fields, errors, a new head on the pretrained encoder."""
 
+import json
 import sys
 
 import pytest
@@ -19,6 +20,7 @@ from hf_tsrep.training.finetuning_model import (
 )
 from hf_tsrep.training.finetuning_settings import recipe_for
 from hf_tsrep.training.tensor_rows import TensorRows
+from hf_tsrep.training.training_record import read_training_record
 
 SIZES = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2}
 
@@ -130,6 +132,17 @@ def test_series_are_scaled_as_in_the_pretraining_unless_said_otherwise(tmp_path,
     assert reading_options(resolve(pretrained)) == {"scaler": "global", "time_features": True}
     given = resolve(pretrained, scaler="none", time_features=False)
     assert reading_options(given) == {"scaler": None, "time_features": False}
+
+
+def test_a_fine_tuned_model_is_read_as_its_own_fine_tuning_really_was(tmp_path, pretrained):
+    record = {
+        "corpus": "ucr/ECG200",
+        "data": {"scaler": None, "time_features": None},
+        "facts": {"scaler": "recommended", "time_features": True},
+    }
+    (tmp_path / "pretrained" / "finetuning.json").write_text(json.dumps(record))
+    assert reading_options(resolve(pretrained)) == {"scaler": "recommended", "time_features": True}
+    assert read_training_record(pretrained)["corpus"] == ["ucr/ECG200"]
 
 
 def test_the_encoder_is_the_pretrained_one_and_the_head_is_new(tmp_path, pretrained):
