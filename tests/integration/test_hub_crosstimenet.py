@@ -72,3 +72,28 @@ def test_their_own_code_is_enough(hub, published, tmp_path):
     )
     hub.run(WITHOUT_LIBRARY + code, tmp_path, PYTHONPATH="", OMP_NUM_THREADS="1")
     np.testing.assert_allclose(np.load(output), published.expected, rtol=0, atol=1e-5)
+
+
+WITHOUT_TOKENIZER = """
+import json
+from pathlib import Path
+from hf_tsrep import CrossTimeNetConfig, CrossTimeNetModel
+from transformers import AutoModel
+repository = "tester/without-tokenizer"
+config = CrossTimeNetConfig.from_dict(json.loads(Path({model!r}, "config.json").read_text()))
+CrossTimeNetModel(config).push_to_hub(repository)
+model = AutoModel.from_pretrained(repository)
+try:
+    model.encode([[[0.0] * 3] * 8], domain="har")
+except ValueError as error:
+    print(error)
+model.push_to_hub("tester/without-tokenizer-again")
+"""
+
+
+def test_a_model_of_the_hub_without_a_tokenizer_says_so_and_can_still_be_pushed(hub, published, tmp_path):
+    code = WITHOUT_TOKENIZER.format(model=str(published.series.parent / "model"))
+    printed = hub.run(code, tmp_path, OMP_NUM_THREADS="1")
+    assert "found no tokenizer to read series with beside its checkpoint tester/without-tokenizer" in printed
+    assert "model.set_tokenizer(tokenizer)" in printed
+    assert "codec.safetensors" not in hub.files("tester/without-tokenizer-again")
