@@ -17,8 +17,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import hf_tsrep
-from hf_tsrep.data import load_corpus
+from hf_tsrep.data import corpus_metadata, load_corpus
 from hf_tsrep.evaluation import make_result, write_results
 from hf_tsrep.training import load_recipe, recipe_for_corpus
 
@@ -43,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without_contrastive": {"contrastive_weight": 0.0},
     "without_predictive": {"predictive_weight": 0.0},
     "normalized_target": {"prediction_target": "normalized"},
+    "random_weights": {},  # no pre-training: what the head makes of an encoder that has learnt nothing
 }
 
 
@@ -92,6 +95,28 @@ def probe(corpus: str, model: Path, seed: int, arguments: argparse.Namespace) ->
     return {"metrics": metrics, "details": details, "timings": timings, "settings": fields}
 
 
+def pretrain(
+    corpus: str, variant: str, folder: Path, seed: int, arguments: argparse.Namespace
+) -> tuple[Any, dict[str, Any], list[float], float]:
+    """Pre-train, and return the model, its fields, the validation losses and the seconds that it took."""
+    fields = VARIANTS[variant] | arguments.smaller
+    if variant == "random_weights":
+        recipe = load_recipe("timedrl", recipe_for_corpus("timedrl", corpus)) | fields
+        known = {name: value for name, value in recipe.items() if name in hf_tsrep.TimeDRLConfig.__dataclass_fields__}
+        num_channels = len(corpus_metadata(load_corpus(corpus)).channel_names)
+        torch.manual_seed(seed)
+        model = hf_tsrep.TimeDRLModel(hf_tsrep.TimeDRLConfig(num_input_channels=num_channels, **known))
+        model.save_pretrained(folder)
+        return model, fields, [], 0.0
+    if arguments.pretraining_epochs is not None:
+        fields["num_train_epochs"] = arguments.pretraining_epochs
+    if CORPORA[corpus][0]:
+        fields["window_stride"] = arguments.stride
+    trained = hf_tsrep.pretrain("timedrl", corpus, folder, seed=seed, save_steps=10**6, disable_tqdm=True, **fields)
+    losses = [entry["validation_loss"] for entry in trained.history if "validation_loss" in entry]
+    return trained.model, fields, losses, trained.metrics["train_runtime"]
+
+
 def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> None:
     """Do one run and write its result, unless it is there."""
     name = corpus.rpartition("/")[2] + ("" if variant == "full" else f"-{variant}")
@@ -101,22 +126,16 @@ def run(corpus: str, variant: str, seed: int, arguments: argparse.Namespace) -> 
         return
     folder = arguments.runs_dir / f"timedrl-{name}-seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    fields = VARIANTS[variant] | arguments.smaller
-    if arguments.pretraining_epochs is not None:
-        fields["num_train_epochs"] = arguments.pretraining_epochs
-    if CORPORA[corpus][0]:
-        fields["window_stride"] = arguments.stride
-    trained = hf_tsrep.pretrain("timedrl", corpus, folder, seed=seed, save_steps=10**6, disable_tqdm=True, **fields)
+    model, fields, losses, seconds = pretrain(corpus, variant, folder, seed, arguments)
     outcome = probe(corpus, folder, seed, arguments)
-    outcome["timings"]["pretraining"] = trained.metrics["train_runtime"]
-    losses = [entry["validation_loss"] for entry in trained.history if "validation_loss" in entry]
+    outcome["timings"]["pretraining"] = seconds
     outcome["details"]["pretraining"] = {"variant": variant, "validation_losses": losses}
     outcome["settings"]["setting"] = ", ".join(
         [variant.replace("_", " "), *(f"{field} {number}" for field, number in arguments.smaller.items())]
     )
     outcome["settings"]["pretraining"] = fields
     loaded = load_corpus(corpus, scaler="standard")
-    result = make_result(trained.model, loaded, "linear", outcome, seed=seed, model_name="", corpus_name=corpus)
+    result = make_result(model, loaded, "linear", outcome, seed=seed, model_name="", corpus_name=corpus)
     write_results(target, result)
     shutil.rmtree(folder)
 
