@@ -50,6 +50,7 @@ class Job:
         variant: What tells the job from others on the target.
         pretraining: Fields of the pre-training beside the recipe's.
         finetuning: Fields of the fine-tuning beside the recipe's.
+        sizes: Corpus whose recipe gives the sizes of random weights; None for the target.
     """
 
     source: str | None
@@ -58,6 +59,7 @@ class Job:
     variant: str
     pretraining: dict[str, Any] = field(default_factory=dict)
     finetuning: dict[str, Any] = field(default_factory=dict)
+    sizes: str | None = None
 
 
 def jobs() -> dict[str, Job]:
@@ -72,6 +74,9 @@ def jobs() -> dict[str, Job]:
     found["ETTh2-to-ETTh1"] = Job(
         "ett/ETTh2", "ett/ETTh1", "forecasting", "pre-trained on ETTh2", {}, found["ETTh1"].finetuning
     )
+    found["ETTh2-to-ETTh1-random"] = Job(
+        None, "ett/ETTh1", "forecasting", "random weights, sizes of ETTh2", {}, found["ETTh1"].finetuning, "ett/ETTh2"
+    )
     epilepsy = "sensor/Epilepsy_TFC"  # 60 training series, so one step an epoch
     for suffix, changed in ABLATIONS.items():
         epochs = {"num_train_epochs": 500, **changed}
@@ -85,7 +90,8 @@ def jobs() -> dict[str, Job]:
 def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Pre-train, unless it is done; return the model's folder, or fields of one with random weights."""
     if job.source is None:
-        recipe = hf_tsrep.training.load_recipe("simmtm", hf_tsrep.training.recipe_for_corpus("simmtm", job.target))
+        sizes = job.sizes or job.target
+        recipe = hf_tsrep.training.load_recipe("simmtm", hf_tsrep.training.recipe_for_corpus("simmtm", sizes))
         known = hf_tsrep.SimMTMConfig.__dataclass_fields__
         return "simmtm", {key: value for key, value in recipe.items() if key in known and key != "context_length"}
     folder = arguments.runs_dir / f"{_label(name, job, arguments)}-seed{seed}"
