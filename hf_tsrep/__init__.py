@@ -86,6 +86,8 @@ _LAZY = {
     "push_to_hub": "hub",
 }
 
+_SUBPACKAGES = ("data", "evaluation", "hub", "modeling", "tokenization", "training")
+
 __all__ = [
     "METHODS",
     "AutoModelForTimeSeriesClassification",
@@ -130,6 +132,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _LAZY:
         raise AttributeError(f"module 'hf_tsrep' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
@@ -138,7 +142,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_SUBPACKAGES])
 
 
 register_methods()

@@ -21,6 +21,7 @@ from typing import Any
 import hf_tsrep
 from hf_tsrep.data import load_corpus
 from hf_tsrep.evaluation import make_result, write_results
+from hf_tsrep.training import load_recipe, recipe_for_corpus
 
 logger = logging.getLogger("reproduce")
 
@@ -91,7 +92,7 @@ def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) ->
     """Pre-train, unless it is done; return the model's folder, or fields of one with random weights."""
     if job.source is None:
         sizes = job.sizes or job.target
-        recipe = hf_tsrep.training.load_recipe("simmtm", hf_tsrep.training.recipe_for_corpus("simmtm", sizes))
+        recipe = load_recipe("simmtm", recipe_for_corpus("simmtm", sizes))
         known = hf_tsrep.SimMTMConfig.__dataclass_fields__
         return "simmtm", {key: value for key, value in recipe.items() if key in known and key != "context_length"}
     folder = arguments.runs_dir / f"{_label(name, job, arguments)}-seed{seed}"

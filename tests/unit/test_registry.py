@@ -41,6 +41,8 @@ heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn"}
 heavy |= {"transformers.modeling_utils", "modeling", "tokenization"}
 loaded = heavy & (set(sys.modules) - before)
 assert not loaded, loaded
+for name in ("data", "evaluation", "hub", "modeling", "tokenization", "training"):
+    assert name in dir(hf_tsrep) and getattr(hf_tsrep, name).__name__ == "hf_tsrep." + name
 from transformers import AutoConfig, AutoModel
 assert AutoConfig.for_model("ts2vec").embedding_size == 320
 assert AutoModel._model_mapping[hf_tsrep.get_method("ts2vec").config_class].__name__ == "TS2VecModel"
