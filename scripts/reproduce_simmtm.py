@@ -98,6 +98,9 @@ def pretrained(name: str, job: Job, seed: int, arguments: argparse.Namespace) ->
     folder = arguments.runs_dir / f"{_label(name, job, arguments)}-seed{seed}"
     if not (folder / "model.safetensors").exists():
         fields = {**job.pretraining, **arguments.pretraining_limit}
+        if arguments.pretraining_limit:
+            # Nothing is chosen by the pretext loss on validation data, which takes longer than a few hundred steps.
+            fields["validation_loss"] = False
         if job.task == "forecasting":
             fields |= {"context_length": arguments.look_back, "max_train_length": arguments.look_back}
         hf_tsrep.pretrain(

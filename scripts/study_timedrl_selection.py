@@ -1,14 +1,17 @@
 """Measure what it brings TimeDRL's published figures that they are those of the best of all test epochs.
 
-Usage: python scripts/study_timedrl_selection.py uea/FingerMovements --seeds 1 2 3 --output FILE.json
-       python scripts/study_timedrl_selection.py forecasting/exchange_rate --horizon 720 --output FILE.json
+Usage: python scripts/study_timedrl_selection.py uea/FingerMovements --seeds 1 2 3 --output FILE
+       python scripts/study_timedrl_selection.py forecasting/exchange_rate --horizon 720 --output FILE
+       python scripts/study_timedrl_selection.py forecasting/exchange_rate --horizon 720 --published-loop --output FILE
 
 As in the official loop, every epoch of pre-training is followed by a linear evaluation on the frozen encoder, with a
 head and an optimiser that are carried over, and the test data are scored behind every one of its epochs. Printed are
 the best of these test scores (how the published figure came about), the last one (nothing chosen), their mean, and
 what validation data choose. Where the corpus has no validation part, the official code takes the test data for it;
-here a fifth of train is held out, from which a second head does not learn. Runs that the output holds are not done
-again.
+here a fifth of train is held out, from which a second head does not learn. The head learns at one rate for all epochs;
+with --published-loop at the published schedule's, with the official code's dropout before the head in the first epoch
+of every round, and once validation has not improved for the published patience, for one epoch a round. Runs that the
+output holds are not done again.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +31,12 @@ from reproduce_timedrl import CORPORA
 
 import hf_tsrep
 from hf_tsrep.training import load_recipe, recipe_for_corpus
+from hf_tsrep.training.epochs import epoch_factor
 from hf_tsrep.training.finetuning import label_name, training_arguments
 from hf_tsrep.training.finetuning_data import load_finetuning_data
 from hf_tsrep.training.finetuning_inputs import prepare_inputs
 from hf_tsrep.training.finetuning_model import build_model, prediction_length_of, reading_options
-from hf_tsrep.training.finetuning_settings import resolve_finetuning
+from hf_tsrep.training.finetuning_settings import recipe_for, resolve_finetuning
 from hf_tsrep.training.tensor_rows import Columns, TensorRows, map_tensors
 
 BATCH_SIZE = 32
@@ -50,6 +55,34 @@ def pretrain(corpus: str, seed: int, arguments: argparse.Namespace) -> list[Path
     return checkpoints
 
 
+@dataclass(frozen=True)
+class Loop:
+    """How the head learns behind an epoch of pre-training.
+
+    Args:
+        num_epochs: At most.
+        schedule: See `hf_tsrep.training.epochs.epoch_factor`; it begins anew in every round, except that the first
+            epoch of a round has the rate that would have come next.
+        dropout: Of the head's inputs, in the first epoch of every round.
+        patience: Epochs without a better validation score after which every round has one epoch; None: never.
+    """
+
+    num_epochs: int
+    schedule: str = "constant"
+    dropout: float = 0.0
+    patience: int | None = None
+
+
+def loop_of(corpus: str, arguments: argparse.Namespace) -> Loop:
+    """Return the loop that the command line asks for."""
+    if not arguments.published_loop:
+        return Loop(arguments.linear_epochs)
+    task = "classification" if arguments.horizon is None else "forecasting"
+    head = load_recipe("finetuning", recipe_for("timedrl", "linear-probe", task, corpus))
+    encoder = load_recipe("timedrl", recipe_for_corpus("timedrl", corpus))
+    return Loop(arguments.linear_epochs, head["epoch_schedule"], encoder["dropout"], head["early_stopping_patience"])
+
+
 class LinearEvaluation:
     """A linear head and its optimiser, carried over from encoder to encoder.
 
@@ -62,6 +95,8 @@ class LinearEvaluation:
 
     def __init__(self, corpus: str, seed: int, validation: str, arguments: argparse.Namespace) -> None:
         recipe = load_recipe("timedrl", recipe_for_corpus("timedrl", corpus))
+        self.loop = loop_of(corpus, arguments)
+        self.best, self.num_waited, self.next_factor = -float("inf"), 0, 1.0
         self.fields: dict[str, Any] = {
             "corpus": corpus,
             "output_dir": str(arguments.runs_dir / "unused"),
@@ -94,8 +129,34 @@ class LinearEvaluation:
         prepare_inputs(model, data, arguments, is_frozen=True, feature_memory=16.0)
         self.datasets: dict[str, TensorRows] = data.datasets
 
-    def run_epoch(self) -> None:
+    def run_round(self) -> list[tuple[float, float]]:
+        """Learn, and return the scores on validation (without such data: test) and test data behind every epoch."""
+        scores = []
+        watched = "validation" if "validation" in self.datasets else "test"
+        for epoch in range(self.loop.num_epochs):
+            factor = self.next_factor if epoch == 0 else epoch_factor(self.loop.schedule, epoch)
+            self.next_factor = epoch_factor(self.loop.schedule, epoch + 1)
+            self.run_epoch(factor * self.options["lr"], self.loop.dropout if epoch == 0 else 0.0)
+            scores.append((self.score(watched), self.score("test")))
+            if self._stops(scores[-1][0]):
+                break
+        return scores
+
+    def _stops(self, score: float) -> bool:
+        """Return whether the patience was at an end, now or in any epoch before."""
+        patience, gain = self.loop.patience, score if self.label == "labels" else -score
+        if patience is None or self.num_waited >= patience:
+            return patience is not None
+        self.num_waited = 0 if gain > self.best else self.num_waited + 1
+        self.best = max(self.best, gain)
+        return self.num_waited >= patience
+
+    def run_epoch(self, learning_rate: float, dropout: float) -> None:
         """Learn from every training sample once; a last, smaller batch is left out."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.model.head.dropout.p = dropout
+        self.model.head.train()
         for batch in self._batches("train", torch.randperm(len(self.datasets["train"]), generator=self.generator)):
             loss = self.model(**batch).loss
             self.optimizer.zero_grad()
@@ -111,6 +172,7 @@ class LinearEvaluation:
     @torch.no_grad()
     def score(self, part: str) -> float:
         """Return the accuracy, or the mean squared error, on a part."""
+        self.model.eval()
         total = count = 0.0
         for batch in self._batches(part, torch.arange(len(self.datasets[part]))):
             labels, outputs = batch[self.label], self.model(**batch)
@@ -128,20 +190,18 @@ def study(corpus: str, seed: int, arguments: argparse.Namespace) -> dict[str, fl
     has_validation = arguments.horizon is not None or "validation" in hf_tsrep.data.load_corpus(corpus)
     chosen = LinearEvaluation(corpus, seed, "auto", arguments)
     official = chosen if has_validation else LinearEvaluation(corpus, seed, "none", arguments)
-    scores, pairs = [], []
+    scores, pairs, last_round = [], [], []
     for checkpoint in checkpoints:
-        for evaluation in {id(one): one for one in (chosen, official)}.values():
-            evaluation.take(checkpoint)
-        for _ in range(arguments.linear_epochs):
-            chosen.run_epoch()
-            pairs.append((chosen.score("validation"), chosen.score("test")))
-            if official is not chosen:
-                official.run_epoch()
-            scores.append(pairs[-1][1] if official is chosen else official.score("test"))
+        chosen.take(checkpoint)
+        pairs += (chosen_round := chosen.run_round())
+        if official is not chosen:
+            official.take(checkpoint)
+        last_round = [test for _, test in (chosen_round if official is chosen else official.run_round())]
+        scores += last_round
     best: Callable[..., Any] = max if arguments.horizon is None else min
     return {
         "best test epoch": best(scores),
-        "best test epoch behind the last pre-training epoch": best(scores[-arguments.linear_epochs :]),
+        "best test epoch behind the last pre-training epoch": best(last_round),
         "best validation epoch": best(pairs, key=lambda pair: pair[0])[1],
         "last epoch": scores[-1],
         "mean of all epochs": float(np.mean(scores)),
@@ -156,6 +216,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, help="predicted steps; default: classification")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--linear-epochs", type=int, default=30, help="behind every pre-training epoch")
+    parser.add_argument("--published-loop", action="store_true", help="the published schedule, dropout and patience")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
