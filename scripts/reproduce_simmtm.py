@@ -38,15 +38,18 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 VARIANTS = {"": "full", "-without-constraint": "without constraint", "-masked-modelling": "masked modelling"}
 CLASSIFICATION = {"recipe": "simmtm-classification"}
-# What the frozen encoder gives of the windows is kept (ETTh1: 4 GiB), so that an epoch trains the head alone.
-LINEAR_PROBE = {
-    "recipe": "linear-probe",
-    "mode": "linear-probe",
-    "learning_rate": 1e-4,
-    "per_device_train_batch_size": 16,
-    "num_train_epochs": 10,
-    "early_stopping_patience": 3,
-    "feature_memory": 12.0,
+LINEAR_PROBE: dict[str, dict[str, Any]] = {
+    "classification": {"recipe": "linear-probe", "mode": "linear-probe"},
+    # What the frozen encoder gives of the windows is kept (ETTh1: 4 GiB), so that an epoch trains the head alone.
+    "forecasting": {
+        "recipe": "linear-probe",
+        "mode": "linear-probe",
+        "learning_rate": 1e-4,
+        "per_device_train_batch_size": 16,
+        "num_train_epochs": 10,
+        "early_stopping_patience": 3,
+        "feature_memory": 12.0,
+    },
 }
 
 
@@ -144,7 +147,7 @@ def run(name: str, job: Job, horizon: int | None, seed: int, arguments: argparse
     if target.exists():
         return
     model, fields = pretrained(name, job, seed, arguments)
-    finetuning = LINEAR_PROBE if arguments.linear_probe else job.finetuning
+    finetuning = LINEAR_PROBE[job.task] if arguments.linear_probe else job.finetuning
     fields = {**fields, **finetuning, **arguments.finetuning_limit}
     if arguments.selection == "last":
         fields["validation"] = "none"

@@ -144,12 +144,13 @@ class LinearEvaluation:
 
     def _stops(self, score: float) -> bool:
         """Return whether the patience was at an end, now or in any epoch before."""
-        patience, gain = self.loop.patience, score if self.label == "labels" else -score
-        if patience is None or self.num_waited >= patience:
-            return patience is not None
-        self.num_waited = 0 if gain > self.best else self.num_waited + 1
-        self.best = max(self.best, gain)
-        return self.num_waited >= patience
+        if self.loop.patience is None:
+            return False
+        if self.num_waited < self.loop.patience:
+            gain = score if self.label == "labels" else -score
+            self.num_waited = 0 if gain > self.best else self.num_waited + 1
+            self.best = max(self.best, gain)
+        return self.num_waited >= self.loop.patience
 
     def run_epoch(self, learning_rate: float, dropout: float) -> None:
         """Learn from every training sample once; a last, smaller batch is left out."""
