@@ -39,7 +39,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 VARIANTS = {"": "full", "-without-constraint": "without constraint", "-masked-modelling": "masked modelling"}
 CLASSIFICATION = {"recipe": "simmtm-classification"}
 LINEAR_PROBE: dict[str, dict[str, Any]] = {
-    "classification": {"recipe": "linear-probe", "mode": "linear-probe"},
+    "classification": {"mode": "linear-probe"},
     # What the frozen encoder gives of the windows is kept (ETTh1: 4 GiB), so that an epoch trains the head alone.
     "forecasting": {
         "recipe": "linear-probe",

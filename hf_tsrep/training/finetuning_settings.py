@@ -94,7 +94,8 @@ class FinetuneRunSettings:
 
     Args:
         mode: "full" trains all weights, "linear-probe" the head alone on the frozen encoder in evaluation mode, "lora"
-            the head and low-rank changes of the encoder's linear layers (needs peft), merged when the model is saved.
+            the head and low-rank changes of the encoder's linear layers and convolutions (needs peft), merged when the
+            model is saved.
         from_scratch: Whether the encoder starts from random weights too.
         adapt_input: Whether weights whose shapes do not fit this corpus's channels start anew, instead of an error.
         feature_memory: linear-probe runs the frozen encoder once and keeps what it gives, up to so many GiB a process;
@@ -293,10 +294,11 @@ def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | No
         corpus: Name of the corpus; None, a path or a Hub id has no recipe of its own.
 
     Returns:
-        METHOD-MODE-CORPUS, METHOD-MODE, MODE, METHOD-TASK-CORPUS, METHOD-TASK, METHOD or default, the first there is.
+        METHOD-MODE-CORPUS, METHOD-MODE-TASK, METHOD-MODE, MODE, METHOD-TASK-CORPUS, METHOD-TASK, METHOD or default:
+        the first there is.
     """
     known, corpora = list_recipes(RECIPES), corpus_recipe_names(corpus)
-    names = [f"{method}-{mode}-{one}" for one in corpora] + [f"{method}-{mode}", str(mode)]
+    names = [f"{method}-{mode}-{one}" for one in corpora] + [f"{method}-{mode}-{task}", f"{method}-{mode}", str(mode)]
     names += [f"{method}-{task}-{one}" for one in corpora] + [f"{method}-{task}", method, "default"]
     return next(name for name in names if name in known)
 

@@ -4,6 +4,7 @@ import re
 from importlib import resources
 
 import pytest
+import torch
 
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import finetuning_fields, list_recipes, load_recipe, resolve_finetuning
@@ -35,13 +36,15 @@ def test_every_recipe_resolves_and_has_the_source_of_every_value(name):
         ("timedrl", "linear-probe", "forecasting", "ett/ETTh1", "timedrl-linear-probe-etth1"),
         ("timedrl", "linear-probe", "classification", "epilepsy", "timedrl-linear-probe-epilepsy_tstcc"),
         ("timedrl", "linear-probe", "classification", "sensor/WISDM_partial", "timedrl-linear-probe-wisdm"),
-        ("timedrl", "linear-probe", "forecasting", "ett/ETTm2", "linear-probe"),
-        ("timedrl", "linear-probe", "forecasting", "owner/etth1", "linear-probe"),
+        ("timedrl", "linear-probe", "forecasting", "ett/ETTm2", "timedrl-linear-probe-forecasting"),
+        ("timedrl", "linear-probe", "forecasting", "owner/etth1", "timedrl-linear-probe-forecasting"),
+        ("timedrl", "linear-probe", "classification", "uea/NATOPS", "linear-probe"),
         ("timedrl", "full", "forecasting", "ett/ETTh1", "default"),
         ("ts2vec", "linear-probe", "forecasting", "ett/ETTh1", "linear-probe"),
         ("simmtm", None, "forecasting", "ett/ETTh2", "simmtm-forecasting-etth2"),
         ("simmtm", "lora", "forecasting", "ett/ETTh2", "simmtm-forecasting-etth2"),
-        ("simmtm", "linear-probe", "forecasting", "ett/ETTh2", "linear-probe"),
+        ("simmtm", "linear-probe", "forecasting", "ett/ETTh2", "simmtm-linear-probe-forecasting"),
+        ("simmtm", "linear-probe", "classification", "uea/NATOPS", "simmtm-linear-probe"),
         ("simmtm", None, "forecasting", "mine.csv", "simmtm-forecasting"),
         ("simmtm", None, "classification", "ett/ETTh2", "simmtm-classification"),
         ("simmtm", None, "forecasting", None, "simmtm-forecasting"),
@@ -56,6 +59,16 @@ def test_a_corpus_without_its_folder_finds_its_recipe_too(tmp_path):
     (tmp_path / "forecasting" / "ETTm1.csv").touch()
     settings = resolve("simmtm", "ettm1", task="forecasting", data_directory=str(tmp_path))
     assert settings.recipe == "simmtm-forecasting-ettm1"
+
+
+def test_a_head_that_reads_thousands_of_values_learns_slowly():
+    """Adam changes every weight by the learning rate, so that an output changes by as much for each value it reads."""
+    for method in ("ts2vec", "timedrl", "simmtm"):
+        config = METHODS[method].config_class(num_input_channels=7, context_length=336, prediction_length=96)
+        head = METHODS[method].prediction_class(config).head
+        num_inputs = max(one.in_features for one in head.modules() if isinstance(one, torch.nn.Linear))
+        rate = resolve(method, task="forecasting", mode="linear-probe").training["learning_rate"]
+        assert rate * num_inputs < 10, (method, rate, num_inputs)
 
 
 @pytest.mark.parametrize("name", OF_TIMEDRL)
