@@ -131,6 +131,14 @@ class DilatedConvolution(nn.Module):
             return _ActivatedConvolution.apply(hidden, weight, bias, gate, self.dilation)
 
 
+class PointwiseConvolution(nn.Conv1d):
+    """A convolution of one tap with channels last: any leading axes, as a linear layer has them."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., in_channels) to (..., out_channels)."""
+        return F.linear(hidden, self.weight.squeeze(-1), self.bias)
+
+
 class DilatedResidualBlock(GradientCheckpointingLayer):
     """Two dilated convolutions and a residual connection (paper, section 3.1).
 
@@ -145,7 +153,9 @@ class DilatedResidualBlock(GradientCheckpointingLayer):
         super().__init__()
         self.first_convolution = DilatedConvolution(input_channels, output_channels, dilation)
         self.second_convolution = DilatedConvolution(output_channels, output_channels, dilation)
-        self.residual_projection = nn.Conv1d(input_channels, output_channels, 1) if project_residual else None
+        self.residual_projection = (
+            PointwiseConvolution(input_channels, output_channels, 1) if project_residual else None
+        )
 
     def forward(self, hidden: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         """Map (sequence_length, batch_size, input_channels) to (sequence_length, batch_size, output_channels)."""
@@ -153,6 +163,4 @@ class DilatedResidualBlock(GradientCheckpointingLayer):
 
     def residual(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the residual branch; any leading axes, channels last."""
-        if self.residual_projection is None:
-            return hidden
-        return F.linear(hidden, self.residual_projection.weight.squeeze(-1), self.residual_projection.bias)
+        return hidden if self.residual_projection is None else self.residual_projection(hidden)

@@ -316,7 +316,10 @@ def require_peft() -> Any:
 
 
 def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
-    """Freeze the encoder and give its linear layers low-rank changes that learn (Hu et al., ICLR 2022).
+    """Freeze the encoder and give its linear layers and convolutions low-rank changes that learn.
+
+    Source: LoRA (Hu et al., ICLR 2022). Layers of another kind stay as they are: recurrent ones, and dilated
+    convolutions (all of TS2Vec's).
 
     Args:
         model: A model with a head; the head learns as before.
@@ -324,23 +327,28 @@ def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
         alpha: Their scale is alpha / rank.
 
     Raises:
-        SettingsError: peft is not installed, or the encoder has no linear layer.
+        SettingsError: peft is not installed, or the encoder has no linear layer or convolution.
     """
     from transformers.pytorch_utils import Conv1D
 
     peft = require_peft()
     prefix = f"{model.base_model_prefix}."
-    # Subclasses of nn.Linear are left alone: attention layers read their weights past their forward. Conv1D is what
-    # GPT-2 calls a linear layer.
-    kinds = (nn.Linear, Conv1D)
-    targets = [name for name, module in model.named_modules() if type(module) in kinds and name.startswith(prefix)]
+    encoder_layers = [(name, layer) for name, layer in model.named_modules() if name.startswith(prefix)]
+    # Subclasses are left alone: they may read their weights past the forward that peft wraps, as attention layers do.
+    # Conv1D is what GPT-2 calls a linear layer, and peft's low-rank convolution forgets the dilation of nn.Conv1d.
+    targets = [
+        name
+        for name, layer in encoder_layers
+        if type(layer) in (nn.Linear, Conv1D) or (type(layer) is nn.Conv1d and layer.dilation == (1,))
+    ]
     if not targets:
-        raise SettingsError(f"mode=lora: the encoder {type(model.base_model).__name__} has no linear layer to change.")
+        encoder = type(model.base_model).__name__
+        raise SettingsError(f"mode=lora: the encoder {encoder} has no linear layer or convolution to change.")
     head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name in head or "lora_" in name
-    logger.info("LoRA changes %d linear layers of the encoder.", len(targets))
+    logger.info("LoRA changes %d layers of the encoder.", len(targets))
 
 
 def merge_low_rank_changes(model: Any) -> None:

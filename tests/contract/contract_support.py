@@ -12,9 +12,9 @@ def all_models():
     return [(name, kind) for name in METHOD_NAMES for kind in ("model", *HEADS)]
 
 
-def build_config(name):
+def build_config(name, **fields):
     method = get_method(name)
-    return method.config_class(**method.tiny_config, num_labels=4, prediction_length=5)
+    return method.config_class(**{**method.tiny_config, "num_labels": 4, "prediction_length": 5, **fields})
 
 
 def build_tokenizer(name):
@@ -26,10 +26,10 @@ def build_tokenizer(name):
     return method.tokenizer_class(domains=[dict(domain) for domain in method.tiny_tokenizer])
 
 
-def build(name, kind, seed=0):
+def build(name, kind, seed=0, **fields):
     tokenizer = build_tokenizer(name)
     torch.manual_seed(seed)
-    model = get_method(name).model_classes[kind](build_config(name)).eval()
+    model = get_method(name).model_classes[kind](build_config(name, **fields)).eval()
     return model if tokenizer is None else model.set_tokenizer(tokenizer)
 
 

@@ -236,7 +236,6 @@ def test_bf16_trains_and_saves_full_precision(corpus, pretrained, tmp_path):
 
 
 def test_low_rank_changes_are_saved_as_a_plain_model(corpus, pretrained, tmp_path):
-    pytest.importorskip("peft", reason="LoRA needs peft")
     result = hf_tsrep.finetune(
         pretrained, corpus, tmp_path / "lora", mode="lora", num_train_epochs=4, **COLUMNS, **QUICK
     )

@@ -211,7 +211,6 @@ def test_low_rank_changes_need_peft(monkeypatch, pretrained):
 
 
 def test_low_rank_changes_are_merged_into_plain_layers(pretrained):
-    pytest.importorskip("peft", reason="LoRA needs peft")
     model = build_model(resolve(pretrained), data_of()).eval()
     names = set(model.state_dict())
     inputs = torch.randn(2, 8, 2)
