@@ -40,10 +40,13 @@ def test_published_sizes_of_etth1():
     assert settings.training["per_device_train_batch_size"] == 16
 
 
-@pytest.mark.parametrize("task", ["forecasting", "classification"])
-def test_the_task_finds_the_finetuning_recipe(task):
+@pytest.mark.parametrize(
+    ("task", "of_the_head"),
+    [("forecasting", "simmtm-linear-probe-forecasting"), ("classification", "simmtm-linear-probe")],
+)
+def test_the_task_finds_the_finetuning_recipe(task, of_the_head):
     given = {"model": "simmtm", "corpus": "x", "output_dir": "y", "task": task}
     settings = resolve_finetuning(given)
     assert settings.recipe == f"simmtm-{task}"
     assert settings.training["learning_rate"] == 0.0001
-    assert resolve_finetuning({**given, "mode": "linear-probe"}).recipe == "linear-probe"
+    assert resolve_finetuning({**given, "mode": "linear-probe"}).recipe == of_the_head
