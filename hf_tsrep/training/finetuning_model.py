@@ -254,6 +254,8 @@ def _load_encoder(model: Any, encoder: Any, settings: FinetuneSettings) -> None:
     }
     _check_shapes(mismatched, settings, model.config)
     model.base_model.load_state_dict({name: (own if name in mismatched else weights)[name] for name in own})
+    for name, parameter in model.base_model.named_parameters():
+        parameter._starts_anew = name in mismatched  # peft renames layers, and keeps their parameters
 
 
 def _pretrained_encoder(settings: FinetuneSettings) -> Any:
@@ -285,6 +287,10 @@ def _check_shapes(mismatched: Mapping[str, tuple[Any, Any]], settings: FinetuneS
             "start anew with adapt_input=True (--adapt-input)."
         )
     logger.warning("%d weights do not fit and start anew: %s.", len(mismatched), shown)
+    if settings.run.mode == "linear-probe":
+        logger.warning(
+            "mode=linear-probe leaves them random: it freezes the encoder. mode=full and mode=lora train them."
+        )
 
 
 def encoder_fingerprint(model: Any) -> str:
@@ -319,7 +325,7 @@ def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
     """Freeze the encoder and give its linear layers and convolutions low-rank changes that learn.
 
     Source: LoRA (Hu et al., ICLR 2022). Layers of another kind stay as they are: recurrent ones, and dilated
-    convolutions (all of TS2Vec's).
+    convolutions (all of TS2Vec's). Weights that start anew (adapt_input) learn as the head does.
 
     Args:
         model: A model with a head; the head learns as before.
@@ -347,7 +353,7 @@ def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
     head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name in head or "lora_" in name
+        parameter.requires_grad = name in head or "lora_" in name or getattr(parameter, "_starts_anew", False)
     logger.info("LoRA changes %d layers of the encoder.", len(targets))
 
 

@@ -97,7 +97,8 @@ class FinetuneRunSettings:
             the head and low-rank changes of the encoder's linear layers and convolutions (needs peft), merged when the
             model is saved.
         from_scratch: Whether the encoder starts from random weights too.
-        adapt_input: Whether weights whose shapes do not fit this corpus's channels start anew, instead of an error.
+        adapt_input: Whether weights whose shapes do not fit this corpus's channels start anew, instead of an error;
+            they learn in all modes but linear-probe.
         feature_memory: linear-probe runs the frozen encoder once and keeps what it gives, up to so many GiB a process;
             where that is more, the encoder runs in every epoch.
         lora_rank: Rank of the changes.

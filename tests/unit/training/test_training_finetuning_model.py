@@ -197,6 +197,16 @@ def test_other_channels_need_new_input_weights(pretrained):
         build_model(resolve(pretrained, num_hidden_layers=4), data_of())
 
 
+def test_new_input_weights_learn_where_the_encoder_changes_and_are_warned_of_where_not(pretrained, caplog):
+    lora = build_model(resolve(pretrained, adapt_input=True, mode="lora"), data_of(3))
+    assert "linear-probe" not in caplog.text
+    add_low_rank_changes(lora, 2, 4.0)
+    learnt = {name for name, one in lora.named_parameters() if one.requires_grad and "lora_" not in name}
+    assert learnt == {"model.input_projection.base_layer.weight", "head.projection.weight", "head.projection.bias"}
+    build_model(resolve(pretrained, adapt_input=True, mode="linear-probe"), data_of(3))
+    assert "mode=linear-probe leaves them random" in caplog.text
+
+
 def test_a_forecast_has_the_channels_that_are_no_time_features(pretrained):
     data = data_of(2, classes=())
     data.metadata = CorpusMetadata("c", channel_names=("hour", "value"), num_time_features=1)
