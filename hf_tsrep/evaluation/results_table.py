@@ -76,15 +76,20 @@ def _row(
     latest: dict[int | None, dict[str, float | None]] = {}
     for one in sorted(group, key=lambda one: one.date):  # runs of other horizons add theirs
         latest.setdefault(one.seed, {}).update(one.metrics)
-    cells = []
-    for name in names:
-        values = [value for metrics in latest.values() if (value := metrics.get(name)) is not None]
-        cells.append(_mean_and_deviation(values, digits))
+    by_name = [[metrics[name] for metrics in latest.values() if name in metrics] for name in names]
+    cells = [_mean_and_deviation([value for value in values if value is not None], digits) for values in by_name]
     published = [published_value(first.method, first.corpus, first.setting, name) for name in names]
     protocol = first.protocol + (
         f" ({', '.join(filter(None, _group(first)[2:4]))})" if any(_group(first)[2:4]) else ""
     )
-    row = (first.corpus, protocol, first.method, _joined_names(names), " / ".join(cells), str(len(latest)))
+    row = (
+        first.corpus,
+        protocol,
+        first.method,
+        _joined_names(names),
+        " / ".join(cells),
+        _seeds([len(values) for values in by_name]),
+    )
     printed, notes = _published_cell(published, first.corpus)
     return (*row, printed), notes
 
@@ -96,6 +101,11 @@ def _metric_names(group: Sequence[EvaluationResult], wanted: Sequence[str]) -> l
         by_horizon = [one for one in present if re.fullmatch(re.escape(name) + r"_\d+", one)]
         names += by_horizon or [one for one in present if one == name]
     return names
+
+
+def _seeds(counts: Sequence[int]) -> str:
+    """Returns one number where all numbers of a row are of as many seeds, else one for each of them."""
+    return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
 
 
 def _mean_and_deviation(values: Sequence[float], digits: int) -> str:

@@ -127,6 +127,8 @@ def test_runs_of_other_horizons_share_a_row_and_a_later_run_replaces():
         )
     ]
     assert "| mse 24 / 48 | 0.400 / 0.600 | 1 |" in results_table(runs)
+    runs.append(EvaluationResult("finetune", "toy", {"mse_48": 0.8}, method="ts2vec", seed=2, date="2026-01-01"))
+    assert "| mse 24 / 48 | 0.400 / 0.700 ± 0.141 | 1 / 2 |" in results_table(runs)
 
 
 class EveryStep:
