@@ -42,10 +42,7 @@ LINEAR_PROBE: dict[str, dict[str, Any]] = {
     "classification": {"mode": "linear-probe"},
     # What the frozen encoder gives of the windows is kept (ETTh1: 4 GiB), so that an epoch trains the head alone.
     "forecasting": {
-        "recipe": "linear-probe",
         "mode": "linear-probe",
-        "learning_rate": 1e-4,
-        "per_device_train_batch_size": 16,
         "num_train_epochs": 10,
         "early_stopping_patience": 3,
         "feature_memory": 12.0,

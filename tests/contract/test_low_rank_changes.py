@@ -23,6 +23,8 @@ def test_low_rank_changes_learn_and_merge(name, fields, kind):
     add_low_rank_changes(model, rank=2, alpha=4.0)
     torch.testing.assert_close(model(**inputs)[1], before)
     changes = {key: value for key, value in model.named_parameters() if "lora_" in key}
+    learnt = {key for key, value in model.named_parameters() if value.requires_grad}
+    assert learnt == {*changes, *(key for key in names if key.startswith("head."))}
     with torch.no_grad():
         for value in changes.values():
             value.normal_(std=0.1)

@@ -15,7 +15,6 @@ from hf_tsrep.training.finetuning_model import (
     add_low_rank_changes,
     build_model,
     head_config,
-    merge_low_rank_changes,
     reading_options,
 )
 from hf_tsrep.training.finetuning_settings import recipe_for
@@ -218,24 +217,3 @@ def test_low_rank_changes_need_peft(monkeypatch, pretrained):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SettingsError, match=r"pip install .peft"):
         add_low_rank_changes(build_model(resolve(pretrained), data_of()), 2, 4.0)
-
-
-def test_low_rank_changes_are_merged_into_plain_layers(pretrained):
-    model = build_model(resolve(pretrained), data_of()).eval()
-    names = set(model.state_dict())
-    inputs = torch.randn(2, 8, 2)
-    before = model(inputs).logits
-    add_low_rank_changes(model, 2, 4.0)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert {name.split(".")[0] for name in trained} == {"head", "model"}
-    assert all(name.startswith("head.") or "lora_" in name for name in trained)
-    torch.testing.assert_close(model(inputs).logits, before)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.normal_()
-    changed = model(inputs).logits
-    assert not torch.allclose(changed, before)
-    merge_low_rank_changes(model)
-    assert set(model.state_dict()) == names
-    torch.testing.assert_close(model(inputs).logits, changed)
