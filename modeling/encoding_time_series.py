@@ -15,7 +15,7 @@ import torch
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from .pooling_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
+from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 
 logger = logging.get_logger(__name__)
 

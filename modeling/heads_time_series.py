@@ -2,13 +2,159 @@
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.utils import ModelOutput
 
 from .configuration_time_series import TimeSeriesConfig
+
+
+@dataclass
+class TimeSeriesModelOutput(ModelOutput):
+    """Embeddings of a batch of series.
+
+    Args:
+        last_hidden_state: (batch_size, sequence_length, embedding_size), one embedding a timestamp.
+        pooler_output: (batch_size, embedding_size), one embedding a series.
+        hidden_states: One tensor (batch_size, sequence_length, hidden_size) for the projected input and one for each
+            block's output, when asked for.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class TimeSeriesClassificationOutput(ModelOutput):
+    """Class scores.
+
+    Args:
+        loss: Scalar cross-entropy, when labels are given.
+        logits: (batch_size, num_labels).
+        hidden_states: As in TimeSeriesModelOutput, when asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class TimeSeriesPredictionOutput(ModelOutput):
+    """Predicted future.
+
+    Args:
+        loss: Scalar mean squared error over the observed future values, when future values are given.
+        prediction_outputs: (batch_size, prediction_length, num_output_channels), in the units of the input.
+        hidden_states: As in TimeSeriesModelOutput, when asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    prediction_outputs: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+INSTANCE_POOLINGS = ("max", "mean", "last")
+
+
+def pool_instance(embeddings: torch.Tensor, observed: torch.Tensor | None, pooling: str) -> torch.Tensor:
+    """Pool the observed timestamps of every series.
+
+    Args:
+        embeddings: (batch_size, sequence_length, embedding_size).
+        observed: (batch_size, sequence_length) bool; None for all.
+        pooling: "max", "mean" or "last" (the last observed timestamp).
+
+    Returns:
+        (batch_size, embedding_size); zeros for a series without an observed timestamp.
+
+    Raises:
+        ValueError: The pooling is unknown.
+    """
+    if pooling not in INSTANCE_POOLINGS:
+        raise ValueError(f"Unknown pooling {pooling!r} for one embedding a series; choose 'max', 'mean' or 'last'.")
+    if observed is None:
+        if pooling == "max":
+            return embeddings.amax(1)
+        return embeddings.mean(1) if pooling == "mean" else embeddings[:, -1]
+    seen = observed.unsqueeze(-1)
+    if pooling == "max":
+        pooled = embeddings.masked_fill(~seen, -torch.inf).amax(1)
+        return pooled.masked_fill(pooled == -torch.inf, 0.0)
+    if pooling == "mean":
+        return (embeddings * seen).sum(1) / seen.sum(1).clamp(min=1)
+    steps = torch.arange(observed.shape[1], device=observed.device)
+    last = (steps * observed).amax(1)
+    picked = embeddings[torch.arange(embeddings.shape[0], device=embeddings.device), last]
+    return picked * observed.any(1, keepdim=True)
+
+
+def max_pool_window(embeddings: torch.Tensor, window: int, observed: torch.Tensor | None = None) -> torch.Tensor:
+    """Max-pool a window of timestamps around each one.
+
+    Args:
+        embeddings: (batch_size, sequence_length, embedding_size).
+        window: Number of timestamps; timestamp t sees t - window // 2 and the window - 1 after it, as far as they
+            exist.
+        observed: (batch_size, sequence_length) bool; the others are left out. None for all.
+
+    Returns:
+        (batch_size, sequence_length, embedding_size); zeros where the window holds no observed timestamp.
+    """
+    if observed is not None:
+        embeddings = embeddings.masked_fill(~observed.unsqueeze(-1), -torch.inf)
+    before = window // 2
+    rows = F.pad(embeddings.transpose(1, 2), (before, window - 1 - before), value=-torch.inf)
+    pooled = F.max_pool1d(rows, window, stride=1).transpose(1, 2)
+    return pooled if observed is None else pooled.masked_fill(pooled == -torch.inf, 0.0)
+
+
+def multiscale_windows(sequence_length: int) -> list[int]:
+    """Return TS2Vec's window sizes 2^(p+1) + 1 for p = 0, 1, ... while 2^p + 1 < sequence_length."""
+    windows, scale = [], 1
+    while scale + 1 < sequence_length:
+        windows.append(2 * scale + 1)
+        scale *= 2
+    return windows
+
+
+def pool_timestamps(
+    embeddings: torch.Tensor, pooling: int | str | None, observed: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Let every timestamp see its neighbourhood.
+
+    Args:
+        embeddings: (batch_size, sequence_length, embedding_size).
+        pooling: None for the embeddings themselves, an integer for a max-pooled window of so many timestamps,
+            "multiscale" for all windows of multiscale_windows beside each other.
+        observed: (batch_size, sequence_length) bool; the others are left out. None for all.
+
+    Returns:
+        (batch_size, sequence_length, embedding_size), or num_scales * embedding_size for "multiscale".
+
+    Raises:
+        ValueError: The pooling is unknown, or a window below one timestamp.
+    """
+    if pooling is None:
+        return embeddings
+    if pooling == "multiscale":
+        windows = multiscale_windows(embeddings.shape[1])
+        if not windows:
+            raise ValueError(
+                f"pooling='multiscale' needs at least 3 timestamps, but the series has {embeddings.shape[1]}; "
+                "use pooling=None for it."
+            )
+        return torch.cat([max_pool_window(embeddings, window, observed) for window in windows], dim=-1)
+    if isinstance(pooling, bool) or not isinstance(pooling, int) or pooling < 1:
+        raise ValueError(
+            f"pooling={pooling!r} does not fit level='timestamp'; use None, a number of timestamps or 'multiscale'."
+        )
+    return max_pool_window(embeddings, pooling, observed)
 
 
 class ClassificationHead(nn.Module):
@@ -109,3 +255,141 @@ def prediction_loss(
         observed &= future_observed_mask.bool()
     difference = torch.where(observed, prediction.float() - future_values.nan_to_num(0.0).float(), 0.0)
     return difference.square().sum() / observed.sum().clamp(min=1)
+
+
+class EncodedForHead(NamedTuple):
+    """What a head reads.
+
+    Args:
+        head_inputs: Arguments of the head's forward, tensors with one row a series.
+        hidden_states: The encoder's hidden states, when asked for.
+    """
+
+    head_inputs: dict[str, torch.Tensor]
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class GenericWithHead:
+    """The part that classification and prediction share."""
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Run the encoder; a head reads the embedding of the series, unless the method says otherwise.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            output_hidden_states: Whether to return the encoder's hidden states.
+
+        Returns:
+            What `forward` takes as head_inputs, here embedding (batch_size, embedding_size); and the hidden states.
+        """
+        encoded = cast(Any, self).model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
+        return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
+
+    def _encoded(
+        self,
+        head_inputs: dict[str, torch.Tensor] | None,
+        past_values: torch.Tensor | None,
+        past_observed_mask: torch.Tensor | None,
+        output_hidden_states: bool | None,
+    ) -> EncodedForHead:
+        if head_inputs is not None:
+            return EncodedForHead(head_inputs)
+        if past_values is None:
+            raise ValueError(f"{type(self).__name__} got neither past_values nor head_inputs; give one of them.")
+        return self.compute_head_inputs(past_values, past_observed_mask, output_hidden_states)
+
+
+class GenericForTimeSeriesClassification(GenericWithHead):
+    """Class scores: `self.head(**head_inputs, labels=labels)` returns loss and logits."""
+
+    def forward(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
+        """Score the classes.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            labels: (batch_size,) class indices, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of past_values.
+            output_hidden_states: Whether to return the encoder's hidden states.
+            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
+
+        Returns:
+            Loss (with labels) and logits (batch_size, num_labels).
+
+        Raises:
+            ValueError: Neither past_values nor head_inputs are given, or a shape does not fit.
+        """
+        encoded = self._encoded(head_inputs, past_values, past_observed_mask, output_hidden_states)
+        return self.score(encoded, labels, return_dict)
+
+    def score(
+        self, encoded: EncodedForHead, labels: torch.Tensor | None, return_dict: bool | None, **head_arguments: Any
+    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
+        """Run the head on what the encoder made of the series; the rest is as in `forward`."""
+        loss, logits = cast(Any, self).head(**encoded.head_inputs, labels=labels, **head_arguments)
+        output = TimeSeriesClassificationOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class GenericForTimeSeriesPrediction(GenericWithHead):
+    """The future: `self.head(**head_inputs, future_values=..., future_observed_mask=...)` returns loss and values."""
+
+    def forward(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
+        """Predict the future.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
+            future_observed_mask: The same shape, True = observed, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of past_values.
+            output_hidden_states: Whether to return the encoder's hidden states.
+            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
+
+        Returns:
+            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
+
+        Raises:
+            ValueError: Neither past_values nor head_inputs are given, or a shape does not fit.
+        """
+        encoded = self._encoded(head_inputs, past_values, past_observed_mask, output_hidden_states)
+        return self.predict(encoded, future_values, future_observed_mask, return_dict)
+
+    def predict(
+        self,
+        encoded: EncodedForHead,
+        future_values: torch.Tensor | None,
+        future_observed_mask: torch.Tensor | None,
+        return_dict: bool | None,
+    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
+        """Run the head on what the encoder made of the series; the rest is as in `forward`."""
+        loss, prediction = cast(Any, self).head(
+            **encoded.head_inputs, future_values=future_values, future_observed_mask=future_observed_mask
+        )
+        output = TimeSeriesPredictionOutput(
+            loss=loss, prediction_outputs=prediction, hidden_states=encoded.hidden_states
+        )
+        return output if return_dict is not False else output.to_tuple()

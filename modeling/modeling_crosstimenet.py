@@ -1,37 +1,908 @@
 """CrossTimeNet: a language model reads the tokens of time series (Cheng et al., WSDM 2025, arXiv 2403.12372).
 
-Section 3.2, series to tokens -> CrossTimeNetTokenizer, which is saved beside the model; base_crosstimenet.py.
-Section 3.3, masked tokens are recovered -> masking_crosstimenet.py, CrossTimeNetForPreTraining; language models and
+Section 3.2, series to tokens -> CrossTimeNetTokenizer, which is saved beside the model.
+Section 3.3, masked tokens are recovered -> CrossTimeNetForPreTraining; language models and
 word mapping -> backbones_crosstimenet.py.
 Section 3.4, fine-tuning -> CrossTimeNetForTimeSeriesClassification.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from transformers.utils import ModelOutput
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput, cached_file, logging
 
-from .backbones_crosstimenet import build_backbone, read_tokens
-from .base_crosstimenet import CrossTimeNetPreTrainedModel
-from .configuration_crosstimenet import SPECIAL_TOKEN_IDS, CrossTimeNetConfig
-from .encoding_time_series import observed_span
-from .generic_heads_time_series import (
+from .backbones_crosstimenet import (
+    activation_name,
+    build_backbone,
+    copy_layers,
+    load_language_model,
+    normalization_epsilon,
+    read_tokens,
+    start_from_words,
+)
+from .configuration_crosstimenet import (
+    EMBEDDING_INITIALIZATIONS,
+    SPECIAL_TOKEN_IDS,
+    CrossTimeNetConfig,
+    domains_of_tokenizer,
+)
+from .distributed_time_series import fork_generator, process_share
+from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
+from .heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
-)
-from .heads_crosstimenet import DomainClassifiers, MaskedTokenHead, ScaledPredictionHead
-from .masking_crosstimenet import NO_LABEL, check_labels, global_count, token_mask
-from .outputs_time_series import (
+    PredictionHead,
     TimeSeriesClassificationOutput,
     TimeSeriesModelOutput,
     TimeSeriesPredictionOutput,
+    classification_loss,
+    pool_instance,
 )
-from .pooling_time_series import pool_instance
+from .modeling_time_series import TimeSeriesPreTrainedModel
+
+
+def check_token_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CrossTimeNetConfig) -> None:
+    """Refuse ids of a wrong shape or kind, or out of range; values are not looked at while a model is compiled.
+
+    Args:
+        input_ids: (batch_size, num_tokens), whole numbers.
+        attention_mask: (batch_size, num_tokens) or None.
+        config: Gives the number of ids.
+
+    Raises:
+        ValueError: The message names what was given and what was expected.
+    """
+    is_whole = not (input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool)
+    if input_ids.ndim != 2 or not is_whole:
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)} and {input_ids.dtype}; it must be (batch, tokens) int64."
+        )
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}, but input_ids {tuple(input_ids.shape)}; "
+            "they must be equal."
+        )
+    if torch.compiler.is_compiling():
+        return
+    if not input_ids.numel():
+        raise ValueError(
+            f"input_ids has shape {tuple(input_ids.shape)}; give at least one row of at least one token (a series "
+            f"without any observed value is one mask token, id {config.mask_token_id})."
+        )
+    low, high = (int(one) for one in input_ids.aminmax())
+    most = int(config.vocab_size or 0) - 1
+    if low < 0 or high > most:
+        raise ValueError(
+            f"input_ids has {low if low < 0 else high}; the model's ids are 0 to {most}. Was another tokenizer used?"
+        )
+
+
+def check_owner(input_ids: torch.Tensor, config: CrossTimeNetConfig, place: int) -> None:
+    """Refuse codes of another domain than the one that was named; special tokens and added ones are of any domain.
+
+    Args:
+        input_ids: (batch_size, num_tokens) int64.
+        config: Gives the domains.
+        place: Place of the domain that was named.
+
+    Raises:
+        ValueError: The message names an id and its domain.
+    """
+    if torch.compiler.is_compiling():
+        return
+    domains = config.domains or []
+    first = domains[place]["first_id"]
+    for owner, described in enumerate(domains):
+        start = described["first_id"]
+        foreign = input_ids[(input_ids >= start) & (input_ids < start + described["codebook_size"])]
+        if owner != place and len(foreign):
+            raise ValueError(
+                f"input_ids has {int(foreign[0])}, a code of domain {described['name']!r}, but "
+                f"domain={domains[place]['name']!r} was named, whose codes are {first} to "
+                f"{first + domains[place]['codebook_size'] - 1}; name the domain that the ids are of."
+            )
+
+
+SETTINGS_FILE = "tokenizer_config.json"
+TOKENIZER_FILES = (SETTINGS_FILE, "codec.safetensors")
+# What from_pretrained was told of where a model lies, and the tokenizer beside it.
+_PLACE_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+_SIZES = ("name", "first_id", "codebook_size", "num_input_channels", "patch_length")
+
+
+@dataclass(frozen=True)
+class TokenizerPlace:
+    """Where a model was loaded from, beside which its tokenizer lies.
+
+    Args:
+        name_or_path: Absolute path of a folder, or id on the Hub.
+        options: Arguments of from_pretrained, such as revision.
+    """
+
+    name_or_path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name_or_path: str | os.PathLike, arguments: Mapping[str, Any]) -> TokenizerPlace:
+        """Remember what from_pretrained was given: a folder by its absolute path, which a change of folder leaves."""
+        place = os.fspath(name_or_path)
+        options = {name: arguments[name] for name in _PLACE_ARGUMENTS if arguments.get(name) is not None}
+        return cls(os.path.abspath(place) if os.path.isdir(place) else place, options)
+
+    def holds_tokenizer(self) -> bool:
+        """Whether there is any file of a tokenizer.
+
+        Raises:
+            OSError: It is no folder, and the Hub cannot be asked or does not have it.
+        """
+        if os.path.isdir(self.name_or_path):
+            folder = Path(self.name_or_path, self.options.get("subfolder", ""))
+            return any((folder / name).is_file() for name in TOKENIZER_FILES)
+        return any(map(self._is_on_hub, TOKENIZER_FILES))
+
+    def _is_on_hub(self, name: str) -> bool:
+        options = {key: value for key, value in self.options.items() if key != "force_download"}
+        try:
+            return cached_file(self.name_or_path, name, **options) is not None
+        except OSError as error:
+            if error.__cause__ is None:  # the repository was looked at; otherwise the error has a cause
+                return False
+            raise
+
+    def load(self, owner: type) -> Any:
+        """Load the tokenizer.
+
+        Args:
+            owner: Class of the model: who trusted its code trusts the code of the tokenizer beside it.
+
+        Raises:
+            ValueError: There is none, or it cannot be loaded; the message says which and why.
+        """
+        trusted = owner.__module__.startswith("transformers_modules")
+        try:
+            with torch.inference_mode(False):
+                return AutoTokenizer.from_pretrained(
+                    self.name_or_path, trust_remote_code=trusted or None, **self.options
+                )
+        except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError) as error:
+            reason = f"{SETTINGS_FILE} is no JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
+            problem = "cannot load the" if self._seems_to_hold_one() else "found no"
+            raise ValueError(
+                f"{owner.__name__} {problem} tokenizer to read series with beside its checkpoint {self.name_or_path} "
+                f"({reason}); call model.set_tokenizer(tokenizer), or pass input_ids."
+            ) from error
+
+    def _seems_to_hold_one(self) -> bool:
+        try:
+            return self.holds_tokenizer()
+        except OSError:
+            return False
+
+
+def check_common_domains(config: CrossTimeNetConfig, tokenizer: Any) -> list[dict[str, Any]]:
+    """Check that the tokenizer's first domains are those of the model, with the weights that it learnt with.
+
+    Args:
+        config: The model's configuration.
+        tokenizer: A CrossTimeNetTokenizer, which may have more domains.
+
+    Returns:
+        Its domains, as CrossTimeNetConfig.domains has them.
+
+    Raises:
+        ValueError: It is no tokenizer, lacks a domain or has another one. The message names the first that differs.
+    """
+    if not all(hasattr(tokenizer, name) for name in ("tokenize_values", "domains", "first_id", "fingerprint")):
+        hint = f" AutoTokenizer.from_pretrained({tokenizer!r}) loads one." if isinstance(tokenizer, str) else ""
+        raise ValueError(f"A model reads series with a CrossTimeNetTokenizer, not a {type(tokenizer).__name__}.{hint}")
+    ours, theirs = config.domains or [], domains_of_tokenizer(tokenizer)
+    for place, (own, other) in enumerate(zip(ours, theirs, strict=False)):
+        wrong = [f"{key}={other[key]!r} instead of {own[key]!r}" for key in _SIZES if own[key] != other[key]]
+        if wrong:
+            raise ValueError(f"The tokenizer's domain {place} has {', '.join(wrong)}; it belongs to another model.")
+    if len(theirs) < len(ours):
+        names = ", ".join(one["name"] for one in ours[len(theirs) :])
+        raise ValueError(
+            f"The tokenizer has {len(theirs)} domains and the model {len(ours)}; the difference: {names}. Take the "
+            "tokenizer that the model was trained with, such as the one beside its checkpoint."
+        )
+    for place, (own, other) in enumerate(zip(ours, theirs, strict=False)):
+        known = own.get("tokenizer_fingerprint")
+        if known is not None and known != other["tokenizer_fingerprint"]:
+            raise ValueError(
+                f"The tokenizer's domain {own['name']!r} has other weights than the one that the model was made for: "
+                "equal ids mean other series. Take the tokenizer beside the model's checkpoint; for a model that is "
+                f"to learn the new ids, first call model.config.domains[{place}].pop('tokenizer_fingerprint')."
+            )
+    return theirs
+
+
+def paired_domains(config: CrossTimeNetConfig, tokenizer: Any) -> list[dict[str, Any]]:
+    """Check that a tokenizer is the model's, and return the model's domains with the tokenizer's fingerprints.
+
+    Raises:
+        ValueError: See check_common_domains; or it has more domains or tokens than the model.
+    """
+    ours, theirs = config.domains or [], check_common_domains(config, tokenizer)
+    if len(theirs) > len(ours):
+        names = ", ".join(one["name"] for one in theirs[len(ours) :])
+        raise ValueError(
+            f"The tokenizer has {len(theirs)} domains and the model {len(ours)}; the difference: {names}. "
+            "model.add_domains(tokenizer) gives the model those that it lacks."
+        )
+    if len(tokenizer) > int(config.vocab_size or 0):
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the model embeddings of {config.vocab_size}: tokens were "
+            "added to it. model.add_domains(tokenizer) gives the model those that it lacks."
+        )
+    return [
+        {**own, "tokenizer_fingerprint": other["tokenizer_fingerprint"]}
+        for own, other in zip(ours, theirs, strict=True)
+    ]
+
+
+# As transformers' collators mark tokens that nothing is asked of.
+NO_LABEL = -100
+
+
+def check_labels(
+    labels: torch.Tensor, input_ids: torch.Tensor | None, mask: torch.Tensor | None, config: CrossTimeNetConfig
+) -> None:
+    """Refuse labels that do not fit; see CrossTimeNetForPreTraining.forward for the arguments.
+
+    Raises:
+        ValueError: The message names what was given and what was expected.
+    """
+    if input_ids is None or input_ids.is_floating_point() or mask is not None:
+        raise ValueError(
+            "labels are for input_ids in which tokens are hidden already; leave them out for series and with a mask."
+        )
+    if labels.shape != input_ids.shape or labels.is_floating_point():
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and {labels.dtype}, but input_ids {tuple(input_ids.shape)}; they "
+            "must be equal, and whole numbers."
+        )
+    wanted = labels[labels != NO_LABEL]
+    never = torch.isin(
+        wanted, torch.tensor(list(config.never_predicted_ids), dtype=labels.dtype, device=labels.device)
+    )
+    wrong = wanted[never | (wanted < 0) | (wanted >= int(config.vocab_size or 0))]
+    if len(wrong):
+        raise ValueError(
+            f"labels has {int(wrong[0])}, which the model never predicts; write {NO_LABEL} where nothing is asked."
+        )
+
+
+def token_mask(
+    real: torch.Tensor, mask_ratio: float, generator: torch.Generator | None = None, shared: bool = True
+) -> torch.Tensor:
+    """Draw the hidden tokens: each real one by itself, and in any case the one with the lowest draw of the batch.
+
+    So at least one token is hidden wherever there is a real one, and the loss is a mean over something. All processes
+    draw for the global batch from the first one's seed, and each takes its rows.
+
+    Args:
+        real: (batch_size, num_tokens) bool, the tokens that may be hidden.
+        mask_ratio: Probability that a token is hidden.
+        generator: Source of the seed, on the CPU; None for torch's global one.
+        shared: Whether the batch is a part of the global batch of all processes.
+
+    Returns:
+        (batch_size, num_tokens) bool, True = hidden.
+    """
+    is_shared = shared and process_share()[1] > 1
+    source = fork_generator(generator, real.device, is_shared)
+    before, num_rows, num_columns = _place_of_rows(real) if is_shared else (0, *real.shape)
+    draws = torch.rand(num_rows, num_columns, generator=source)
+    draws = draws[before : before + len(real), : real.shape[1]].to(real.device)
+    # Above every draw: of a batch without a real token nothing is hidden.
+    lowest = torch.where(real, draws, 2.0).amin() if real.numel() else draws.new_tensor(2.0)
+    if is_shared:
+        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return real & ((draws < mask_ratio) | (draws <= lowest))
+
+
+def _place_of_rows(real: torch.Tensor) -> tuple[int, int, int]:
+    """Return the number of rows before ours in the global batch, of its rows, and of its longest row's tokens."""
+    rank, num_processes = process_share()
+    own = torch.tensor(real.shape, device=real.device)
+    sizes = [torch.empty_like(own) for _ in range(num_processes)]
+    dist.all_gather(sizes, own)
+    rows = [int(size[0]) for size in sizes]
+    return sum(rows[:rank]), sum(rows), max(int(size[1]) for size in sizes)
+
+
+def global_count(mask: torch.Tensor, shared: bool = True) -> torch.Tensor:
+    """Return the number of hidden tokens divided by the number of processes that share the batch; a scalar.
+
+    The sum of a process's losses divided by it has the mean over processes that one process has on the global batch.
+    """
+    count = mask.sum().float()
+    if not shared or process_share()[1] == 1:
+        return count
+    dist.all_reduce(count)
+    return count / process_share()[1]
+
+
+logger = logging.get_logger(__name__)
+
+
+class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
+    """Base class of CrossTimeNet's models.
+
+    A model reads token ids. Where it is given series it needs its tokenizer, which is the one set with `set_tokenizer`
+    or the one that lies beside the checkpoint; saving the model saves it.
+    """
+
+    config: CrossTimeNetConfig
+    config_class = CrossTimeNetConfig
+    main_input_name = "input_ids"
+    input_modalities = ("time", "text")  # type: ignore[assignment]  # transformers' own models have a tuple here too
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_crosstimenet.CrossTimeNetConfig",
+        "AutoModel": "modeling_crosstimenet.CrossTimeNetModel",
+        "AutoModelForPreTraining": "modeling_crosstimenet.CrossTimeNetForPreTraining",
+        "AutoModelForSequenceClassification": "modeling_crosstimenet.CrossTimeNetForTimeSeriesClassification",
+        "AutoModelForTimeSeriesPrediction": "modeling_crosstimenet.CrossTimeNetForTimeSeriesPrediction",
+    }
+
+    # Of the base model: the tokenizer, and where to look for it.
+    _tokenizer: Any = None
+    _place: TokenizerPlace | None = None
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # BERT's initialisation for what is not the backbone's, which initialises itself.
+        if isinstance(module, nn.Linear):
+            spread = getattr(self.config.backbone_config, "initializer_range", 0.02)
+            init.normal_(module.weight, mean=0.0, std=spread)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The CrossTimeNetTokenizer; looked for beside the checkpoint on first use.
+
+        Raises:
+            ValueError: None was set, and there is none beside the checkpoint.
+        """
+        encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
+        if encoder._tokenizer is None:
+            place = self._tokenizer_place()
+            if place is None:
+                raise ValueError(
+                    f"{type(self).__name__} has no tokenizer to read series with; call "
+                    "model.set_tokenizer(tokenizer), or pass input_ids."
+                )
+            encoder.set_tokenizer(place.load(type(self)))
+        return encoder._tokenizer
+
+    def _tokenizer_place(self) -> TokenizerPlace | None:
+        """Return where the model, or else its config, was loaded from; None for one that is new."""
+        encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
+        source = self.config._name_or_path
+        return encoder._place or (TokenizerPlace.of(source, {}) if source else None)
+
+    def set_tokenizer(self, tokenizer: Any) -> Self:
+        """Set the tokenizer that series are read with.
+
+        Args:
+            tokenizer: A CrossTimeNetTokenizer with the domains of the model.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: Its domains are not those of the model, or it is not the one that the model was made for. The
+                message names the first domain that differs.
+        """
+        self.config.domains = paired_domains(self.config, tokenizer)
+        cast(CrossTimeNetPreTrainedModel, self.base_model)._tokenizer = tokenizer
+        return self
+
+    def add_domains(self, tokenizer: Any) -> Self:
+        """Give the model embeddings of what a tokenizer has behind the model's tokens, and set the tokenizer.
+
+        Args:
+            tokenizer: A CrossTimeNetTokenizer whose first domains are those of the model; it may have further domains,
+                and tokens that were added by hand.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: Its first domains are not those of the model, which stays as it is.
+        """
+        before, before_size = self.config.domains or [], cast(int, self.config.vocab_size)
+        theirs = check_common_domains(self.config, tokenizer)
+        size = max(before_size, len(tokenizer))
+        grown = CrossTimeNetConfig(
+            domains=[*before, *theirs[len(before) :]], vocab_size=size, backbone_config=self.config.backbone_config
+        )
+        if size > before_size:
+            self.resize_token_embeddings(size, mean_resizing=False)
+            cast(PreTrainedConfig, self.config.backbone_config).vocab_size = size
+        self.config.domains, self.config.vocab_size = grown.domains, size
+        return self.set_tokenizer(tokenizer)
+
+    def tokenise(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Turn a batch of series into tokens.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            domain: Name or place of the domain; None where there is only one.
+
+        Returns:
+            input_ids (batch_size, num_tokens) int64, attention_mask (batch_size, num_tokens) bool, and the timestamp
+            at which each row's tokens begin: (batch_size,) int64.
+
+        Raises:
+            ValueError: A shape does not fit, or the domain is unknown.
+        """
+        place = self.config.served_domain_index(domain)
+        self._check_values(past_values, past_observed_mask, place)
+        tokenizer, name = self.tokenizer, (self.config.domains or [])[place]["name"]
+        if tokenizer.codec.device != past_values.device:
+            tokenizer.codec.to(past_values.device)
+        return tokenizer.tokenize_values(past_values, past_observed_mask, domain=name)
+
+    def _check_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None, place: int) -> None:
+        domain = (self.config.domains or [])[place]
+        expected = domain["num_input_channels"]
+        if past_values.ndim != 3 or past_values.shape[-1] != expected or not past_values.shape[1]:
+            raise ValueError(
+                f"past_values has shape {tuple(past_values.shape)}; {type(self).__name__} takes (batch_size, "
+                f"sequence_length of at least 1, num_input_channels={expected}) of domain {domain['name']!r}."
+            )
+        if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
+            raise ValueError(
+                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, "
+                f"but past_values {tuple(past_values.shape)}; they must be equal."
+            )
+
+    def prepare_inputs(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        **method_arguments: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Return the series' tokens as arguments of `forward`; see TimeSeriesPreTrainedModel.prepare_inputs.
+
+        Returns:
+            {"input_ids": (batch_size, num_tokens) int64, "attention_mask": (batch_size, num_tokens) bool}.
+        """
+        if method_arguments:
+            super().prepare_inputs(past_values, past_observed_mask, **method_arguments)
+        input_ids, attention_mask, _ = self.tokenise(past_values, past_observed_mask, domain)
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def tokens_of(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_values: torch.Tensor | None,
+        past_observed_mask: torch.Tensor | None,
+        domain: str | int | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens that `forward` was given, or those of the series that it was given.
+
+        Series in the place of input_ids, which floating-point numbers tell, are past_values: so whoever calls
+        the first argument of every method's model with series need not know this one.
+
+        Returns:
+            (batch_size, num_tokens) int64 ids, and (batch_size, num_tokens) bool, True = token.
+
+        Raises:
+            ValueError: Both or neither are given, ids are of a wrong shape or out of range, or they are codes of
+                another domain than the one that is named.
+        """
+        if input_ids is not None and input_ids.is_floating_point() and past_values is None:
+            past_values, past_observed_mask = input_ids, attention_mask
+            input_ids, attention_mask = None, None
+        if (input_ids is None) == (past_values is None):
+            raise ValueError(f"{type(self).__name__} takes either input_ids or past_values.")
+        if past_values is not None:
+            return self.tokenise(past_values, past_observed_mask, domain)[:2]
+        ids = cast(torch.Tensor, input_ids)
+        check_token_ids(ids, attention_mask, self.config)
+        if domain is not None:
+            check_owner(ids, self.config, self.config.domain_index(domain))
+        return ids, ids != self.config.pad_token_id if attention_mask is None else attention_mask.bool()
+
+    def num_channels_of(self, domain: str | int | None = None, **method_arguments: Any) -> int:
+        """Return the number of channels of a domain's series."""
+        return (self.config.domains or [])[self.config.served_domain_index(domain)]["num_input_channels"]
+
+    def slide(
+        self,
+        values: torch.Tensor,
+        context: tuple[int, int],
+        stride: int,
+        batch_size: int,
+        pooling: int | str | None = None,
+        domain: str | int | None = None,
+    ) -> torch.Tensor:
+        """Embed one series by a sliding window; see slide_by_windows."""
+        return slide_by_windows(self, values, context, stride, batch_size, pooling, domain=domain)
+
+    def encode(
+        self,
+        series: Any,
+        level: str = "instance",
+        window_length: int | None = None,
+        stride: int | None = None,
+        causal: bool = False,
+        pooling: str | int | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        normalize: bool = False,
+        show_progress_bar: bool | None = None,
+        domain: str | int | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Turn series into embeddings; all arguments but `domain` are those of TimeSeriesPreTrainedModel.encode.
+
+        A timestamp's embedding is that of its token; tokens begin at the first observed timestamp of a series or
+        window. A series' embedding is that of `forward`, pooled over its tokens; with `pooling` it is pooled over its
+        timestamps, which is the same unless the last token has fewer of them. `domain`: name or place of the series'
+        domain; None where there is only one.
+
+        Returns:
+            See TimeSeriesPreTrainedModel.encode.
+
+        Raises:
+            ValueError: See TimeSeriesPreTrainedModel.encode; or the domain is unknown, or there is no tokenizer.
+        """
+        settings = EncodeSettings(
+            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
+        )
+        return self._encode(series, settings, device, {"domain": domain})
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save config, weights, code and the tokenizer; see PreTrainedModel.save_pretrained.
+
+        Raises:
+            ValueError: The tokenizer cannot be loaded or saved; nothing is written then.
+        """
+        tokenizer = self._tokenizer_to_save() if kwargs.get("is_main_process", True) else None
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if tokenizer is None:
+            return
+        published: dict[str, Any] = {}
+        if kwargs.get("push_to_hub", False):
+            published = {"push_to_hub": True, "repo_id": Path(save_directory).name}
+            for name in ("repo_id", "token", "revision", "private"):
+                if name in kwargs:
+                    published[name] = kwargs[name]
+        tokenizer.save_pretrained(save_directory, **published)
+
+    def _tokenizer_to_save(self) -> Any:
+        """Return the tokenizer, checked; None for a model that has none, and none beside its checkpoint."""
+        encoder = cast(CrossTimeNetPreTrainedModel, self.base_model)
+        if encoder._tokenizer is None and not self._has_tokenizer_beside():
+            return None
+        # Also one that was set before: domains or tokens may have been added to it since.
+        self.set_tokenizer(self.tokenizer).tokenizer.check_weights()
+        return self.tokenizer
+
+    def _has_tokenizer_beside(self) -> bool:
+        place = self._tokenizer_place()
+        if place is None:
+            return False
+        try:
+            return place.holds_tokenizer()
+        except OSError as error:
+            if cast(CrossTimeNetPreTrainedModel, self.base_model)._place is None:  # only its config was loaded
+                return False
+            raise ValueError(
+                f"Whether there is a tokenizer beside the checkpoint {place.name_or_path} cannot be told ({error}), "
+                "and the model would be saved without it. Make it available again, or call "
+                "model.set_tokenizer(tokenizer) before saving."
+            ) from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model; the tokenizer beside it is loaded when it is needed. See PreTrainedModel.from_pretrained."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            model.base_model._place = TokenizerPlace.of(pretrained_model_name_or_path, kwargs)
+        return loaded
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | os.PathLike,
+        tokenizer: Any = None,
+        config: CrossTimeNetConfig | None = None,
+        embedding_initialization: str = "random",
+        generator: torch.Generator | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Build a model whose transformer layers are those of a language model; all else is new.
+
+        Args:
+            name_or_path: The language model: an id on the Hub, or a folder.
+            tokenizer: The CrossTimeNetTokenizer, which the model then has; or None, with a config.
+            config: The configuration; its backbone_config is replaced. None: made of the tokenizer and `fields`.
+            embedding_initialization: "random", as the backbone initialises embeddings; "word_sample": the codes'
+                embeddings are those of distinct words, drawn at random; "word_centroids": they are k-means centroids
+                of the language model's word table. Special tokens start at random.
+            generator: Source of the words, on the CPU; None for torch's global one.
+            fields: Further fields of the configuration, where none is given.
+
+        Returns:
+            The model, in float32. Its config says where it comes from: embedding_initialization and backbone_name,
+            unless it names one already the id, or the folder's last part.
+
+        Raises:
+            ValueError: No tokenizer and no config, or both are not enough; an unknown initialisation; the language
+                model does not fit.
+        """
+        if embedding_initialization not in EMBEDDING_INITIALIZATIONS:
+            raise ValueError(
+                f"embedding_initialization={embedding_initialization!r} is unknown; choose one of "
+                f"{', '.join(map(repr, EMBEDDING_INITIALIZATIONS))}."
+            )
+        if (config is None and tokenizer is None) or (config is not None and fields):
+            raise ValueError("from_backbone takes a config, or a tokenizer and further fields of the config.")
+        language_model = load_language_model(os.fspath(name_or_path))
+        known = config.to_dict() if config is not None else {"domains": domains_of_tokenizer(tokenizer), **fields}
+        known |= {
+            "backbone_config": language_model.config,
+            "backbone_name": known.get("backbone_name") or _name_of(name_or_path),
+            "embedding_initialization": embedding_initialization,
+            "embedding_size": None,
+        }
+        known.pop("model_type", None)
+        model = cls(CrossTimeNetConfig(**known))
+        encoder = cast(Any, model.base_model)
+        copy_layers(language_model, encoder.backbone)
+        if embedding_initialization != "random":
+            table, first = encoder.get_input_embeddings().weight, len(SPECIAL_TOKEN_IDS)
+            words = cast(nn.Embedding, language_model.get_input_embeddings()).weight
+            with torch.no_grad():
+                table[first:] = start_from_words(words, len(table) - first, embedding_initialization, generator)
+        return model if tokenizer is None else model.set_tokenizer(tokenizer)
+
+
+def _name_of(name_or_path: str | os.PathLike) -> str:
+    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
+    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)
+
+
+class MaskedTokenHead(nn.Module):
+    """Scores of all tokens, as BERT's masked language modelling has them, but with an output layer of its own.
+
+    Args:
+        config: Gives the vocabulary, the backbone and the ids that are never predicted.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__()
+        backbone = cast(PreTrainedConfig, config.backbone_config)
+        width = cast(int, config.embedding_size)
+        self.never_predicted_ids = list(config.never_predicted_ids)
+        self.dense = nn.Linear(width, width)
+        self.activation = ACT2FN[activation_name(backbone)]
+        self.norm = nn.LayerNorm(width, eps=normalization_epsilon(backbone))
+        self.decoder = nn.Linear(width, cast(int, config.vocab_size), bias=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., embedding_size) to float32 logits (..., vocab_size).
+
+        Ids that are never predicted have the lowest finite number, whose probability is exactly zero.
+        """
+        logits = self.decoder(self.norm(self.activation(self.dense(hidden)))).float()
+        if self.never_predicted_ids:
+            excluded = torch.tensor(self.never_predicted_ids, device=logits.device)
+            logits = logits.index_fill(-1, excluded, torch.finfo(logits.dtype).min)
+        return logits
+
+
+class PooledClassifier(nn.Module):
+    """A linear layer on the pooled embedding of a series of any length.
+
+    Args:
+        config: Gives embedding_size and classifier_dropout.
+        num_labels: Number of classes.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig, num_labels: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.projection = nn.Linear(cast(int, config.embedding_size), num_labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Map pooled tokens (batch_size, embedding_size) to logits (batch_size, num_labels)."""
+        return self.projection(self.dropout(pooled))
+
+
+class FlattenClassifier(nn.Module):
+    """The published head: all tokens beside each other, GELU, layer normalisation and a linear layer.
+
+    Args:
+        config: Gives embedding_size and classifier_dropout.
+        num_labels: Number of classes.
+        num_tokens: Number of tokens of every series.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig, num_labels: int, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        width = num_tokens * cast(int, config.embedding_size)
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, num_labels)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map tokens (batch_size, num_tokens, embedding_size) to logits (batch_size, num_labels).
+
+        Raises:
+            ValueError: The number of tokens is another one.
+        """
+        if tokens.shape[1] != self.num_tokens:
+            raise ValueError(
+                f"The series have {tokens.shape[1]} tokens, but classifier='flatten' was built for {self.num_tokens}; "
+                "pad or cut them, or use classifier='pooled'."
+            )
+        return self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
+
+
+class _ZeroGradients(torch.autograd.Function):
+    """Passes logits on, and gives parameters that had no part in them a gradient of zero, whatever their values."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(*parameters)
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.saved_tensors)
+
+
+class DomainClassifiers(nn.Module):
+    """A head a domain that has `num_labels`, or one head for all where no domain has.
+
+    In training the heads of the other domains get a gradient of zero, so that several processes may train on
+    different domains at once: DistributedDataParallel waits for the gradients of all parameters.
+
+    Args:
+        config: Gives the domains, the kind of head and num_labels.
+
+    Raises:
+        ValueError: classifier="flatten" without num_tokens.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        described = [(place, one) for place, one in enumerate(config.domains or []) if one.get("num_labels")]
+        self.places = [place for place, _ in described]
+        labels = [int(one["num_labels"]) for _, one in described] or [cast(int, config.num_labels)]
+        tokens = [one.get("num_tokens", config.num_tokens) for _, one in described] or [config.num_tokens]
+        self.heads = nn.ModuleList(map(self._build, labels, tokens))
+
+    def _build(self, num_labels: int, num_tokens: int | None) -> nn.Module:
+        if self.config.classifier == "pooled":
+            return PooledClassifier(self.config, num_labels)
+        if num_tokens is None:
+            raise ValueError(
+                "classifier='flatten' needs num_tokens, the number of tokens of every series: ceil(length / "
+                "patch_length)."
+            )
+        return FlattenClassifier(self.config, num_labels, num_tokens)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        domain: str | int | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Score the classes of a domain.
+
+        Args:
+            features: The pooled tokens (batch_size, embedding_size), or with classifier="flatten" all tokens
+                (batch_size, num_tokens, embedding_size).
+            domain: Name or place of the domain; None where there is one head.
+            labels: (batch_size,) class indices, or None.
+
+        Returns:
+            The scalar cross-entropy or None, and the logits (batch_size, number of the domain's labels).
+
+        Raises:
+            ValueError: The domain is unknown, or has no head.
+        """
+        place = self.place_of(domain)
+        head = self.heads[0 if place is None else self.places.index(place)]
+        logits = head(features)
+        if self.training:
+            others = [value for other in self.heads if other is not head for value in other.parameters()]
+            learning = [value for value in others if value.requires_grad]
+            logits = _ZeroGradients.apply(logits, *learning) if learning else logits
+        return classification_loss(logits, labels), logits
+
+    def place_of(self, domain: str | int | torch.Tensor | None) -> int | None:
+        """Return the place of the domain whose head scores; None where one head serves all domains.
+
+        Args:
+            domain: Name or place of the domain; None where there is one head.
+
+        Raises:
+            ValueError: The domain is unknown, or has no head.
+        """
+        if not self.places:
+            return None
+        place = self.config.served_domain_index(domain)
+        if place not in self.places:
+            domains = self.config.domains or []
+            names = ", ".join(domains[one]["name"] for one in self.places)
+            raise ValueError(
+                f"Domain {domains[place]['name']!r} has no classification head; these have: {names}. "
+                "Give it num_labels in config.domains."
+            )
+        return place
+
+
+class ScaledPredictionHead(PredictionHead):
+    """A linear layer to the future in units of `config.target_scale`: the tokens tell no units of the series.
+
+    Args:
+        config: Gives the sizes, and mean and scale of the predicted channels or None.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.target_mean, self.target_scale = config.target_mean, config.target_scale
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Predict the future; see PredictionHead.forward.
+
+        Returns:
+            The loss in scaled units or None, and the prediction in the units of the series.
+        """
+        if self.target_mean is None or self.target_scale is None:
+            return super().forward(embedding, future_values, future_observed_mask)
+        known = torch.tensor([self.target_mean, self.target_scale], dtype=torch.float32, device=embedding.device)
+        mean, scale = known.unbind(0)
+        # Another number of channels is for PredictionHead to refuse.
+        if future_values is not None and future_values.shape[-1] == len(mean):
+            future_values = (future_values.float() - mean) / scale
+        loss, prediction = super().forward(embedding, future_values, future_observed_mask)
+        return loss, prediction.float() * scale + mean
 
 
 @dataclass

@@ -1,45 +1,814 @@
 """SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling (Dong et al., NeurIPS 2023, 2302.00861).
 
-Section 3.1, masking: geometric masks of several views -> masking_simmtm.py.
-Section 3.2, representations: point-wise -> point_encoder_simmtm.py, SimMTMModel; series-wise -> heads_simmtm.py.
-Sections 3.2 to 3.4, similarity, aggregation and the losses -> losses_simmtm.py, SimMTMForPreTraining.
+Section 3.1, masking: geometric masks of several views -> geometric_mask, SimMTMDraws.
+Section 3.2, representations: point-wise -> PointEncoder, SimMTMModel; series-wise -> SeriesProjector.
+Sections 3.2 to 3.4, similarity, aggregation and the losses -> SimMTMForPreTraining.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_simmtm import SimMTMConfig
-from .context_simmtm import take_context
 from .distributed_time_series import fork_generator, gather_rows, process_share
-from .generic_heads_time_series import (
+from .heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
+    TimeSeriesModelOutput,
+    classification_loss,
+    pool_instance,
+    prediction_loss,
 )
-from .heads_simmtm import ContextClassificationHead, ContextDecoder, ContextPredictionHead, SeriesProjector
-from .initialization_time_series import initialize_shared_layer
-from .layers_dropout import DropoutDraws
-from .layers_instance_normalization import InstanceStatistics, denormalize_instances
-from .layers_patching import align_series
-from .losses_simmtm import (
-    RowPairs,
-    aggregation_weights,
-    constraint_losses,
-    cosine_similarity,
-    squared_errors,
-    weigh_losses,
+from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_normalization import (
+    InstanceStatistics,
+    ObservedBatchNorm,
+    denormalize_instances,
+    instance_statistics,
+    normalize_instances,
 )
-from .masking_simmtm import SimMTMDraws, draw_step
+from .layers_patching import AlignedSeries, align_series
+from .layers_transformer import (
+    CircularTokenEmbedding,
+    TransformerEncoder,
+    initialize_shared_layer,
+    sinusoidal_positions,
+)
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import TimeSeriesModelOutput
-from .point_encoder_simmtm import PointEncoder, PointFeatures
-from .pooling_time_series import pool_instance
+
+
+def take_positions(hidden: torch.Tensor, places: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Pick positions of every series.
+
+    Args:
+        hidden: (batch_size, num_groups, num_positions, hidden_size).
+        places: (batch_size, length) of any numbers.
+        inside: (batch_size, length) bool, False for zeros.
+
+    Returns:
+        (batch_size, num_groups, length, hidden_size).
+    """
+    batch_size, num_groups, num_positions, hidden_size = hidden.shape
+    index = places.clamp(min=0, max=num_positions - 1).view(batch_size, 1, -1, 1)
+    return hidden.gather(2, index.expand(-1, num_groups, -1, hidden_size)) * inside.view(batch_size, 1, -1, 1)
+
+
+def take_context(
+    values: torch.Tensor, observed: torch.Tensor, context_length: int, at_end: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give every series the context's length: cut off what is too long, leave missing what is too short.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels).
+        observed: The same shape, bool.
+        context_length: Number of timestamps wanted.
+        at_end: Whether the last observed timestamp of a series becomes the context's last one, instead of its first
+            observed one the first.
+
+    Returns:
+        Values and observed, (batch_size, context_length, num_channels).
+    """
+    sequence_length = values.shape[1]
+    steps = torch.arange(sequence_length, device=values.device)
+    anything = observed.any(-1)
+    if at_end:
+        start = torch.where(anything, steps, -1).amax(1) + 1 - context_length
+    else:
+        start = torch.where(anything, steps, sequence_length).amin(1)
+    places = start.unsqueeze(1) + torch.arange(context_length, device=values.device)
+    inside = (places >= 0) & (places < sequence_length)
+    index = places.clamp(min=0, max=sequence_length - 1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, index), observed.gather(1, index) & inside.unsqueeze(-1)
+
+
+def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
+    """Turn uniform numbers into masks whose masked stretches have the given mean length.
+
+    Kept stretches have the mean length mean_mask_length * (1 - mask_ratio) / mask_ratio.
+
+    Args:
+        uniforms: (..., 1 + length) in [0, 1): the first number draws the state of the first step, number i + 1
+            whether the state changes behind step i.
+        mask_ratio: Expected share of masked steps; above 0 and below 1.
+        mean_mask_length: Expected length of a masked stretch; at least 1.
+
+    Returns:
+        (..., length) bool, True = kept.
+    """
+    length = uniforms.shape[-1] - 1
+    leaves_mask = 1.0 / mean_mask_length
+    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
+    first, changes = uniforms[..., :1] > mask_ratio, uniforms[..., 1:length]
+    parity = torch.cat([torch.zeros_like(first), changes < min(leaves_mask, leaves_kept)], dim=-1).cumsum(-1) % 2
+    # Between the two probabilities only one state is left, so the other one is where the chain is behind the step.
+    settles = (changes < max(leaves_mask, leaves_kept)) & (changes >= min(leaves_mask, leaves_kept))
+    settled_state = leaves_mask > leaves_kept  # kept
+    steps = torch.arange(length, device=uniforms.device)
+    anchors = torch.cat([torch.ones_like(first), settles], dim=-1)
+    last_anchor = torch.where(anchors, steps, 0).cummax(-1).values
+    state_there = torch.where(last_anchor == 0, first, settled_state)
+    changed_since = (parity - parity.gather(-1, last_anchor)) % 2 == 1
+    return state_there ^ changed_since
+
+
+def draw_geometric_masks(
+    shape: tuple[int, ...],
+    mask_ratio: float,
+    mean_mask_length: float,
+    across_series: bool = False,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draw a mask for every series.
+
+    Args:
+        shape: (..., length).
+        mask_ratio: Expected share of masked steps.
+        mean_mask_length: Expected length of a masked stretch.
+        across_series: False: every series has a chain of its own (the paper). True: one chain runs on from series to
+            series, as in the official code.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        Bool of the given shape, True = kept.
+    """
+    if across_series:
+        uniforms = torch.rand(1 + torch.Size(shape).numel(), generator=generator)
+        return geometric_mask(uniforms, mask_ratio, mean_mask_length).view(shape)
+    uniforms = torch.rand(*shape[:-1], 1 + shape[-1], generator=generator)
+    return geometric_mask(uniforms, mask_ratio, mean_mask_length)
+
+
+@dataclass(frozen=True)
+class SimMTMDraws:
+    """The random choices of one step.
+
+    Args:
+        start: First timestamp that is looked at, of series longer than the context.
+        keep: (num_masked_views, batch_size, context_length, num_channels) bool, True = kept.
+        dropout_seed: Seed of all dropout of a step in training; None for torch's global generator.
+    """
+
+    start: int
+    keep: torch.Tensor
+    dropout_seed: int | None = None
+
+    def rows(self, start: int, stop: int) -> SimMTMDraws:
+        """Return the choices for some series of the batch."""
+        return SimMTMDraws(self.start, self.keep[:, start:stop], self.dropout_seed)
+
+
+def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: torch.Generator) -> SimMTMDraws:
+    """Draw a window of the context's length, the masks in it and the seed of dropout.
+
+    Args:
+        config: Gives context_length and the masks' settings.
+        batch_size: Number of series.
+        length: Number of timestamps that they have.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        The choices.
+    """
+    start = int(torch.randint(max(length - config.context_length, 0) + 1, (), generator=generator))
+    shape = (config.num_masked_views, batch_size, config.num_input_channels, config.context_length)
+    keep = draw_geometric_masks(
+        shape, config.mask_ratio, config.mean_mask_length, config.mask_across_series, generator
+    )
+    return SimMTMDraws(start, keep.transpose(2, 3), int(torch.randint(2**62, (), generator=generator)))
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Which rows are compared with which.
+
+    Args:
+        anchor_series: (num_anchors,) number of the series of every row that is compared, the anchors.
+        series: (num_rows,) number of the series of every row that they are compared with.
+        itself: (num_anchors,) place of every anchor among the rows.
+        observed: (num_rows,) bool, False for a row without any value.
+    """
+
+    anchor_series: torch.Tensor
+    series: torch.Tensor
+    itself: torch.Tensor
+    observed: torch.Tensor
+
+    def of_anchors(self, which: torch.Tensor) -> RowPairs:
+        """Return the pairs of some anchors: (num_chosen,) their places among the anchors."""
+        return RowPairs(self.anchor_series[which], self.series, self.itself[which], self.observed)
+
+    @property
+    def compared(self) -> torch.Tensor:
+        """(num_anchors, num_rows) bool: every row but the anchor itself and those without values."""
+        places = torch.arange(len(self.series), device=self.series.device)
+        others = self.itself.unsqueeze(1) != places
+        # An anchor without values is compared with all, so that no row of weights is empty; nothing uses it.
+        return others & (self.observed | ~self.anchor_observed.unsqueeze(1))
+
+    @property
+    def positive(self) -> torch.Tensor:
+        """(num_anchors, num_rows) bool: the other views of the anchor's series."""
+        return (self.anchor_series.unsqueeze(1) == self.series) & self.compared
+
+    @property
+    def anchor_observed(self) -> torch.Tensor:
+        """(num_anchors,) bool, False for an anchor without any value."""
+        return self.observed[self.itself]
+
+
+def cosine_similarity(anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Compare series-wise representations (equation 3).
+
+    Args:
+        anchors: (num_anchors, projection_size).
+        rows: (num_rows, projection_size).
+
+    Returns:
+        (num_anchors, num_rows), float32, in [-1, 1].
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        return F.normalize(anchors.float(), dim=-1) @ F.normalize(rows.float(), dim=-1).T
+
+
+def constraint_losses(similarity: torch.Tensor | None, pairs: RowPairs, temperature: float) -> torch.Tensor:
+    """Ask for similar views of a series and dissimilar series (equation 7).
+
+    Args:
+        similarity: (num_anchors, num_rows); None where nothing is compared.
+        pairs: What the rows are.
+        temperature: Divides the similarities.
+
+    Returns:
+        (num_anchors,): the sum over the other views of minus the log-probability among all compared rows; 0 for an
+        anchor without values, and where nothing is compared.
+    """
+    if similarity is None:
+        return torch.zeros(len(pairs.itself), device=pairs.itself.device)
+    logits = (similarity / temperature).masked_fill(~pairs.compared, -torch.inf)
+    log_probability = logits.log_softmax(-1)
+    terms = torch.where(pairs.positive & pairs.anchor_observed.unsqueeze(1), log_probability, 0.0)
+    return -terms.sum(-1)
+
+
+def aggregation_weights(similarity: torch.Tensor, pairs: RowPairs, temperature: float) -> torch.Tensor:
+    """Weigh the other rows by their similarity (equation 4).
+
+    Args:
+        similarity: (num_anchors, num_rows).
+        pairs: What the rows are.
+        temperature: Divides the similarities.
+
+    Returns:
+        (num_anchors, num_rows), every row sums to 1; 0 for what is not compared.
+    """
+    return (similarity / temperature).masked_fill(~pairs.compared, -torch.inf).softmax(-1)
+
+
+def squared_errors(
+    decoded: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor | None
+) -> torch.Tensor:
+    """Compare reconstructions with the observed values (equation 6).
+
+    Args:
+        decoded: (num_reconstructions, batch_size, context_length, num_input_channels).
+        values: (batch_size, context_length, num_input_channels).
+        observed: The same shape, bool.
+        keep: (num_masked_views, batch_size, context_length, num_input_channels) bool where the reconstructions are of
+            the originals and the masked views, which are zero where they are masked; None: all are of the originals.
+
+    Returns:
+        The shape of decoded, 0 where nothing is observed.
+    """
+    target = torch.where(observed, values, 0.0).float()
+    if keep is not None:
+        target = torch.cat([target.unsqueeze(0), target * keep])
+    return torch.where(observed, decoded - target, 0.0).square()
+
+
+def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Add losses with learned weights (section 3.4; Kendall et al., CVPR 2018).
+
+    Args:
+        losses: (num_losses,).
+        weights: (num_losses,) learned, 1 in the beginning.
+
+    Returns:
+        Scalar: the sum of loss / (2 weight^2) + log(1 + weight^2).
+    """
+    squares = weights.float().square()
+    return (0.5 / squares * losses + torch.log1p(squares)).sum()
+
+
+INNER_WIDTHS = (32, 64)
+INNER_KERNEL_SIZE = 8
+
+
+def convolved_length(length: Any, kernel_size: int, stride: int) -> Any:
+    """Return the length behind a convolution padded with kernel_size // 2; of numbers or of a tensor of them."""
+    return (length + 2 * (kernel_size // 2) - kernel_size) // stride + 1
+
+
+def pooled_length(length: Any) -> Any:
+    """Return the length behind a maximum over pairs, the first of which lies half before the series."""
+    return length // 2 + 1
+
+
+class ConvolutionBlock(nn.Module):
+    """Convolution, batch normalisation, ReLU, maximum over pairs and dropout.
+
+    Args:
+        input_width: Number of input features.
+        output_width: Number of output features.
+        kernel_size: Number of positions under the convolution.
+        stride: Distance of its positions.
+        dropout: Dropout probability.
+        site: Number of the dropout layer.
+    """
+
+    def __init__(
+        self, input_width: int, output_width: int, kernel_size: int, stride: int, dropout: float, site: int
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(
+            input_width, output_width, kernel_size, stride, padding=kernel_size // 2, bias=False
+        )
+        self.norm = ObservedBatchNorm(output_width)
+        self.dropout = SeededDropout(dropout, site)
+
+    def output_length(self, length: Any) -> Any:
+        """Return the number of positions that a series of this length has behind the block."""
+        convolution = self.convolution
+        return pooled_length(convolved_length(length, convolution.kernel_size[0], convolution.stride[0]))
+
+    def forward(
+        self, hidden: torch.Tensor, lengths: torch.Tensor | None = None, draws: DropoutDraws | None = None
+    ) -> torch.Tensor:
+        """Map (num_rows, input_width, length) to (num_rows, output_width, output_length(length)).
+
+        Args:
+            hidden: The input, zero behind the end of every row.
+            lengths: (num_rows,) number of positions of every row; None where all have the whole length.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            The output, zero behind the end of every row.
+        """
+        hidden = self.convolution(hidden)
+        if lengths is None:
+            return self.dropout(F.max_pool1d(F.relu(self._normalize(hidden)), 2, 2, padding=1), draws)
+        convolution = self.convolution
+        inside = _inside(hidden, convolved_length(lengths, convolution.kernel_size[0], convolution.stride[0]))
+        # ReLU leaves nothing below zero, so that zeros do not change a maximum.
+        hidden = F.max_pool1d(F.relu(self._normalize(hidden, inside)) * inside, 2, 2, padding=1)
+        return self.dropout(hidden * _inside(hidden, self.output_length(lengths)), draws)
+
+    def _normalize(self, hidden: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalise (num_rows, width, length) over the positions inside: (num_rows, 1, length) bool, None for all."""
+        observed = None if inside is None else inside.squeeze(1)
+        return self.norm(hidden.transpose(1, 2), observed).transpose(1, 2).to(hidden.dtype)
+
+
+def _inside(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mark the positions before the end of every row: (num_rows, 1, length) bool."""
+    return (torch.arange(hidden.shape[-1], device=hidden.device) < lengths.unsqueeze(1)).unsqueeze(1)
+
+
+class ConvolutionEncoder(nn.Module):
+    """Three blocks, the first with a wide kernel and a stride.
+
+    Args:
+        num_channels: Number of channels of the input.
+        hidden_size: Number of output features.
+        first_kernel_size: Kernel of the first convolution.
+        first_stride: Its stride.
+        dropout: Dropout probability of the first block; the others have none, as in the official code.
+    """
+
+    def __init__(
+        self, num_channels: int, hidden_size: int, first_kernel_size: int, first_stride: int, dropout: float
+    ) -> None:
+        super().__init__()
+        first, second = INNER_WIDTHS
+        self.blocks = nn.ModuleList(
+            [
+                ConvolutionBlock(num_channels, first, first_kernel_size, first_stride, dropout, site=0),
+                ConvolutionBlock(first, second, INNER_KERNEL_SIZE, 1, 0.0, site=1),
+                ConvolutionBlock(second, hidden_size, INNER_KERNEL_SIZE, 1, 0.0, site=2),
+            ]
+        )
+        self.first_stride = first_stride
+
+    def output_length(self, length: Any) -> Any:
+        """Return the number of positions of a series of this length."""
+        for block in self.blocks:
+            length = block.output_length(length)  # type: ignore[operator]  # ModuleList forgets the class
+        return length
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Encode.
+
+        Args:
+            rows: (num_rows, length, num_channels), zero where missing and behind the end of every row.
+            observed: Taken as TimestampTransformer takes it; a convolution sees a missing value as the zero it is.
+            lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
+            states: Takes every block's output (num_rows, positions, width), when given.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, output_length(length), hidden_size), zero behind the end of every row.
+        """
+        hidden = rows.transpose(1, 2)
+        for block in self.blocks:
+            hidden = block(hidden, lengths, draws)
+            lengths = None if lengths is None else block.output_length(lengths)  # type: ignore[operator]  # as above
+            if states is not None:
+                states.append(hidden.transpose(1, 2))
+        return hidden.transpose(1, 2)
+
+    def position_of_steps(self, steps: torch.Tensor) -> torch.Tensor:
+        """Return the position whose field is centred nearest to each timestamp, which may lie behind the last one.
+
+        Position p is centred at the timestamp (8 p - 6.5) * first_stride: a maximum over pairs lies half a place, a
+        convolution with an even kernel another half, before the place that it counts from.
+        """
+        return ((2.0 * steps / self.first_stride + 21.0) / 16.0).floor().long()
+
+
+class TimestampTransformer(nn.Module):
+    """A circular convolution over three timestamps, sinusoidal positions and Transformer layers.
+
+    Args:
+        num_channels: Number of channels of the input.
+        hidden_size: Width of a token.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Number of heads.
+        intermediate_size: Width inside the feed-forward networks.
+        dropout: Dropout probability of the embedded tokens and of every linear layer's result.
+        attention_dropout: Dropout probability of attention weights.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        hidden_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.token_embedding = CircularTokenEmbedding(num_channels, hidden_size, kernel_size=3)
+        self.dropout = SeededDropout(dropout, site=0)
+        self.transformer = TransformerEncoder(
+            hidden_size,
+            num_hidden_layers,
+            num_attention_heads,
+            intermediate_size,
+            dropout,
+            first_site=1,
+            attention_dropout=attention_dropout,
+        )
+
+    def output_length(self, length: Any) -> Any:
+        """Return the number of positions of a series: one for each of its timestamps."""
+        return length
+
+    def position_of_steps(self, steps: torch.Tensor) -> torch.Tensor:
+        """Return the position of every timestamp: itself."""
+        return steps
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Encode.
+
+        Args:
+            rows: (num_rows, length, num_channels).
+            observed: (num_rows, length) bool, False for timestamps that nothing attends to; None for all.
+            lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
+            states: Takes the embedded tokens and every layer's output, when given.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, length, hidden_size), zero behind the end of every row.
+        """
+        length = rows.shape[1]
+        hidden = self.token_embedding(rows, lengths)
+        hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
+        hidden = self.dropout(hidden, draws)
+        if states is not None:
+            states.append(hidden)
+        mask = None
+        if observed is not None:
+            # A row without any observed timestamp attends to all: attention to nothing is not a number.
+            mask = (observed | ~observed.any(-1, keepdim=True))[:, None, None, :]
+        hidden = self.transformer(hidden, mask, draws, states)
+        if lengths is None:
+            return hidden
+        inside = torch.arange(length, device=hidden.device) < lengths.unsqueeze(1)
+        return hidden * inside.unsqueeze(-1)
+
+
+class PointFeatures(NamedTuple):
+    """Point-wise representations of a batch.
+
+    Args:
+        hidden: (batch_size, num_groups, num_positions, hidden_size), zero beyond the series.
+        statistics: What the values were normalised by, or None.
+    """
+
+    hidden: torch.Tensor
+    statistics: InstanceStatistics | None
+
+
+class PointEncoder(nn.Module):
+    """Encodes every channel by itself, or all channels together.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: SimMTMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network: TimestampTransformer | ConvolutionEncoder
+        if config.encoder_type == "resnet":
+            self.network = ConvolutionEncoder(
+                config.channels_of_a_group,
+                config.hidden_size,
+                config.first_kernel_size,
+                config.first_stride,
+                config.dropout,
+            )
+        else:
+            self.network = TimestampTransformer(
+                config.channels_of_a_group,
+                config.hidden_size,
+                config.num_hidden_layers,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.dropout,
+                config.attention_dropout,
+            )
+
+    @property
+    def num_context_features(self) -> int:
+        """Number of numbers of one group's point-wise representations over the context."""
+        return self.network.output_length(self.config.context_length) * self.config.hidden_size
+
+    def point_features(
+        self,
+        values: torch.Tensor,
+        observed: torch.Tensor,
+        visible: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+        states: list[torch.Tensor] | None = None,
+    ) -> PointFeatures:
+        """Encode what the heads and the pretext task look at.
+
+        Args:
+            values: (batch_size, sequence_length, num_input_channels).
+            observed: The same shape, bool.
+            visible: The same shape, bool: values of the others are masked, which takes them out of the statistics and
+                makes them zero, but their timestamps stay. None for all observed ones.
+            draws: The random choices of dropout; None for random ones in training.
+            states: List that receives every layer's output, of the aligned series; None for none.
+
+        Returns:
+            The features, in the places of `last_hidden_state`.
+        """
+        aligned = align_series(values, observed)
+        # Positions count from the first observed value, masked or not, so the masks move as the values do.
+        moved = None if visible is None else align_series(visible, observed).values
+        features = self(aligned, moved, states, draws)
+        return PointFeatures(self.in_place(features.hidden, aligned), features.statistics)
+
+    def forward(
+        self,
+        aligned: AlignedSeries,
+        visible: torch.Tensor | None = None,
+        states: list[torch.Tensor] | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> PointFeatures:
+        """Encode series that begin at the first position."""
+        config, sequence_length = self.config, aligned.values.shape[1]
+        visible = aligned.observed if visible is None else aligned.observed & visible
+        statistics = None
+        if config.instance_normalization:
+            statistics = instance_statistics(aligned.values, visible)
+            values = normalize_instances(aligned.values, visible, statistics)
+        else:
+            values = torch.where(visible, aligned.values, 0.0)
+        rows = self.rows(values.to(next(self.parameters()).dtype))
+        lengths = aligned.length.unsqueeze(1).expand(-1, config.num_groups).reshape(-1)
+        attended = self.rows(aligned.observed).any(-1)
+        exporting = torch.compiler.is_compiling()
+        hidden = self.network(
+            rows,
+            attended if exporting or not bool(attended.all()) else None,
+            lengths if exporting or not bool((lengths == sequence_length).all()) else None,
+            states,
+            draws,
+        )
+        return PointFeatures(self.group(hidden), statistics)
+
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Put the groups of channels side by side on the first axis: row b * num_groups + g."""
+        grouped = values.unflatten(-1, (self.config.num_groups, self.config.channels_of_a_group))
+        return grouped.transpose(1, 2).flatten(0, 1)
+
+    def group(self, rows: torch.Tensor) -> torch.Tensor:
+        """Undo `rows` for (batch_size * num_groups, positions, width): (batch_size, num_groups, positions, width)."""
+        return rows.unflatten(0, (-1, self.config.num_groups))
+
+    def ungroup(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Drop the axis of groups where channels are joint."""
+        return hidden if self.config.channel_mode == "independent" else hidden.squeeze(1)
+
+    def in_place(self, hidden: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
+        """Move timestamps back to where they were before the series were aligned; other positions stay."""
+        if self.config.encoder_type != "transformer":
+            return hidden
+        if not torch.compiler.is_compiling() and not bool(aligned.start.any()):
+            return hidden
+        steps = torch.arange(hidden.shape[2], device=hidden.device) - aligned.start.unsqueeze(1)
+        return take_positions(hidden, steps, (steps >= 0) & (steps < aligned.length.unsqueeze(1)))
+
+    def to_timestamps(self, hidden: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
+        """Give every timestamp the representation nearest to it, the mean over independent channels.
+
+        Args:
+            hidden: (batch_size, num_groups, num_positions, hidden_size) of the aligned series.
+            aligned: The series.
+
+        Returns:
+            (batch_size, sequence_length, hidden_size). Channels without any observed value are left out of the mean,
+            unless there are no others.
+        """
+        seen = self.group(self.rows(aligned.observed).any(-1).any(-1, keepdim=True)).unsqueeze(-1)
+        seen = seen | ~seen.any(1, keepdim=True)
+        hidden = ((hidden * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)).to(hidden.dtype)
+        if self.config.encoder_type == "transformer":
+            return self.in_place(hidden, aligned).squeeze(1)
+        steps = torch.arange(aligned.values.shape[1], device=hidden.device) - aligned.start.unsqueeze(1)
+        inside = (steps >= 0) & (steps < aligned.length.unsqueeze(1))
+        last = self.network.output_length(aligned.length).unsqueeze(1) - 1
+        places = torch.minimum(self.network.position_of_steps(steps), last)
+        return take_positions(hidden, places, inside).squeeze(1)
+
+
+# Numbers of the dropout layers, beyond all of an encoder.
+PROJECTOR_SITE, DECODER_SITE = 10_000, 10_001
+
+
+class SeriesProjector(nn.Module):
+    """From the point-wise representations of a row to its series-wise one (section 3.2).
+
+    Args:
+        config: Gives the widths.
+        num_features: Number of numbers of a row: positions times hidden_size.
+    """
+
+    def __init__(self, config: SimMTMConfig, num_features: int) -> None:
+        super().__init__()
+        width = config.projector_hidden_size or max(num_features // 2, 1)
+        self.expansion = nn.Linear(num_features, width)
+        self.norm = ObservedBatchNorm(width)
+        self.projection = nn.Linear(width, config.projection_size)
+        self.dropout = SeededDropout(config.head_dropout, PROJECTOR_SITE)
+
+    def forward(
+        self, rows: torch.Tensor, observed: torch.Tensor | None = None, draws: DropoutDraws | None = None
+    ) -> torch.Tensor:
+        """Project.
+
+        Args:
+            rows: (num_rows, num_features).
+            observed: (num_rows,) bool, False for a row without any value; None for all.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, projection_size).
+        """
+        hidden = F.relu(self.norm(self.expansion(rows), observed)).to(rows.dtype)
+        return self.dropout(self.projection(hidden), draws)
+
+
+class ContextDecoder(nn.Module):
+    """One linear layer from all point-wise representations of a row to its values; dropout behind it.
+
+    Args:
+        num_features: Number of numbers of a row.
+        length: Number of timestamps that come out.
+        num_channels: Number of channels that come out.
+        dropout: Dropout probability of the values.
+    """
+
+    def __init__(self, num_features: int, length: int, num_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.projection = nn.Linear(num_features, length * num_channels)
+        self.num_channels = num_channels
+        self.dropout = SeededDropout(dropout, DECODER_SITE)
+
+    def forward(self, rows: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Map (..., num_features) to (..., length, num_channels); draws are those of dropout, None for random ones."""
+        return self.dropout(self.projection(rows), draws).unflatten(-1, (-1, self.num_channels))
+
+
+class ContextPredictionHead(ContextDecoder):
+    """The future from all point-wise representations of the context; of more input than output channels the last ones.
+
+    Args:
+        config: Gives prediction_length, num_output_channels, channel_mode and head_dropout.
+        num_features: Number of numbers of a row: positions times hidden_size.
+    """
+
+    def __init__(self, config: SimMTMConfig, num_features: int) -> None:
+        num_output_channels = config.num_output_channels or config.num_input_channels
+        is_independent = config.channel_mode == "independent"
+        of_a_group = 1 if is_independent else num_output_channels
+        super().__init__(num_features, config.prediction_length, of_a_group, config.head_dropout)
+        self.predicted = slice(-num_output_channels, None)
+        self.predicted_groups = self.predicted if is_independent else slice(None)
+        # Only then is the predicted channels' scale known.
+        self.predicts_its_input = num_output_channels <= config.num_input_channels
+
+    def forward(  # type: ignore[override]  # it reads whole series, and compares with the future
+        self,
+        features: torch.Tensor,
+        mean: torch.Tensor | None = None,
+        deviation: torch.Tensor | None = None,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Predict.
+
+        Args:
+            features: (batch_size, num_groups, num_features).
+            mean: (batch_size, 1, num_input_channels) of the series, None without instance normalisation.
+            deviation: The same.
+            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
+            future_observed_mask: The same shape, True = observed, or None.
+
+        Returns:
+            The scalar mean squared error over observed values or None, and the prediction (batch_size,
+            prediction_length, num_output_channels).
+        """
+        prediction = super().forward(features[:, self.predicted_groups]).transpose(1, 2).flatten(2)
+        if mean is not None and deviation is not None and self.predicts_its_input:
+            statistics = InstanceStatistics(mean, deviation).channels(self.predicted)
+            prediction = denormalize_instances(prediction, statistics)
+        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+
+
+class ContextClassificationHead(nn.Module):
+    """Class scores from the point-wise representations of all channels: two linear layers, a sigmoid in between.
+
+    Args:
+        config: Gives the widths, num_labels and classifier_dropout.
+        num_features: Number of numbers of a series.
+    """
+
+    def __init__(self, config: SimMTMConfig, num_features: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.hidden = nn.Linear(num_features, config.classifier_hidden_size)
+        self.projection = nn.Linear(config.classifier_hidden_size, cast(int, config.num_labels))
+
+    def forward(
+        self, features: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Score the classes.
+
+        Args:
+            features: (batch_size, num_features).
+            labels: (batch_size,) class indices, or None.
+
+        Returns:
+            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+        """
+        logits = self.projection(self.hidden(self.dropout(features)).sigmoid())
+        return classification_loss(logits, labels), logits
 
 
 @dataclass

@@ -16,7 +16,7 @@ from transformers import initialization as init
 
 from .configuration_time_series import TimeSeriesConfig
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
-from .pooling_time_series import pool_instance
+from .heads_time_series import pool_instance
 
 
 class TimeSeriesPreTrainedModel(PreTrainedModel):

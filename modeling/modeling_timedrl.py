@@ -1,39 +1,730 @@
 """TimeDRL: Disentangled Representation Learning for Multivariate Time Series (Chang et al., ICDE 2024).
 
-arXiv 2312.04142. Section IV-B, two-level embeddings: patches and a [CLS] token -> patch_encoder_timedrl.py,
-encoders_timedrl.py, TimeDRLModel.
-Section IV-C, timestamp-predictive task, and IV-D, instance-contrastive task -> TimeDRLForPreTraining,
-heads_timedrl.py, losses_timedrl.py, views_timedrl.py.
+arXiv 2312.04142. Section IV-B, two-level embeddings: patches and a [CLS] token -> PatchEncoder, TimeDRLModel.
+Section IV-C, timestamp-predictive task, and IV-D, instance-contrastive task -> TimeDRLForPreTraining.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .configuration_timedrl import TimeDRLConfig
-from .distributed_time_series import fork_generator, process_share
-from .generic_heads_time_series import (
+from .configuration_timedrl import CAUSAL_ENCODERS, TimeDRLConfig
+from .distributed_time_series import fork_generator, gather_rows, process_share
+from .heads_time_series import (
+    ClassificationHead,
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
+    TimeSeriesModelOutput,
+    prediction_loss,
 )
-from .heads_time_series import ClassificationHead
-from .heads_timedrl import ContrastivePredictor, FlattenedPredictionHead, TimestampPredictor, last_patches
-from .initialization_time_series import initialize_shared_layer
-from .layers_dropout import DropoutDraws
-from .layers_patching import align_series
-from .losses_timedrl import contrastive_loss, predictive_loss
+from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_normalization import (
+    InstanceStatistics,
+    ObservedBatchNorm,
+    denormalize_instances,
+    instance_statistics,
+    normalize_instances,
+)
+from .layers_patching import AlignedSeries, align_series
+from .layers_transformer import (
+    CircularTokenEmbedding,
+    LearnedPositions,
+    TransformerEncoder,
+    initialize_shared_layer,
+    sinusoidal_positions,
+)
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import TimeSeriesModelOutput
-from .patch_encoder_timedrl import EncodedRows, PatchEncoder, normalize_series
-from .views_timedrl import TimeDRLViews, draw_views
+
+JITTER_DEVIATION = 0.1
+SCALING_DEVIATION = 1.0
+MOST_SEGMENTS = 4
+MASKED_PART = 0.3
+SHORTEST_CROP = 0.5
+
+
+@dataclass(frozen=True)
+class TimeDRLViews:
+    """The random choices of one pre-training step. The first axis of each tensor is that of the two views.
+
+    Args:
+        dropout_seed: Source of every dropout mask.
+        noise: (2, batch_size, sequence_length, num_input_channels), added, or None.
+        factor: (2, batch_size, 1 or sequence_length, num_input_channels), multiplied with, or None.
+        channel_order: (2, num_input_channels), channel that takes each channel's place, or None.
+        num_segments: (2, batch_size) number of stretches of equal length that change places, or None.
+        segment_keys: (2, batch_size, MOST_SEGMENTS), by which these stretches are sorted, or None.
+        crop: (2, batch_size, 2): length and place, between 0 and 1, of the stretch that is kept, or None.
+        embedding_kept: (2, num_rows, num_tokens, hidden_size) of zeros and ones: the mask of the dropout behind the
+            token embedding, or None to draw it like all others.
+    """
+
+    dropout_seed: int
+    noise: torch.Tensor | None = None
+    factor: torch.Tensor | None = None
+    channel_order: torch.Tensor | None = None
+    num_segments: torch.Tensor | None = None
+    segment_keys: torch.Tensor | None = None
+    crop: torch.Tensor | None = None
+    embedding_kept: torch.Tensor | None = None
+
+    def rows(self, start: int, stop: int) -> TimeDRLViews:
+        """Return the choices for some series of the batch; the seed serves all."""
+        names = ("noise", "factor", "num_segments", "segment_keys", "crop")
+        cut = {name: value[:, start:stop] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **cut)
+
+    def apply(self, series: AlignedSeries) -> AlignedSeries:
+        """Make both views of instance-normalised series.
+
+        Args:
+            series: A batch, 0 where a value is not observed.
+
+        Returns:
+            A batch of twice as many series: all first views, then all second views.
+        """
+        device, batch_size = series.values.device, len(series.values)
+        values, observed = series.values.repeat(2, 1, 1), series.observed.repeat(2, 1, 1)
+        length = series.length.repeat(2)
+        if self.num_segments is not None and self.segment_keys is not None:
+            segments, keys = self.num_segments.flatten().to(device), self.segment_keys.flatten(0, 1).to(device)
+            order = _segment_order(segments, keys, length, values.shape[1]).unsqueeze(-1).expand_as(values)
+            values, observed = values.gather(1, order), observed.gather(1, order)
+        if self.channel_order is not None:
+            order = self.channel_order.to(device).repeat_interleave(batch_size, 0).unsqueeze(1).expand_as(values)
+            values, observed = values.gather(2, order), observed.gather(2, order)
+        if self.crop is not None:
+            values = values * _kept_by_crop(self.crop.flatten(0, 1).to(device), length, values.shape[1])
+        if self.factor is not None:
+            values = values * self.factor.flatten(0, 1).to(device)
+        if self.noise is not None:
+            values = values + self.noise.flatten(0, 1).to(device) * observed
+        return AlignedSeries(values, observed, series.start.repeat(2), length)
+
+
+def draw_views(
+    augmentation: str, batch_size: int, length: int, num_channels: int, generator: torch.Generator
+) -> TimeDRLViews:
+    """Draw the choices of one step.
+
+    Args:
+        augmentation: As in TimeDRLConfig.
+        batch_size: Number of series.
+        length: Number of timestamps, padding included.
+        num_channels: Number of channels.
+        generator: Source of randomness on the CPU.
+
+    Returns:
+        The choices.
+    """
+    views = TimeDRLViews(int(torch.randint(2**62, (), generator=generator)))
+    if augmentation == "jitter":
+        noise = torch.randn(2, batch_size, length, num_channels, generator=generator) * JITTER_DEVIATION
+        return replace(views, noise=noise)
+    if augmentation == "scaling":
+        factor = 1.0 + SCALING_DEVIATION * torch.randn(2, batch_size, 1, num_channels, generator=generator)
+        return replace(views, factor=factor)
+    if augmentation == "rotation":
+        signs = 2.0 * torch.randint(2, (2, batch_size, 1, num_channels), generator=generator) - 1.0
+        return replace(views, factor=signs, channel_order=torch.rand(2, num_channels, generator=generator).argsort(1))
+    if augmentation == "permutation":
+        num_segments = torch.randint(1, MOST_SEGMENTS + 1, (2, batch_size), generator=generator)
+        keys = torch.rand(2, batch_size, MOST_SEGMENTS, generator=generator)
+        return replace(views, num_segments=num_segments, segment_keys=keys)
+    if augmentation == "masking":
+        kept = torch.rand(2, batch_size, length, num_channels, generator=generator) >= MASKED_PART
+        return replace(views, factor=kept.float())
+    if augmentation == "cropping":
+        return replace(views, crop=torch.rand(2, batch_size, 2, generator=generator))
+    return views
+
+
+def _segment_order(
+    num_segments: torch.Tensor, keys: torch.Tensor, length: torch.Tensor, sequence_length: int
+) -> torch.Tensor:
+    """Return which timestamp takes each place: (batch_size, sequence_length); what is behind a series stays there."""
+    steps = torch.arange(sequence_length, device=keys.device)
+    segment = (steps * num_segments.unsqueeze(1)).div(length.unsqueeze(1), rounding_mode="floor")
+    step_keys = keys.gather(1, segment.clamp(max=keys.shape[1] - 1))
+    return torch.where(steps < length.unsqueeze(1), step_keys, torch.inf).argsort(dim=1, stable=True)
+
+
+def _kept_by_crop(crop: torch.Tensor, length: torch.Tensor, sequence_length: int) -> torch.Tensor:
+    """Return ones inside the crops and zeros outside: (batch_size, sequence_length, 1)."""
+    cropped = (length * (SHORTEST_CROP + (1.0 - SHORTEST_CROP) * crop[:, 0])).floor().clamp(min=1)
+    first = ((length - cropped + 1) * crop[:, 1]).floor()
+    steps = torch.arange(sequence_length, device=crop.device)
+    inside = (steps >= first.unsqueeze(1)) & (steps < (first + cropped).unsqueeze(1))
+    return inside.to(torch.float32).unsqueeze(-1)
+
+
+def predictive_loss(
+    predicted: torch.Tensor, target: torch.Tensor, observed: torch.Tensor, num_processes: int = 1
+) -> torch.Tensor:
+    """Compare the patches that both views' timestamp embeddings predict with the series' patches (equations 8 to 10).
+
+    Args:
+        predicted: (num_views, num_rows, num_patches, token_size).
+        target: (num_rows, num_patches, token_size).
+        observed: The same shape as `target`, bool; the others are left out.
+        num_processes: Number of processes that share the batch.
+
+    Returns:
+        The scalar mean squared error.
+    """
+    difference = torch.where(observed, predicted.float() - target.float(), 0.0)
+    return _global_mean(difference.square().sum(), observed.sum() * len(predicted), num_processes)
+
+
+def contrastive_loss(
+    embeddings: torch.Tensor,
+    predicted: torch.Tensor,
+    observed: torch.Tensor,
+    stop_gradient: bool = True,
+    num_processes: int = 1,
+) -> torch.Tensor:
+    """Compare each view's instance embedding with what the other view's predicts it to be (equations 11 to 13).
+
+    Args:
+        embeddings: (2, num_rows, embedding_size).
+        predicted: The same shape.
+        observed: (num_rows,) bool; rows without an observed value are left out.
+        stop_gradient: Whether the embeddings are constants; the predictions never are.
+        num_processes: Number of processes that share the batch.
+
+    Returns:
+        The scalar mean of minus the cosine, between -1 and 1.
+    """
+    compared = embeddings.detach() if stop_gradient else embeddings
+    cosine = F.cosine_similarity(compared.float(), predicted.flip(0).float(), dim=-1)
+    return _global_mean(-(cosine * observed).sum(), observed.sum() * len(embeddings), num_processes)
+
+
+def _global_mean(total: torch.Tensor, count: torch.Tensor, num_processes: int) -> torch.Tensor:
+    if num_processes > 1:
+        count = gather_rows(count.unsqueeze(0)).sum()
+    return total * num_processes / count.clamp(min=1)
+
+
+TCN_KERNEL_SIZE = 3
+RESNET_KERNEL_SIZES = (7, 5, 3)
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Tokens of a batch, a row a series or a channel.
+
+    Args:
+        tokens: (num_rows, length, width).
+        seen: (num_rows, length) bool, False for tokens without an observed value and behind a row; None for all.
+        num_tokens: (num_rows,) number of tokens of each row; None where all have `length`.
+    """
+
+    tokens: torch.Tensor
+    seen: torch.Tensor | None
+    num_tokens: torch.Tensor | None
+
+    def of(self, tokens: torch.Tensor) -> TokenRows:
+        """Return other tokens in the same places."""
+        return replace(self, tokens=tokens)
+
+    @property
+    def gate(self) -> torch.Tensor | float:
+        """Ones, and zeros behind the rows: (num_rows, length, 1), or 1.0 where there is nothing behind."""
+        if self.num_tokens is None:
+            return 1.0
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return (places < self.num_tokens.unsqueeze(1)).unsqueeze(-1).to(self.tokens.dtype)
+
+
+class TransformerTokenEncoder(nn.Module):
+    """The Transformer (paper, section IV-B), or one whose tokens see only those before them.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        self.is_causal = config.encoder in CAUSAL_ENCODERS
+        self.transformer = TransformerEncoder(
+            config.hidden_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.intermediate_size or 4 * config.hidden_size,
+            config.dropout,
+            first_site=1,
+        )
+
+    def forward(
+        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Encode rows of tokens: (num_rows, length, hidden_size)."""
+        return self.transformer(rows.tokens, self._attention_mask(rows), draws, states)
+
+    def _attention_mask(self, rows: TokenRows) -> torch.Tensor | None:
+        mask = None if rows.seen is None else rows.seen[:, None, None, :]
+        if not self.is_causal:
+            return mask  # [CLS] is always seen, so that every token sees one
+        length = rows.tokens.shape[1]
+        earlier = torch.ones(length, length, dtype=torch.bool, device=rows.tokens.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=rows.tokens.device)
+        return earlier if mask is None else (earlier & mask) | itself
+
+
+class CausalConvolutionBlock(GradientCheckpointingLayer):
+    """Two dilated convolutions that look back, and a residual connection (Bai et al., 2018).
+
+    Args:
+        hidden_size: Width.
+        dilation: Distance between taps, in tokens.
+        dropout: Dropout probability behind each convolution.
+        first_site: Number of the first of its two dropout layers.
+    """
+
+    def __init__(self, hidden_size: int, dilation: int, dropout: float, first_site: int) -> None:
+        super().__init__()
+        self.padding = (TCN_KERNEL_SIZE - 1) * dilation
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(hidden_size, hidden_size, TCN_KERNEL_SIZE, dilation=dilation) for _ in range(2)
+        )
+        self.dropouts = nn.ModuleList(SeededDropout(dropout, first_site + index) for index in range(2))
+
+    def forward(self, hidden: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Map (num_rows, length, hidden_size) to the same shape."""
+        branch = hidden
+        for convolution, dropout in zip(self.convolutions, self.dropouts, strict=True):
+            padded = F.pad(branch.transpose(1, 2), (self.padding, 0))
+            branch = dropout(F.relu(convolution(padded)).transpose(1, 2), draws)
+        return F.relu(hidden + branch)
+
+
+class ConvolutionTokenEncoder(nn.Module):
+    """A temporal convolution network: block i has dilation 2^i.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            CausalConvolutionBlock(config.hidden_size, 2**index, config.dropout, first_site=1 + 2 * index)
+            for index in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Encode rows of tokens: (num_rows, length, hidden_size)."""
+        hidden = rows.tokens
+        for block in self.blocks:
+            hidden = block(hidden, draws)
+            if states is not None:
+                states.append(hidden)
+        return hidden
+
+
+class ResidualTokenEncoder(nn.Module):
+    """A residual network: blocks of three convolutions with batch normalisation (Wang et al., IJCNN 2017).
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(nn.Conv1d(width, width, size, padding=size // 2, bias=False) for size in RESNET_KERNEL_SIZES)
+            for _ in range(config.num_hidden_layers)
+        )
+        self.norms = nn.ModuleList(
+            nn.ModuleList(ObservedBatchNorm(width) for _ in RESNET_KERNEL_SIZES)
+            for _ in range(config.num_hidden_layers)
+        )
+        self.dropouts = nn.ModuleList(
+            SeededDropout(config.dropout, 1 + index) for index in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Encode rows of tokens: (num_rows, length, hidden_size)."""
+        hidden = rows.tokens
+        for block, norms, dropout in zip(self.blocks, self.norms, self.dropouts, strict=True):
+            layers = zip(cast(nn.ModuleList, block), cast(nn.ModuleList, norms), strict=True)
+            branch = self._branch(rows.of(hidden), list(layers), draws)
+            hidden = dropout(F.relu(hidden + branch), draws)
+            if states is not None:
+                states.append(hidden)
+        return hidden
+
+    def _branch(
+        self, rows: TokenRows, layers: list[tuple[nn.Module, nn.Module]], draws: DropoutDraws | None
+    ) -> torch.Tensor:
+        gate = rows.gate
+        counted = gate.squeeze(-1) > 0 if isinstance(gate, torch.Tensor) else None
+        branch = rows.tokens
+        for index, (convolution, norm) in enumerate(layers):
+            convolved = convolution((branch * gate).transpose(1, 2)).transpose(1, 2)
+            branch = norm(convolved, counted, 1 if draws is None else draws.num_views).to(convolved.dtype)
+            if index < len(layers) - 1:
+                branch = F.relu(branch)
+        return branch
+
+
+class RecurrentTokenEncoder(nn.Module):
+    """LSTM layers, in one direction or with half the width in each of two.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        width, layers = config.hidden_size, range(config.num_hidden_layers)
+        self.is_bidirectional = config.encoder == "bilstm"
+        inner = width // 2 if self.is_bidirectional else width
+        self.forward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for _ in layers)
+        backward = layers if self.is_bidirectional else []
+        self.backward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for _ in backward)
+        self.dropouts = nn.ModuleList(SeededDropout(config.dropout, 1 + index) for index in layers)
+
+    def forward(
+        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Encode rows of tokens: (num_rows, length, hidden_size)."""
+        hidden = rows.tokens
+        for index, dropout in enumerate(self.dropouts):
+            output, _ = self.forward_layers[index](hidden)
+            if self.is_bidirectional:
+                backward, _ = self.backward_layers[index](_reversed(hidden, rows.num_tokens))
+                output = torch.cat((output, _reversed(backward, rows.num_tokens)), dim=-1)
+            hidden = dropout(output, draws)
+            if states is not None:
+                states.append(hidden)
+        return hidden
+
+
+def _reversed(hidden: torch.Tensor, num_tokens: torch.Tensor | None) -> torch.Tensor:
+    """Turn every row round; what is behind it stays there."""
+    if num_tokens is None:
+        return hidden.flip(1)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    last = num_tokens.unsqueeze(1) - 1
+    origin = torch.where(places <= last, last - places, places)
+    return hidden.gather(1, origin.unsqueeze(-1).expand_as(hidden))
+
+
+TOKEN_ENCODERS: dict[str, type[nn.Module]] = {
+    "transformer": TransformerTokenEncoder,
+    "causal_transformer": TransformerTokenEncoder,
+    "tcn": ConvolutionTokenEncoder,
+    "resnet": ResidualTokenEncoder,
+    "lstm": RecurrentTokenEncoder,
+    "bilstm": RecurrentTokenEncoder,
+}
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """What the encoder makes of a batch. A row is a series, with independent channels a channel of one.
+
+    Args:
+        instances: (num_rows, embedding_size).
+        patches: (num_rows, num_patches, hidden_size), zeros behind a row.
+        seen: (num_rows,) bool, rows with an observed value.
+    """
+
+    instances: torch.Tensor
+    patches: torch.Tensor
+    seen: torch.Tensor
+
+
+def normalize_series(raw: AlignedSeries) -> tuple[AlignedSeries, InstanceStatistics]:
+    """Normalise every channel by what is observed of it; what is missing becomes 0, the channel's mean."""
+    statistics = instance_statistics(raw.values, raw.observed)
+    values = normalize_instances(raw.values, raw.observed, statistics)
+    return AlignedSeries(values, raw.observed, raw.start, raw.length), statistics
+
+
+class PatchEncoder(nn.Module):
+    """Patches and a [CLS] token, embedded and encoded.
+
+    The [CLS] token stands in front of the patches, or behind them where the encoder looks back only: it sees the whole
+    series either way.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        self.config = config
+        independent = config.channel_mode == "independent"
+        self.cls_token = nn.Parameter(
+            torch.randn(1, config.num_input_channels if independent else 1, config.token_size)
+        )
+        self.token_embedding: nn.Module = (
+            CircularTokenEmbedding(config.token_size, config.hidden_size, config.token_kernel_size)
+            if config.token_embedding == "convolution"
+            else nn.Linear(config.token_size, config.hidden_size, bias=False)
+        )
+        self.positions = (
+            LearnedPositions(config.max_position_embeddings, config.hidden_size)
+            if config.position_embedding == "learned"
+            else None
+        )
+        self.dropout = SeededDropout(config.dropout, site=0)
+        self.encoder = TOKEN_ENCODERS[config.encoder](config)
+
+    def forward(
+        self,
+        series: AlignedSeries,
+        draws: DropoutDraws | None = None,
+        embedding_kept: torch.Tensor | None = None,
+        states: list[torch.Tensor] | None = None,
+    ) -> EncodedRows:
+        """Encode.
+
+        Args:
+            series: Aligned, normalised series; what is not observed is 0.
+            draws: The random choices of dropout; None for none in evaluation and random ones in training.
+            embedding_kept: (num_rows, num_tokens, hidden_size) of zeros and ones: the mask of the first dropout, or
+                None to draw it like all others.
+            states: Takes the embedded tokens and every layer's output, [CLS] included, when given.
+
+        Returns:
+            The embeddings.
+        """
+        patches = self.cut(series.values, series.length).to(self.cls_token.dtype)
+        num_patches, inside = self._inside(series.length, patches)
+        seen = self.cut(series.observed, series.length).any(-1) & inside
+        rows = self._with_cls(patches, seen, num_patches)
+        hidden = self._embed(rows, draws, embedding_kept)
+        if states is not None:
+            states.append(hidden)
+        cls, hidden = self._without_cls(self.encoder(rows.of(hidden), draws, states), num_patches)
+        if rows.num_tokens is not None:
+            hidden = hidden * inside.unsqueeze(-1)
+        return EncodedRows(self._instances(cls, hidden, seen, num_patches), hidden, seen.any(1))
+
+    def target(self, series: AlignedSeries) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut series into the patches that the predictive task predicts.
+
+        Args:
+            series: Aligned series.
+
+        Returns:
+            The patches, 0 where nothing is observed, and which of their values count:
+            both (num_rows, num_patches, token_size).
+        """
+        counted = self.cut(series.observed, series.length)
+        _, inside = self._inside(series.length, counted)
+        counted = counted & inside.unsqueeze(-1)
+        return torch.where(counted, self.cut(series.values, series.length), 0.0), counted
+
+    def cut(self, values: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        """Cut aligned series into rows of patches: (num_rows, num_patches, token_size), channel by channel."""
+        patches = self.config.layout.cut(values, length)
+        if self.config.channel_mode == "independent":
+            return patches.permute(0, 3, 1, 2).flatten(0, 1)
+        return patches.transpose(2, 3).flatten(2)
+
+    def _inside(self, length: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the number of patches of every row, (num_rows,), and which are: (num_rows, num_patches) bool."""
+        num_patches = self.config.layout.num_patches_of_rows(length)
+        if self.config.channel_mode == "independent":
+            num_patches = num_patches.repeat_interleave(self.config.num_input_channels)
+        return num_patches, torch.arange(patches.shape[1], device=patches.device) < num_patches.unsqueeze(1)
+
+    def _with_cls(self, patches: torch.Tensor, seen: torch.Tensor, num_patches: torch.Tensor) -> TokenRows:
+        """Add the [CLS] token to every row."""
+        cls = self.cls_token.expand(patches.shape[0] // self.cls_token.shape[1], -1, -1)
+        cls = cls.reshape(patches.shape[0], 1, patches.shape[2])
+        if self.config.encoder in CAUSAL_ENCODERS:
+            is_cls = torch.arange(patches.shape[1] + 1, device=patches.device) == num_patches.unsqueeze(1)
+            tokens = torch.where(is_cls.unsqueeze(-1), cls, nn.functional.pad(patches, (0, 0, 0, 1)))
+            seen = nn.functional.pad(seen, (0, 1)) | is_cls
+        else:
+            tokens = torch.cat((cls, patches), dim=1)
+            seen = nn.functional.pad(seen, (1, 0), value=True)
+        if not torch.compiler.is_compiling() and bool(seen.all()):
+            return TokenRows(tokens, None, None)
+        return TokenRows(tokens, seen, num_patches + 1)
+
+    def _embed(self, rows: TokenRows, draws: DropoutDraws | None, embedding_kept: torch.Tensor | None) -> torch.Tensor:
+        if isinstance(self.token_embedding, CircularTokenEmbedding):
+            hidden = self.token_embedding(rows.tokens, rows.num_tokens)
+        else:
+            hidden = self.token_embedding(rows.tokens)
+        length = rows.tokens.shape[1]
+        if self.positions is not None:
+            hidden = hidden + self.positions(length)
+        elif self.config.position_embedding == "fixed":
+            hidden = hidden + sinusoidal_positions(length, self.config.hidden_size, hidden.device).to(hidden.dtype)
+        if embedding_kept is None:
+            return self.dropout(hidden, draws)
+        return hidden * embedding_kept.to(hidden) / (1.0 - self.config.dropout)
+
+    def _without_cls(self, hidden: torch.Tensor, num_patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the [CLS] token's embedding (num_rows, hidden_size) and the patches'."""
+        if self.config.encoder not in CAUSAL_ENCODERS:
+            return hidden[:, 0], hidden[:, 1:]
+        place = num_patches.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
+        return hidden.gather(1, place).squeeze(1), hidden[:, :-1]
+
+    def _instances(
+        self, cls: torch.Tensor, patches: torch.Tensor, seen: torch.Tensor, num_patches: torch.Tensor
+    ) -> torch.Tensor:
+        """Embed whole rows as `instance_embedding` says: (num_rows, embedding_size)."""
+        kind = self.config.instance_embedding
+        if kind == "cls":
+            return cls
+        if kind == "gap":
+            counted = seen.unsqueeze(-1)
+            return (patches * counted).sum(1) / counted.sum(1).clamp(min=1)
+        if kind == "last":
+            return patches.gather(1, (num_patches - 1).view(-1, 1, 1).expand(-1, 1, patches.shape[-1])).squeeze(1)
+        kept = patches[:, : self.config.num_context_patches].flatten(1)
+        return nn.functional.pad(kept, (0, self.config.embedding_size - kept.shape[1]))
+
+
+# Far behind the numbers of the encoder's dropout layers.
+FIRST_HEAD_SITE = 10_000
+
+
+class ContrastivePredictor(nn.Module):
+    """From one view's instance embedding to the other's (paper, section IV-D): a bottleneck of half the width.
+
+    Args:
+        embedding_size: Length of an instance embedding.
+        dropout: Dropout probability.
+    """
+
+    def __init__(self, embedding_size: int, dropout: float) -> None:
+        super().__init__()
+        inner = max(embedding_size // 2, 1)
+        self.contraction = nn.Linear(embedding_size, inner)
+        self.norm = ObservedBatchNorm(inner)
+        self.dropout = SeededDropout(dropout, FIRST_HEAD_SITE)
+        self.expansion = nn.Linear(inner, embedding_size)
+
+    def forward(
+        self,
+        embeddings: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Predict.
+
+        Args:
+            embeddings: (num_views * num_rows, embedding_size).
+            observed: (num_views * num_rows,) bool, rows that count in batch statistics; None for all.
+            draws: The random choices of dropout, which know the number of views.
+
+        Returns:
+            The same shape as `embeddings`.
+        """
+        hidden = self.contraction(embeddings)
+        hidden = self.norm(hidden, observed, 1 if draws is None else draws.num_views).to(hidden.dtype)
+        return self.expansion(self.dropout(F.relu(hidden), draws))
+
+
+class TimestampPredictor(nn.Module):
+    """From a patch's embedding to the patch (paper, section IV-C).
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        self.dropout = SeededDropout(config.dropout, FIRST_HEAD_SITE + 1)
+        self.projection = nn.Linear(config.hidden_size, config.token_size)
+
+    def forward(self, embeddings: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Map (num_rows, num_patches, hidden_size) to (num_rows, num_patches, token_size)."""
+        return self.projection(self.dropout(embeddings, draws))
+
+
+def last_patches(patches: torch.Tensor, num_patches: torch.Tensor, num_context_patches: int) -> torch.Tensor:
+    """Put the last patches of every series side by side.
+
+    Args:
+        patches: (batch_size, num_patches, hidden_size), with independent channels (batch_size, num_input_channels,
+            num_patches, hidden_size).
+        num_patches: (batch_size,) number of patches of each series, at most num_context_patches. A shorter series
+            lacks the first ones, in whose place zeros stand.
+        num_context_patches: Number of patches of the context.
+
+    Returns:
+        (batch_size, num_context_patches * hidden_size), with independent channels (batch_size, num_input_channels,
+        num_context_patches * hidden_size).
+    """
+    place = torch.arange(num_context_patches, device=patches.device) - num_context_patches + num_patches.unsqueeze(1)
+    shape = (len(patches), *(1,) * (patches.ndim - 3), num_context_patches, 1)
+    index = place.clamp(min=0).view(shape).expand(*patches.shape[:-2], -1, patches.shape[-1])
+    return (patches.gather(-2, index) * (place >= 0).view(shape)).flatten(-2)
+
+
+class FlattenedPredictionHead(nn.Module):
+    """A linear layer from all patches of the last context_length timestamps to the future (paper, section V-A).
+
+    Args:
+        config: Sizes. With independent channels one layer serves all of them.
+    """
+
+    def __init__(self, config: TimeDRLConfig) -> None:
+        super().__init__()
+        self.num_channels = config.num_output_channels or config.num_input_channels
+        self.is_joint = config.channel_mode == "joint"
+        self.dropout = nn.Dropout(config.prediction_dropout)
+        outputs = config.prediction_length * (self.num_channels if self.is_joint else 1)
+        self.projection = nn.Linear(config.num_context_patches * config.hidden_size, outputs)
+
+    def forward(
+        self,
+        patches: torch.Tensor,
+        mean: torch.Tensor,
+        deviation: torch.Tensor,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Predict the last channels.
+
+        Args:
+            patches: See last_patches.
+            mean: (batch_size, 1, num_input_channels) of the series.
+            deviation: The same shape.
+            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
+            future_observed_mask: The same shape, True = observed, or None.
+
+        Returns:
+            The scalar mean squared error over observed values or None, and the prediction (batch_size,
+            prediction_length, num_output_channels) in the units of the series.
+        """
+        statistics = InstanceStatistics(mean, deviation).channels(slice(-self.num_channels, None))
+        normalized = self.normalized_prediction(patches)
+        prediction = denormalize_instances(normalized, statistics).to(normalized.dtype)
+        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+
+    def normalized_prediction(self, patches: torch.Tensor) -> torch.Tensor:
+        """Predict on the scale of the instance-normalised input; shapes as in `forward`."""
+        prediction = self.projection(self.dropout(patches))
+        if self.is_joint:
+            return prediction.unflatten(-1, (-1, self.num_channels))
+        return prediction[:, -self.num_channels :].transpose(1, 2)
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """TS2Vec: Towards Universal Representation of Time Series (Yue et al., AAAI 2022, arXiv 2106.10466).
 
 Section 3.1, the encoder: an input projection, timestamp masking and dilated convolutions -> TS2VecModel.
-Section 3.2, contextual consistency: two overlapping masked crops of a series -> views_ts2vec.py, TS2VecForPreTraining.
-Section 3.3, hierarchical contrast -> losses_hierarchical_contrast.py.
+Section 3.2, contextual consistency: two overlapping masked crops of a series -> TS2VecViews, TS2VecForPreTraining.
+Section 3.3, hierarchical contrast -> kernels_contrast.py.
 """
 
 from __future__ import annotations
@@ -18,20 +18,182 @@ from transformers.utils import ModelOutput
 from .configuration_ts2vec import TS2VecConfig
 from .distributed_time_series import fork_generator, gather_rows, process_share
 from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
-from .generic_heads_time_series import (
+from .heads_time_series import (
+    ClassificationHead,
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
+    PredictionHead,
+    TimeSeriesModelOutput,
+    pool_instance,
 )
-from .heads_time_series import ClassificationHead, PredictionHead
-from .layers_dilated_convolution import DilatedResidualBlock
-from .layers_masking import timestamp_mask
-from .losses_hierarchical_contrast import hierarchical_contrastive_loss
+from .kernels_contrast import hierarchical_contrastive_loss
+from .kernels_sliding import slide_dilated_blocks
+from .layers_convolution import DilatedResidualBlock
 from .modeling_time_series import TimeSeriesPreTrainedModel
-from .outputs_time_series import TimeSeriesModelOutput
-from .pooling_time_series import pool_instance
-from .sliding_dilated_convolution import slide_dilated_blocks
-from .views_ts2vec import TS2VecViews, draw_views, take_steps
+
+
+def binomial_mask(
+    batch_size: int, length: int, mask_ratio: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Mask every timestamp independently (TS2Vec, section 3.2).
+
+    Args:
+        batch_size: Number of series.
+        length: Number of timestamps.
+        mask_ratio: Probability that a timestamp is masked.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        (batch_size, length) bool, True = kept.
+    """
+    return torch.rand(batch_size, length, generator=generator) >= mask_ratio
+
+
+def continuous_mask(
+    batch_size: int,
+    length: int,
+    num_segments: int = 5,
+    segment_ratio: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Mask a few stretches of consecutive timestamps in every series; they may overlap.
+
+    Args:
+        batch_size: Number of series.
+        length: Number of timestamps.
+        num_segments: Number of stretches a series.
+        segment_ratio: Length of a stretch, as a part of `length`; at least one timestamp.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        (batch_size, length) bool, True = kept.
+    """
+    segment_length = min(max(int(segment_ratio * length), 1), length)
+    starts = torch.randint(0, length - segment_length + 1, (batch_size, num_segments, 1), generator=generator)
+    steps = torch.arange(length)
+    return ~((steps >= starts) & (steps < starts + segment_length)).any(dim=1)
+
+
+def timestamp_mask(
+    mode: str, batch_size: int, length: int, mask_ratio: float = 0.5, generator: torch.Generator | None = None
+) -> torch.Tensor | None:
+    """Draw a mask of the named mode.
+
+    Args:
+        mode: "binomial", "continuous", "all_true", "all_false" or "mask_last".
+        batch_size: Number of series.
+        length: Number of timestamps.
+        mask_ratio: For "binomial": probability that a timestamp is masked.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        (batch_size, length) bool, True = kept; None where everything is kept.
+
+    Raises:
+        ValueError: The mode is unknown.
+    """
+    if mode == "binomial":
+        return binomial_mask(batch_size, length, mask_ratio, generator)
+    if mode == "continuous":
+        return continuous_mask(batch_size, length, generator=generator)
+    if mode == "all_true":
+        return None
+    if mode == "all_false":
+        return torch.zeros(batch_size, length, dtype=torch.bool)
+    if mode == "mask_last":
+        keep = torch.ones(batch_size, length, dtype=torch.bool)
+        keep[:, -1] = False
+        return keep
+    raise ValueError(
+        f"Unknown mask mode {mode!r}; choose one of 'binomial', 'continuous', 'all_true', 'all_false', 'mask_last'."
+    )
+
+
+@dataclass(frozen=True)
+class TS2VecViews:
+    """The random choices of one pre-training step: two crops of every series that overlap in `crop_length` steps.
+
+    The last `crop_length` timestamps of the first view are the first `crop_length` of the second.
+
+    Args:
+        crop_length: Number of compared timestamps.
+        first_start: (batch_size,) first timestamp of the first view.
+        first_length: Number of timestamps of the first view.
+        second_start: (batch_size,) first timestamp of the second view.
+        second_length: Number of timestamps of the second view.
+        first_mask: (batch_size, first_length) bool, True = kept, or None for all.
+        second_mask: (batch_size, second_length) bool, True = kept, or None for all.
+    """
+
+    crop_length: int
+    first_start: torch.Tensor
+    first_length: int
+    second_start: torch.Tensor
+    second_length: int
+    first_mask: torch.Tensor | None
+    second_mask: torch.Tensor | None
+
+    def rows(self, start: int, stop: int) -> TS2VecViews:
+        """Return the choices for some series of the batch."""
+        return TS2VecViews(
+            self.crop_length,
+            self.first_start[start:stop],
+            self.first_length,
+            self.second_start[start:stop],
+            self.second_length,
+            None if self.first_mask is None else self.first_mask[start:stop],
+            None if self.second_mask is None else self.second_mask[start:stop],
+        )
+
+
+def _draw_integer(low: int, high: int, generator: torch.Generator | None) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def draw_views(
+    batch_size: int, length: int, config: TS2VecConfig, generator: torch.Generator | None = None
+) -> TS2VecViews:
+    """Draw two overlapping crops and their timestamp masks (paper, section 3.2).
+
+    With u = temporal_unit: the overlap is uniform in 2^(u+1) .. length, its place uniform, each view reaches out
+    uniformly on its own side, and each series has an offset of its own, uniform where both views stay inside. A
+    series shorter than 2^(u+1) is not cropped.
+
+    Args:
+        batch_size: Number of series.
+        length: Number of timestamps of a series.
+        config: Gives temporal_unit, mask_mode and mask_ratio.
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        The choices.
+    """
+    crop_length = _draw_integer(min(2 ** (config.temporal_unit + 1), length), length, generator)
+    left = _draw_integer(0, length - crop_length, generator)
+    right = left + crop_length
+    outer_left = _draw_integer(0, left, generator)
+    outer_right = _draw_integer(right, length, generator)
+    offset = torch.randint(-outer_left, length - outer_right + 1, (batch_size,), generator=generator)
+    lengths = right - outer_left, outer_right - left
+    masks = [timestamp_mask(config.mask_mode, batch_size, view, config.mask_ratio, generator) for view in lengths]
+    return TS2VecViews(crop_length, offset + outer_left, lengths[0], offset + left, lengths[1], *masks)
+
+
+def take_steps(values: torch.Tensor, start: torch.Tensor, length: int) -> torch.Tensor:
+    """Cut a stretch of `length` timestamps out of every series.
+
+    Args:
+        values: (batch_size, sequence_length, ...).
+        start: (batch_size,) first timestamp of each.
+        length: Number of timestamps.
+
+    Returns:
+        (batch_size, length, ...).
+    """
+    steps = start.to(values.device).unsqueeze(1) + torch.arange(length, device=values.device)
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), steps]
+
 
 # Masks of `encode` that are the same in every call.
 ENCODE_MASKS = ("all_true", "all_false", "mask_last")

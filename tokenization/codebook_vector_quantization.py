@@ -13,7 +13,7 @@ def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
 
     |latent|^2 is the same for all codes, so that the nearest has the largest product minus half its own square: one
     matrix product, in float32 whatever runs around it. Between codes that are all but equally near its rounding
-    decides; where a tokenizer makes ids, exact_codes_crosstimenet.py does.
+    decides; where a tokenizer makes ids, `exact_codes` does.
 
     Args:
         latents: (num_latents, hidden_size).

@@ -6,13 +6,21 @@ series -> causal dilated encoder -> one vector a patch -> nearest code -> decode
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -20,7 +28,7 @@ from transformers.utils import ModelOutput
 
 from .codebook_vector_quantization import Codebook, perplexity_of_counts
 from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
-from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
+from .layers_causal_convolution import KERNEL_SIZE, CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
 
 # Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
 STEPS_IN_CACHE = 16_384
@@ -392,3 +400,571 @@ class CrossTimeNetCodec(PreTrainedModel):
 
 
 CrossTimeNetCodec.register_for_auto_class("AutoModel")
+
+
+# Differences of scores that rounding can make, as a share of the norms; float32 made at most 6e-7 of it.
+_FLOAT32_DOUBT, _FLOAT64_DOUBT = 1e-6, 1e-13
+_GROUPS = 32
+
+
+def distinct_codes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leave out codes that equal another one.
+
+    Args:
+        codes: (codebook_size, hidden_size).
+
+    Returns:
+        The different codes (num_distinct, hidden_size), and the first place (num_distinct,) of each.
+    """
+    distinct, group = torch.unique(codes, dim=0, return_inverse=True)
+    places = torch.arange(len(codes), device=codes.device)
+    first = torch.full((len(distinct),), len(codes), device=codes.device)
+    return distinct, first.scatter_reduce(0, group, places, "amin")
+
+
+def exact_codes(network: DomainCodec, values: torch.Tensor, distinct: torch.Tensor) -> torch.Tensor:
+    """Return the nearest codes of series.
+
+    Args:
+        network: The domain's networks, in evaluation mode.
+        values: (batch_size, time, num_input_channels) float32, NaN = missing.
+        distinct: Different codes (num_distinct, hidden_size).
+
+    Returns:
+        (batch_size, num_patches) int64 places in `distinct`.
+    """
+    rows = max(1, STEPS_IN_CACHE // values.shape[1])  # what is computed together stays in the cache
+    found = [_nearest(network, part, distinct, _FLOAT32_DOUBT) for part in values.split(rows)]
+    codes, doubtful = (torch.cat(parts) for parts in zip(*found, strict=True))
+    unsure = doubtful.any(1).nonzero().squeeze(1)
+    if len(unsure):
+        precise = copy.deepcopy(network).double()
+        for part in unsure.split(rows):
+            codes[part], _ = _nearest(precise, values[part], distinct.double(), _FLOAT64_DOUBT)
+    return codes
+
+
+def _nearest(
+    network: DomainCodec, values: torch.Tensor, distinct: torch.Tensor, doubt: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the nearest codes, and which are in doubt, (batch_size, num_patches) each."""
+    latents = network.latents(network.normalise(values, ~values.isnan()))
+    shape = latents.shape[:2]
+    latents = latents.reshape(-1, latents.shape[-1])
+    # As in nearest_codes: the nearest code has the largest product minus half its own square.
+    beyond = -len(distinct) % _GROUPS
+    squares = F.pad(-0.5 * distinct.square().sum(1), (0, beyond), value=-torch.inf)
+    scores = torch.addmm(squares, latents, F.pad(distinct, (0, 0, 0, beyond)).t())
+    tolerance = doubt * latents.norm(dim=1) * distinct.norm(dim=1).amax()
+    codes, count = _best_and_near(scores, tolerance)
+    doubtful = count > 1
+    if bool(doubtful.any()):
+        codes[doubtful] = scores[doubtful].argmax(1)  # of equal ones the first
+    return codes.view(shape).t(), doubtful.view(shape).t()
+
+
+def _best_and_near(scores: torch.Tensor, tolerance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of the largest scores, and how many come near them.
+
+    The scores are read once, for the largest of every group of places with one remainder; the rest looks at groups.
+
+    Args:
+        scores: (num_rows, num_places), num_places a multiple of the number of groups.
+        tolerance: (num_rows,) what counts as near.
+
+    Returns:
+        (num_rows,) int64 each. The count is exact where it is 1, and else at least 2.
+    """
+    by_group = scores.view(len(scores), -1, _GROUPS)
+    largest = by_group.amax(1)
+    best, group = largest.max(1)
+    nearly = (best - tolerance).unsqueeze(1)
+    members = by_group.gather(2, group.view(-1, 1, 1).expand(-1, by_group.shape[1], 1)).squeeze(2)
+    count = (largest >= nearly).sum(1) + (members >= nearly).sum(1) - 1
+    return members.argmax(1) * _GROUPS + group, count
+
+
+def codec_of_weights(
+    domains: Sequence[CodecDomain], weights: Mapping[str, torch.Tensor], source: str
+) -> CrossTimeNetCodec:
+    """Build a frozen codec in float32; no random number is drawn.
+
+    Args:
+        domains: Its domains.
+        weights: State of the codec; the tensors are taken over without a copy where they fit.
+        source: Where the weights come from, for messages.
+
+    Returns:
+        The codec in evaluation mode, without gradients.
+
+    Raises:
+        ValueError: Weights lack, are too many, have another shape, are not finite; or a codebook holds no codes.
+    """
+    with torch.device("meta"):
+        codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains]))
+    _check_names_and_shapes(codec.state_dict(), weights, domains, source)
+    codec.load_state_dict({name: value.detach().float() for name, value in weights.items()}, assign=True)
+    check_codec(codec, source)
+    return codec.eval().requires_grad_(False)
+
+
+def fresh_codec(domains: Sequence[CodecDomain]) -> CrossTimeNetCodec:
+    """Build a frozen codec with new weights, drawn from torch's global generator."""
+    config = CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains])
+    return CrossTimeNetCodec(config).eval().requires_grad_(False)
+
+
+def joined_codec(codec: CrossTimeNetCodec, added: CrossTimeNetCodec) -> CrossTimeNetCodec:
+    """Return a frozen codec with copies of all domains of a second one behind those of the first.
+
+    Raises:
+        ValueError: Weights cannot be right; see codec_of_weights.
+    """
+    weights, device = dict(codec.state_dict()), device_of(codec)
+    known = codec.config.codec_domains
+    for name, value in added.state_dict().items():
+        prefix, place, rest = name.split(".", 2)
+        weights[f"{prefix}.{len(known) + int(place)}.{rest}"] = value.detach().clone().to(device)
+    return codec_of_weights([*known, *added.config.codec_domains], weights, "the codec")
+
+
+def device_of(codec: CrossTimeNetCodec) -> torch.device:
+    """Return where a codec is; the CPU for one without domains."""
+    return next((value.device for value in codec.parameters()), torch.device("cpu"))
+
+
+def _check_names_and_shapes(
+    expected: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    domains: Sequence[CodecDomain],
+    source: str,
+) -> None:
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is not known" for name in weights if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if problems:
+        names = ", ".join(domain.name for domain in domains) or "none"
+        more = f" and {len(problems) - 3} more problems" if len(problems) > 3 else ""
+        raise ValueError(
+            f"The weights in {source} do not fit the domains ({names}): {'; '.join(problems[:3])}{more}. Save or "
+            "download codec.safetensors and tokenizer_config.json together."
+        )
+
+
+def check_codec(codec: CrossTimeNetCodec, source: str) -> None:
+    """Refuse a codec whose weights cannot be right.
+
+    Args:
+        codec: The codec.
+        source: Where its weights come from, for messages.
+
+    Raises:
+        ValueError: Weights are not finite, a scale is not above 0, or a codebook holds no codes.
+    """
+    for domain in codec.config.codec_domains:
+        network = codec.domain_codec(domain.name)
+        codes = network.codebook.codes
+        if not bool(codes.isfinite().all()) or not bool(codes.any()):
+            found = "only zeros" if bool(codes.isfinite().all()) else "values that are not finite"
+            raise ValueError(
+                f"The codebook of domain {domain.name!r} in {source} holds {found}; train the tokenizer again, with a "
+                "codebook that begins at latents (codebook_initialization 'kmeans' or 'data')."
+            )
+        wrong = [name for name, value in network.state_dict().items() if not bool(value.isfinite().all())]
+        if wrong:
+            raise ValueError(f"Weights of domain {domain.name!r} in {source} are not finite: {', '.join(wrong)}.")
+        if not bool((network.channel_scale > 0).all()):
+            raise ValueError(f"Domain {domain.name!r} in {source} has a channel_scale that is not above 0.")
+
+
+def codec_to_bytes(codec: CrossTimeNetCodec) -> bytes:
+    """Return the weights of a codec in the format of safetensors; equal weights give equal bytes."""
+    return safetensors.torch.save(_state(codec))
+
+
+def codec_from_bytes(domains: Sequence[CodecDomain], content: bytes) -> CrossTimeNetCodec:
+    """Return the codec of codec_to_bytes."""
+    return codec_of_weights(domains, safetensors.torch.load(content), "the pickled tokenizer")
+
+
+def save_codec(codec: CrossTimeNetCodec, path: str | Path) -> None:
+    """Write a codec to a file, which appears complete or stays as it was.
+
+    Args:
+        codec: The codec.
+        path: The file; its folder exists.
+    """
+    path = Path(path)
+    metadata = {"format": "pt", "domains": json.dumps([domain.to_dict() for domain in codec.config.codec_domains])}
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        safetensors.torch.save_file(_state(codec), draft, metadata=metadata)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(draft, 0o666 & ~mask)  # a temporary file is for its owner alone
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def load_codec(path: str | Path, domains: Sequence[CodecDomain] | None) -> CrossTimeNetCodec:
+    """Read a codec from a file.
+
+    Args:
+        path: The file.
+        domains: The domains that it must hold, in order; None for those that it names.
+
+    Returns:
+        The codec, frozen.
+
+    Raises:
+        ValueError: The file cannot be read, was cut off, names other domains, or its weights cannot be right. The
+            message names the file and the fix.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as safetensors ({error}); it is damaged or was cut off. Download or save the "
+            "tokenizer again."
+        ) from error
+    named = [CodecDomain.from_dict(one) for one in json.loads(metadata["domains"])] if "domains" in metadata else None
+    if domains is None:
+        if named is None:
+            raise ValueError(f"{path} names no domains; its tokenizer_config.json must hold them as `domains`.")
+        domains = named
+    if named is not None and list(domains) != named:
+        raise ValueError(
+            f"{path} holds the domains {_names(named)}, but tokenizer_config.json describes {_names(domains)}, or "
+            "other sizes; the files belong to different tokenizers. Save or download them together."
+        )
+    return codec_of_weights(domains, weights, str(path))
+
+
+def _names(domains: Sequence[CodecDomain]) -> str:
+    return ", ".join(domain.name for domain in domains) or "none"
+
+
+def _state(codec: CrossTimeNetCodec) -> dict[str, torch.Tensor]:
+    return {name: value.detach().float().cpu().contiguous().clone() for name, value in codec.state_dict().items()}
+
+
+# Timestamps that go through the codec together.
+STEPS_IN_CHUNK = 65_536
+
+
+def align_series(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Move every series to the left, so that it begins at its first timestamp with an observed value.
+
+    Args:
+        values: (batch_size, time, num_channels), NaN = missing.
+
+    Returns:
+        The series, the same shape, NaN behind the end; their first timestamps (batch_size,); and the number of
+        timestamps from the first to the last observed one (batch_size,), 0 without any.
+    """
+    length = values.shape[1]
+    if is_complete(values):
+        first = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+        return values, first, torch.full_like(first, length)
+    observed = ~values.isnan().all(-1)
+    first = observed.int().argmax(1)
+    num_steps = (length - observed.flip(1).int().argmax(1) - first) * observed.any(1)
+    if bool(first.any()):
+        steps = torch.arange(length, device=values.device) + first.unsqueeze(1)
+        moved = values.gather(1, steps.clamp(max=length - 1).unsqueeze(-1).expand_as(values))
+        values = moved.masked_fill((steps >= length).unsqueeze(-1), torch.nan)
+    return values, first, num_steps
+
+
+def is_complete(values: torch.Tensor) -> bool:
+    """Return whether no value is missing; a sum tells it in one pass. False is no promise: the sum may overflow."""
+    return bool(values.sum().isfinite())
+
+
+def encode_in_chunks(
+    codec: CrossTimeNetCodec, values: torch.Tensor, domain: str | int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn series into codes.
+
+    Args:
+        codec: The codec; it is put in evaluation mode.
+        values: (batch_size, time, num_input_channels) float32, NaN = missing.
+        domain: Name or place of the domain.
+
+    Returns:
+        codes (batch_size, num_patches) int64, which do not depend on the other series of the batch; and which patches
+        hold an observed value, the same shape, bool.
+    """
+    codec.eval()
+    network = codec.domain_codec(domain)
+    batch_size, length, _ = values.shape
+    patch_length = network.domain.patch_length
+    num_patches = network.domain.num_patches(length)
+    observed = torch.nn.functional.pad(~values.isnan().all(-1), (0, num_patches * patch_length - length))
+    known = observed.view(batch_size, num_patches, patch_length).any(-1)
+    if num_patches > _patches_in_chunk(network):
+        values = _carry_forward(values)  # a piece does not see what was observed long before
+    codes = torch.empty(batch_size, num_patches, dtype=torch.int64, device=values.device)
+    distinct, places = distinct_codes(network.codebook.codes)
+    for rows, patches, past in _chunks(network, batch_size, num_patches):
+        part = values[rows, (patches.start - past) * patch_length : patches.stop * patch_length]
+        with torch.inference_mode(), torch.autocast(values.device.type, enabled=False):
+            found = exact_codes(network, part, distinct)
+        codes[rows, patches] = found[:, past:]
+    return places[codes], known
+
+
+def decode_in_chunks(codec: CrossTimeNetCodec, codes: torch.Tensor, domain: str | int | None) -> torch.Tensor:
+    """Turn codes into series.
+
+    Args:
+        codec: The codec; it is put in evaluation mode.
+        codes: (batch_size, num_patches) int64.
+        domain: Name or place of the domain.
+
+    Returns:
+        (batch_size, num_patches * patch_length, num_input_channels) float32, in the units of the training series.
+
+    Raises:
+        ValueError: A code is out of range, or the decoder takes another number of tokens.
+    """
+    codec.eval()
+    network = codec.domain_codec(domain)
+    batch_size, num_patches = codes.shape
+    patch_length = network.domain.patch_length
+    values = torch.empty(
+        batch_size, num_patches * patch_length, network.domain.num_input_channels, device=codes.device
+    )
+    for rows, patches, past in _chunks(network, batch_size, num_patches):
+        part = codes[rows, patches.start - past : patches.stop]
+        with torch.inference_mode(), torch.autocast(codes.device.type, enabled=False):
+            found = codec.decode_codes(part, domain=domain)
+        values[rows, patches.start * patch_length : patches.stop * patch_length] = found[:, past * patch_length :]
+    return values
+
+
+def fill_codes(codes: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Repeat the code before one that is not known; the first known one before that, and code 0 if none is.
+
+    Args:
+        codes: (batch_size, num_patches) int64.
+        known: The same shape, bool.
+    """
+    places = torch.arange(codes.shape[1], device=codes.device)
+    last = torch.where(known, places, -1).cummax(1).values if codes.shape[1] else places.expand_as(codes)
+    if codes.shape[1]:
+        last = torch.where(last < 0, known.int().argmax(1, keepdim=True), last)
+    return torch.where(known.any(1, keepdim=True), codes.gather(1, last), 0)
+
+
+def _carry_forward(values: torch.Tensor) -> torch.Tensor:
+    """Repeat the last observed value of a channel where it is missing; NaN stays before the first one."""
+    steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1)
+    last = torch.where(values.isnan(), 0, steps).cummax(dim=1).values
+    return values.gather(1, last)
+
+
+def _chunks(network: DomainCodec, batch_size: int, num_patches: int) -> Iterator[tuple[slice, slice, int]]:
+    """Yield rows and patches to compute together, and how many patches before them must be seen."""
+    width = min(num_patches, _patches_in_chunk(network)) if num_patches else 0
+    rows = max(1, STEPS_IN_CHUNK // max(1, width * network.domain.patch_length))
+    for first_row in range(0, batch_size if width else 0, rows):
+        for first in range(0, num_patches, width):
+            past = min(first, _past_patches(network))
+            yield slice(first_row, first_row + rows), slice(first, min(first + width, num_patches)), past
+
+
+def _patches_in_chunk(network: DomainCodec) -> int:
+    if network.domain.decoder == "fixed_length":  # it mixes all tokens and cannot be cut
+        return network.domain.num_patches(cast(int, network.domain.context_length))
+    # Pieces as long as the past that they see again would double the work.
+    return max(4 * _past_patches(network), STEPS_IN_CHUNK // network.domain.patch_length, 1)
+
+
+def _past_patches(network: DomainCodec) -> int:
+    """Return how many patches before its own a token depends on, and a decoded patch likewise."""
+    convolutions = [one for one in network.encoder.modules() if isinstance(one, CausalConvolution)]
+    steps = sum((KERNEL_SIZE - 1) * one.dilation for one in convolutions)
+    return network.domain.num_patches(steps)
+
+
+@dataclass
+class ReconstructionQuality:
+    """Sums over series that are added batch by batch.
+
+    Args:
+        codec: The codec.
+        domain: Name or place of the domain.
+    """
+
+    codec: CrossTimeNetCodec
+    domain: str | int
+    num_series: int = 0
+    num_values: int = 0
+    num_tokens: int = 0
+    num_missing_tokens: int = 0
+    squares: float = 0.0
+    magnitudes: float = 0.0
+    normalised_squares: float = 0.0
+    counts: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no code seen."""
+        self.counts = torch.zeros(self.codec.domain_codec(self.domain).domain.codebook_size, dtype=torch.int64)
+
+    def add(self, values: torch.Tensor) -> None:
+        """Tokenise series, turn the tokens back and compare.
+
+        Args:
+            values: (batch_size, time, num_input_channels) float32, NaN = missing.
+        """
+        network = self.codec.domain_codec(self.domain)
+        values, _, num_steps = align_series(values.to(device_of(self.codec)))
+        codes, known = encode_in_chunks(self.codec, values, self.domain)
+        found = decode_in_chunks(self.codec, fill_codes(codes, known), self.domain)[:, : values.shape[1]]
+        errors = (found - values).double()
+        observed = ~values.isnan()
+        scaled = (errors / network.channel_scale.double())[observed]
+        errors = errors[observed]
+        num_tokens = int((-(-num_steps // network.domain.patch_length)).clamp(min=1).sum())
+        self.num_series += len(values)
+        self.num_values += len(errors)
+        self.num_tokens += num_tokens
+        self.num_missing_tokens += num_tokens - int(known.sum())
+        self.squares += float(errors.square().sum())
+        self.magnitudes += float(errors.abs().sum())
+        self.normalised_squares += float(scaled.square().sum())
+        self.counts += torch.bincount(codes[known].cpu(), minlength=len(self.counts))
+
+    def report(self) -> dict[str, float | int]:
+        """Return the measures; see CrossTimeNetTokenizer.evaluate.
+
+        Raises:
+            ValueError: No value was observed.
+        """
+        if not self.num_values:
+            raise ValueError(
+                f"None of the {self.num_series} series has an observed value; there is nothing to compare."
+            )
+        return {
+            "mse": self.squares / self.num_values,
+            "mae": self.magnitudes / self.num_values,
+            "normalised_mse": self.normalised_squares / self.num_values,
+            "codebook_use": int((self.counts > 0).sum()) / len(self.counts),
+            "codebook_perplexity": float(perplexity_of_counts(self.counts)),
+            "num_series": self.num_series,
+            "num_values": self.num_values,
+            "num_tokens": self.num_tokens,
+            "num_missing_tokens": self.num_missing_tokens,
+        }
+
+
+def codes_of_values(
+    codec: CrossTimeNetCodec, place: int, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn a batch of series into codes; see CrossTimeNetTokenizer.tokenize_values.
+
+    Args:
+        codec: The codec.
+        place: Place of the domain.
+        past_values: (batch_size, time, num_input_channels), NaN = missing.
+        past_observed_mask: The same shape, True = observed, or None.
+
+    Returns:
+        codes (batch_size, num_patches) int64; which patches hold an observed value, and which are real, the same
+        shape, bool; and the first observed timestamps (batch_size,). On the device of past_values.
+
+    Raises:
+        ValueError: A shape does not fit, or an observed value is infinite.
+    """
+    domain = codec.config.codec_domains[place]
+    device = past_values.device
+    values = past_values.detach().to(torch.float32)
+    if past_observed_mask is not None:
+        if past_observed_mask.shape != past_values.shape:
+            raise ValueError(
+                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
+                f"{tuple(past_values.shape)}; they must be equal."
+            )
+        values = values.masked_fill(~past_observed_mask.bool(), torch.nan)
+    values = values.to(device_of(codec))
+    num_patches = domain.num_patches(values.shape[1]) if values.ndim > 1 else 0
+    fixed_length = domain.context_length or 0
+    if values.ndim == 3 and 0 < values.shape[1] < fixed_length:
+        # The published decoder takes one length only; its encoder does not mind a series that ends early.
+        values = F.pad(values, (0, 0, 0, fixed_length - values.shape[1]), value=torch.nan)
+    codec.observed_values(values, None, domain)  # checks the shape
+    if not is_complete(values) and bool(values.isinf().any()):
+        row, step, channel = values.isinf().nonzero()[0].tolist()
+        raise ValueError(
+            f"Series {row} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value."
+        )
+    values, first_steps, num_steps = align_series(values)
+    codes, known = encode_in_chunks(codec, values, place)
+    counts = (-(-num_steps // domain.patch_length)).clamp(min=1)
+    attention = torch.arange(codes.shape[1], device=codes.device) < counts.unsqueeze(1)
+    found = (codes, known & attention, attention)
+    codes, known, attention = (one[:, :num_patches].to(device) for one in found)
+    return codes, known, attention, first_steps.to(device)
+
+
+@torch.no_grad()
+def series_of_codes(codec: CrossTimeNetCodec, place: int, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Turn rows of codes into series.
+
+    Args:
+        codec: The codec.
+        place: Place of the domain.
+        rows: Codes (num_patches,) of every series, -1 = unknown: taken to be the code before it; the mean of every
+            channel where no code of the row is known. For the published decoder, which takes one number of tokens,
+            what a shorter row lacks is unknown.
+
+    Returns:
+        (num_patches * patch_length, num_input_channels) float32 a series.
+
+    Raises:
+        ValueError: The decoder takes fewer tokens.
+    """
+    domain, mean = codec.config.codec_domains[place], codec.domain_codec(place).channel_mean
+    lengths = [len(row) * domain.patch_length for row in rows]
+    rows = _completed(rows, domain)
+    # In order of length little is padded, and what is padded behind a series does not change it.
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    series = [np.empty((0, domain.num_input_channels), dtype=np.float32)] * len(rows)
+    size = max(1, STEPS_IN_CHUNK // max(1, domain.patch_length * max(map(len, rows), default=1)))
+    # The published decoder takes one number of tokens, which padding must not hide.
+    groups = _groups_of_length(order, rows) if domain.decoder == "fixed_length" else [order]
+    for chosen in (group[start : start + size] for group in groups for start in range(0, len(group), size)):
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [torch.from_numpy(rows[index]) for index in chosen], batch_first=True, padding_value=-1
+        )
+        codes = padded.to(device_of(codec))
+        known = codes >= 0
+        values = decode_in_chunks(codec, fill_codes(codes, known), place)
+        values = torch.where(known.any(1).view(-1, 1, 1), values, mean).cpu()
+        for index, found in zip(chosen, values, strict=True):
+            series[index] = found[: lengths[index]].numpy().copy()
+    return series
+
+
+def _completed(rows: Sequence[np.ndarray], domain: CodecDomain) -> list[np.ndarray]:
+    """Return the rows, short ones completed by unknown codes to the number of tokens that the decoder takes."""
+    fewest = domain.num_patches(domain.context_length or 0)
+    missing = [max(0, fewest - len(row)) for row in rows]
+    return [np.pad(row, (0, more), constant_values=-1) for row, more in zip(rows, missing, strict=True)]
+
+
+def _groups_of_length(order: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index in order:
+        groups.setdefault(len(rows[index]), []).append(index)
+    return list(groups.values())

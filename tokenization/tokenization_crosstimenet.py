@@ -6,23 +6,483 @@ The ids 0 to 3 are [PAD], [MASK], [CLS] and [SEP]; then come the codes of one do
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import TruncationStrategy
 
-from .code_tokenizer_crosstimenet import CODEC_FILE, CodeTokenizer
-from .codec_crosstimenet import CrossTimeNetCodec
-from .codec_files_crosstimenet import fresh_codec, joined_codec, load_codec
+from .codec_crosstimenet import (
+    CrossTimeNetCodec,
+    ReconstructionQuality,
+    check_codec,
+    codec_from_bytes,
+    codec_to_bytes,
+    codes_of_values,
+    fresh_codec,
+    joined_codec,
+    load_codec,
+    save_codec,
+    series_of_codes,
+)
 from .configuration_crosstimenet_codec import CodecDomain
-from .reading_time_series import is_one_series, is_text, read_batches, series_column
-from .reconstruction_crosstimenet import ReconstructionQuality
-from .series_codes_crosstimenet import codes_of_values, series_of_codes
-from .token_batches_crosstimenet import finished_batch
-from .token_rows_crosstimenet import as_id_rows, codes_of_rows, lengths_of_rows
-from .vocabulary_crosstimenet import CodeVocabulary
+from .feature_extraction_time_series import is_one_series, is_text, read_batches, series_column
+
+_CODE = re.compile(r"<(?P<domain>[^<>\s]*)_(?P<code>0|[1-9][0-9]*)>")
+_PIECES = re.compile(r"<[^<>\s]*>|[^<>\s]+|[<>]")
+
+
+def split_tokens(text: str) -> list[str]:
+    """Split text into tokens, with or without spaces between them."""
+    return _PIECES.findall(text)
+
+
+class CodeVocabulary:
+    """Which id stands for which code of which domain.
+
+    Ids never move: a new domain's come behind all others, also behind tokens that were added in the meantime.
+
+    Args:
+        special_tokens: The tokens with the ids 0, 1, ...
+        domains: The domains in the order of their ids.
+        first_ids: Id of every domain's code 0; None for one domain after the other.
+
+    Raises:
+        ValueError: The first ids do not fit the domains.
+    """
+
+    def __init__(
+        self, special_tokens: Sequence[str], domains: Sequence[CodecDomain], first_ids: Sequence[int] | None = None
+    ) -> None:
+        self.special_tokens = list(special_tokens)
+        self.domains: list[CodecDomain] = []
+        self.first_ids: list[int] = []
+        if first_ids is not None and len(first_ids) != len(domains):
+            raise ValueError(f"There are {len(first_ids)} first_ids for {len(domains)} domains; give one a domain.")
+        for place, domain in enumerate(domains):
+            self.add(domain, self.next_id if first_ids is None else int(first_ids[place]))
+
+    @property
+    def next_id(self) -> int:
+        """The first id behind all codes."""
+        if not self.domains:
+            return len(self.special_tokens)
+        return self.first_ids[-1] + self.domains[-1].codebook_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of special tokens and codes."""
+        return len(self.special_tokens) + sum(domain.codebook_size for domain in self.domains)
+
+    def add(self, domain: CodecDomain, first_id: int) -> None:
+        """Add a domain.
+
+        Raises:
+            ValueError: Its ids are not behind all others.
+        """
+        if first_id < self.next_id:
+            raise ValueError(
+                f"Domain {domain.name!r} begins at id {first_id}, but {self.next_id} is the first free one."
+            )
+        self.domains.append(domain)
+        self.first_ids.append(first_id)
+
+    def ids_of_tokens(self) -> dict[str, int]:
+        """Return all tokens with their ids."""
+        ids = {token: index for index, token in enumerate(self.special_tokens)}
+        for domain, first_id in zip(self.domains, self.first_ids, strict=True):
+            ids.update({f"<{domain.name}_{code}>": first_id + code for code in range(domain.codebook_size)})
+        return ids
+
+    def id_of(self, token: str) -> int:
+        """Return the id of a token.
+
+        Raises:
+            ValueError: There is no such token; the message names it and what comes near.
+        """
+        if token in self.special_tokens:
+            return self.special_tokens.index(token)
+        match = _CODE.fullmatch(token)
+        names = [domain.name for domain in self.domains]
+        if match is None or match["domain"] not in names:
+            raise ValueError(f"Unknown token {token!r}.{self._hint(token, match, names)}")
+        place, code = names.index(match["domain"]), int(match["code"])
+        size = self.domains[place].codebook_size
+        if code >= size:
+            raise ValueError(f"Unknown token {token!r}: domain {names[place]!r} has codes 0 to {size - 1}.")
+        return self.first_ids[place] + code
+
+    def _hint(self, token: str, match: re.Match[str] | None, names: list[str]) -> str:
+        if match is not None:
+            near = difflib.get_close_matches(match["domain"], names, n=1)
+            guess = f" Did you mean '<{near[0]}_{match['code']}>'?" if near else ""
+            return f"{guess} Domains: {', '.join(names) or 'none'}."
+        near = difflib.get_close_matches(token, self.special_tokens, n=1, cutoff=0.5)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        examples = [*self.special_tokens, *(f"<{name}_0>" for name in names)]
+        return f"{guess} Tokens look like {', '.join(examples)}."
+
+    def token_of(self, index: int) -> str:
+        """Return the token of an id.
+
+        Raises:
+            ValueError: There is no such id.
+        """
+        if 0 <= index < len(self.special_tokens):
+            return self.special_tokens[index]
+        places, codes = self.codes_of(np.asarray([index]))
+        if places[0] < 0:
+            raise ValueError(f"Id {index} stands for no token. {self.describe_ids()}")
+        return f"<{self.domains[places[0]].name}_{codes[0]}>"
+
+    def codes_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the place of the domain and the code of ids of any shape; -1 for what is no code."""
+        places = np.searchsorted(np.asarray(self.first_ids, dtype=np.int64), ids, side="right") - 1
+        if not self.domains:
+            return places, places
+        codes = ids - np.asarray(self.first_ids)[places]
+        sizes = np.asarray([domain.codebook_size for domain in self.domains])
+        is_code = (places >= 0) & (codes < sizes[places])
+        return np.where(is_code, places, -1), np.where(is_code, codes, -1)
+
+    def describe_ids(self) -> str:
+        """Say in a sentence which ids there are."""
+        spans = [f"0 to {len(self.special_tokens) - 1} are special tokens"]
+        for domain, first_id in zip(self.domains, self.first_ids, strict=True):
+            spans.append(f"{first_id} to {first_id + domain.codebook_size - 1} codes of {domain.name!r}")
+        return f"Ids {', '.join(spans)}."
+
+    def __repr__(self) -> str:
+        domains = ", ".join(
+            f"{domain.name}: {domain.num_input_channels} channels, {domain.patch_length} timestamps a token, "
+            f"{domain.codebook_size} codes from id {first_id}"
+            for domain, first_id in zip(self.domains, self.first_ids, strict=True)
+        )
+        return f"domains=[{domains}]"
+
+
+CODEC_FILE = "codec.safetensors"
+CONFIG_FILE = "tokenizer_config.json"
+# The weights of a domain that decide which code a patch gets; the others turn codes back into series.
+_DECIDES_IDS = ("channel_", "input_projection.", "encoder.", "patch_projection.", "codebook.codes")
+
+
+class CodeTokenizer(PreTrainedTokenizer):
+    """What CrossTimeNetTokenizer has in common with every tokenizer; a subclass sets the codec and the vocabulary."""
+
+    _codec: CrossTimeNetCodec
+    _vocabulary: CodeVocabulary
+
+    @property
+    def codec(self) -> CrossTimeNetCodec:
+        """The codec, frozen."""
+        return self._codec.eval()
+
+    @property
+    def domains(self) -> list[CodecDomain]:
+        """The domains in the order of their ids."""
+        return list(self._vocabulary.domains)
+
+    @property
+    def first_ids(self) -> list[int]:
+        """Id of every domain's code 0."""
+        return list(self._vocabulary.first_ids)
+
+    def first_id(self, domain: str | int | None = None) -> int:
+        """Return the id of a domain's code 0.
+
+        Args:
+            domain: Name or place of the domain; None where there is only one.
+
+        Raises:
+            ValueError: There is no such domain. The message names the near matches.
+        """
+        return self._vocabulary.first_ids[self._codec.domain_index(domain)]
+
+    def fingerprint(self, domain: str | int | None = None) -> str:
+        """Return a sha256 over what decides the codes of a domain's series: equal ones give equal codes.
+
+        Args:
+            domain: Name or place of the domain; None where there is only one.
+
+        Returns:
+            64 hexadecimal digits.
+
+        Raises:
+            ValueError: There is no such domain.
+        """
+        network = self._codec.domain_codec(domain)
+        digest = hashlib.sha256(f"{network.domain.num_input_channels} {network.domain.patch_length}\n".encode())
+        for name, value in sorted(network.state_dict().items()):
+            if name.startswith(_DECIDES_IDS):
+                digest.update(f"{name} {tuple(value.shape)}\n".encode())
+                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_weights(self) -> None:
+        """Raise ValueError for a codec that could not be loaded again: weights not finite, a codebook of zeros."""
+        check_codec(self._codec, "the tokenizer")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of special tokens and codes; len(tokenizer) counts tokens that were added by hand too."""
+        return self._vocabulary.num_tokens
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return all tokens with their ids."""
+        return {**self._vocabulary.ids_of_tokens(), **self._added_tokens_encoder}
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        tokens = split_tokens(text)
+        for token in tokens:
+            self._vocabulary.id_of(token)
+        return tokens
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._vocabulary.id_of(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._vocabulary.token_of(index)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """Save settings, codec and code; see PreTrainedTokenizerBase.save_pretrained.
+
+        Raises:
+            ValueError: Weights of the codec cannot be right; nothing is written then.
+        """
+        self.check_weights()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
+        """Load a tokenizer; see PreTrainedTokenizerBase.from_pretrained.
+
+        Raises:
+            ValueError: A file of a folder is missing or damaged; the message names it and the fix.
+        """
+        folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
+        if (folder / CODEC_FILE).is_file():
+            _check_settings(folder / CONFIG_FILE)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write the codec's weights, complete or not at all; see save_pretrained.
+
+        Returns:
+            The path.
+        """
+        path = Path(save_directory) / (f"{filename_prefix}-{CODEC_FILE}" if filename_prefix else CODEC_FILE)
+        save_codec(self._codec, path)
+        return (str(path),)
+
+    def _save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        # transformers also names the file of added tokens where there are none.
+        return tuple(path for path in super()._save_pretrained(*args, **kwargs) if Path(path).is_file())
+
+    @classmethod
+    def convert_added_tokens(cls, obj: Any, save: bool = False, add_type_field: bool = True) -> Any:
+        """Return what tokenizer_config.json holds of a value: transformers asks this for everything that it writes."""
+        if isinstance(obj, CodecDomain):
+            return obj.to_dict()
+        return super().convert_added_tokens(obj, save=save, add_type_field=add_type_field)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        del state["_codec"]
+        state["codec_bytes"] = codec_to_bytes(self._codec)
+        state["deprecation_warnings"] = {}  # which warnings were given is no part of what the tokenizer does
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        content = state.pop("codec_bytes")
+        self.__dict__.update(state)
+        self._codec = codec_from_bytes(self.domains, content)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name_or_path={self.name_or_path!r}, {self._vocabulary!r})"
+
+
+def _check_settings(path: Path) -> None:
+    """Refuse a file of settings that is missing or no JSON: ids and padding would silently be the default ones."""
+    again = "Save the tokenizer again with tokenizer.save_pretrained, or download the file again."
+    if not path.is_file():
+        raise ValueError(f"{path.parent} holds {CODEC_FILE}, but no {CONFIG_FILE}, the tokenizer's settings. {again}")
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); it is damaged or was cut off. {again}") from error
+
+
+def as_id_rows(token_ids: Any) -> tuple[list[np.ndarray], bool]:
+    """Turn any holder of ids into one array (num_tokens,) int64 a series, and tell whether it was one series.
+
+    Raises:
+        ValueError: There are other things than whole numbers.
+    """
+    if isinstance(token_ids, (torch.Tensor, np.ndarray)):
+        is_one = token_ids.ndim < 2
+    else:
+        is_one = not isinstance(token_ids, (list, tuple)) or not any(hasattr(one, "__len__") for one in token_ids)
+        is_one = is_one or any(getattr(one, "ndim", 1) == 0 for one in token_ids)
+    rows = [token_ids] if is_one else list(token_ids)
+    return [_ids(row, index) for index, row in enumerate(rows)], is_one
+
+
+def _ids(row: Any, index: int) -> np.ndarray:
+    array = np.atleast_1d(row.detach().cpu().numpy() if isinstance(row, torch.Tensor) else np.asarray(row))
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(
+            f"Row {index} holds {array.dtype} of shape {array.shape}; ids are whole numbers (num_tokens,)."
+        )
+    return array.astype(np.int64)
+
+
+def codes_of_rows(
+    vocabulary: CodeVocabulary,
+    rows: Sequence[np.ndarray],
+    without_values: Collection[int],
+    mask_id: int,
+    place: int | None,
+) -> tuple[int | None, list[np.ndarray]]:
+    """Turn ids into codes of one domain.
+
+    Args:
+        vocabulary: The vocabulary.
+        rows: Ids (num_tokens,) of every series.
+        without_values: Ids of tokens that stand for no timestamps.
+        mask_id: Id of a patch of which nothing is known.
+        place: Place of the domain; None for that of the codes.
+
+    Returns:
+        Place of the domain, None if no code tells it; and codes (num_patches,) of every series, -1 for mask_id.
+
+    Raises:
+        ValueError: An id is out of range, or the codes are of several domains.
+    """
+    ids = np.concatenate([*rows, np.empty(0, dtype=np.int64)])
+    owners = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    is_silent = np.isin(ids, np.fromiter(without_values, dtype=np.int64))
+    places, codes = vocabulary.codes_of(ids)
+    wrong = np.flatnonzero((places < 0) & ~is_silent & (ids != mask_id))
+    if wrong.size:
+        raise ValueError(
+            f"Id {ids[wrong[0]]} of series {owners[wrong[0]]} stands for no token. {vocabulary.describe_ids()}"
+        )
+    found = np.unique(places[places >= 0])
+    names = [vocabulary.domains[one].name for one in found]
+    if len(found) > 1:
+        raise ValueError(f"The ids are of the domains {', '.join(names)}; decode one domain a call.")
+    if place is not None and len(found) and found[0] != place:
+        raise ValueError(
+            f"The ids are of domain {names[0]!r}, but domain={vocabulary.domains[place].name!r} was given; leave it "
+            "out."
+        )
+    kept = [row[~silent] for row, silent in zip(_split(codes, rows), _split(is_silent, rows), strict=True)]
+    return (int(found[0]) if len(found) else place), kept
+
+
+def _split(flat: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return np.split(flat, np.cumsum([len(row) for row in rows])[:-1]) if rows else []
+
+
+def lengths_of_rows(rows: Sequence[np.ndarray], patch_length: int, length: int | Sequence[int] | None) -> list[int]:
+    """Return the number of timestamps of every series, which may end inside the last token.
+
+    Raises:
+        ValueError: There are not as many lengths as series, or one is no whole number or longer than the tokens.
+    """
+    most = [len(row) * patch_length for row in rows]
+    if length is None:
+        return most
+    given = np.asarray(length)
+    if given.size and given.dtype.kind not in "iu":
+        raise ValueError(f"length={length!r} must be a number of timestamps: a whole number, or one for each series.")
+    lengths = given.tolist() if given.ndim else [int(given)] * len(rows)
+    if len(lengths) != len(rows):
+        raise ValueError(
+            f"There are {len(lengths)} lengths for {len(rows)} series; give one for each, or one for all."
+        )
+    for index, (wanted, possible) in enumerate(zip(lengths, most, strict=True)):
+        if not 0 <= wanted <= possible:
+            raise ValueError(
+                f"length={wanted} does not fit series {index}: its {possible // patch_length} tokens are {possible} "
+                "timestamps."
+            )
+    return lengths
+
+
+def finished_batch(
+    tokenizer: PreTrainedTokenizer,
+    rows: list[list[int]],
+    is_one: bool,
+    add_special_tokens: bool,
+    padding_side: str | None,
+    return_tensors: str | None,
+    return_attention_mask: bool | None,
+    return_special_tokens_mask: bool,
+    return_length: bool,
+    **options: Any,
+) -> BatchEncoding:
+    """Cut rows, add special tokens, pad and convert; the arguments are those of CrossTimeNetTokenizer.__call__.
+
+    Args:
+        tokenizer: Whose settings serve where an argument is None.
+        rows: Ids of every series.
+        is_one: Whether it was one series.
+        add_special_tokens: Whether to put [CLS] before and [SEP] behind.
+        padding_side: "right", "left" or None.
+        return_tensors: "pt", "np" or None.
+        return_attention_mask: Whether to return the attention mask; None for yes.
+        return_special_tokens_mask: Whether to mark special tokens with 1.
+        return_length: Whether to return the number of tokens.
+        options: padding, truncation, max_length, pad_to_multiple_of and verbose.
+
+    Raises:
+        ValueError: max_length leaves no room for a token of a series.
+    """
+    padding, truncation, longest, _ = tokenizer._get_padding_truncation_strategies(**options)
+    if truncation != TruncationStrategy.DO_NOT_TRUNCATE:
+        rows = _cut_rows(tokenizer, rows, longest, add_special_tokens)
+    if add_special_tokens:
+        rows = [tokenizer.build_inputs_with_special_tokens(row) for row in rows]
+    unpadded: Any = {"input_ids": rows[0] if is_one else rows}
+    batch: dict[str, Any] = dict(
+        tokenizer.pad(
+            unpadded,
+            padding=padding.value,
+            max_length=longest,
+            pad_to_multiple_of=options["pad_to_multiple_of"],
+            padding_side=padding_side,
+            return_attention_mask=return_attention_mask is not False,  # transformers leaves out that of no series
+            verbose=False,
+        )
+    )
+    found = [batch["input_ids"]] if is_one else batch["input_ids"]
+    if return_special_tokens_mask:
+        masks = [tokenizer.get_special_tokens_mask(row, already_has_special_tokens=True) for row in found]
+        batch["special_tokens_mask"] = masks[0] if is_one else masks
+    if return_length:
+        batch["length"] = len(found[0]) if is_one else [len(row) for row in found]
+    return BatchEncoding(batch, tensor_type=return_tensors, prepend_batch_axis=is_one)
+
+
+def _cut_rows(
+    tokenizer: PreTrainedTokenizer, rows: list[list[int]], longest: int, add_special_tokens: bool
+) -> list[list[int]]:
+    room = longest - (tokenizer.num_special_tokens_to_add() if add_special_tokens else 0)
+    if room < 1:
+        raise ValueError(f"max_length={longest} leaves no room for a token of the series; take a larger one.")
+    return [row[-room:] if tokenizer.truncation_side == "left" else row[:room] for row in rows]
+
 
 # What transformers' tools pass to any tokenizer: of no use for series, and no harm while it is not set.
 _TEXT_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.__call__).parameters)

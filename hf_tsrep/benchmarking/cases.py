@@ -84,8 +84,7 @@ def whole_encode(plain: bool) -> dict[str, Any]:
 
 def _training_step(plain: bool, crops: str, count: int) -> dict[str, Any]:
     from ..modeling.configuration_ts2vec import TS2VecConfig
-    from ..modeling.modeling_ts2vec import TS2VecForPreTraining
-    from ..modeling.views_ts2vec import TS2VecViews, draw_views
+    from ..modeling.modeling_ts2vec import TS2VecForPreTraining, TS2VecViews, draw_views
     from ..training.memory import give_back_freed_blocks
     from .plain_ts2vec import PlainTS2Vec
 

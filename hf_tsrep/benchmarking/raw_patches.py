@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..modeling.configuration_crosstimenet import CrossTimeNetConfig
+from ..modeling.heads_time_series import TimeSeriesClassificationOutput
 from ..modeling.modeling_crosstimenet import CrossTimeNetForTimeSeriesClassification
-from ..modeling.outputs_time_series import TimeSeriesClassificationOutput
 
 
 class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):

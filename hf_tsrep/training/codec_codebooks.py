@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
-from ..tokenization.reconstruction_crosstimenet import ReconstructionQuality
+from ..tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality
 from .codec_data import series_in_batches
 
 CODEBOOK_INITIALIZATIONS = ("kmeans", "data", "random")

@@ -16,8 +16,7 @@ from hf_tsrep.hub.conversion_simmtm import (
     simmtm_fields_of_hyperparameters,
 )
 from hf_tsrep.modeling.layers_patching import align_series
-from hf_tsrep.modeling.losses_simmtm import aggregation_weights
-from hf_tsrep.modeling.masking_simmtm import SimMTMDraws, geometric_mask
+from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, aggregation_weights, geometric_mask
 
 
 def converted(parameters):

@@ -15,10 +15,8 @@ from hf_tsrep.hub.conversion_timedrl import (
     convert_timedrl_state_dict,
     timedrl_fields_of_hyperparameters,
 )
-from hf_tsrep.modeling.heads_timedrl import last_patches
 from hf_tsrep.modeling.layers_patching import align_series
-from hf_tsrep.modeling.patch_encoder_timedrl import normalize_series
-from hf_tsrep.modeling.views_timedrl import TimeDRLViews
+from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews, last_patches, normalize_series
 
 
 def build_model(fixture, model_class, **fields):

@@ -7,8 +7,8 @@ from parity_support import GRADIENT_TOLERANCE, STEPPED_PARAMETER_TOLERANCE
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
 from hf_tsrep.data import preparation
 from hf_tsrep.hub.conversion_ts2vec import convert_ts2vec_state_dict
-from hf_tsrep.modeling.losses_hierarchical_contrast import contrast_level, hierarchical_contrastive_loss
-from hf_tsrep.modeling.views_ts2vec import TS2VecViews
+from hf_tsrep.modeling.kernels_contrast import contrast_level, hierarchical_contrastive_loss
+from hf_tsrep.modeling.modeling_ts2vec import TS2VecViews
 from hf_tsrep.training.weight_averaging import WeightAveragingCallback
 
 

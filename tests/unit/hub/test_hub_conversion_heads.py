@@ -74,7 +74,7 @@ def test_a_classification_head_scores_as_the_official_one(tmp_path, name, num_la
 
 @pytest.mark.parametrize("name", ["simmtm_cls_pretrain_step", "simmtm_forecast_pretrain_step"])
 def test_the_pretext_layers_of_simmtm_are_kept(tmp_path, name):
-    from hf_tsrep.modeling.masking_simmtm import SimMTMDraws, geometric_mask
+    from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, geometric_mask
 
     folder, tensors = converted(tmp_path, name)
     model = AutoModelForPreTraining.from_pretrained(folder, dropout=0.0, head_dropout=0.0).train()
@@ -91,7 +91,7 @@ def test_the_pretext_layers_of_simmtm_are_kept(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["timedrl_pretext_ci_etth1_defaults", "timedrl_pretext_multichannel_jitter"])
 def test_the_pretext_layers_of_timedrl_are_kept(tmp_path, name):
-    from hf_tsrep.modeling.views_timedrl import TimeDRLViews
+    from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews
 
     folder, tensors = converted(tmp_path, name)
     model = AutoModelForPreTraining.from_pretrained(folder).train()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hf_tsrep import CrossTimeNetConfig, CrossTimeNetForPreTraining, CrossTimeNetModel
 from hf_tsrep import CrossTimeNetForTimeSeriesClassification as Classifier
 from hf_tsrep import CrossTimeNetForTimeSeriesPrediction as Predictor
-from hf_tsrep.modeling.masking_crosstimenet import token_mask
+from hf_tsrep.modeling.modeling_crosstimenet import token_mask
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

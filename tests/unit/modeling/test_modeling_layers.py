@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
-from hf_tsrep.modeling.layers_dilated_convolution import DilatedConvolution, DilatedResidualBlock
-from hf_tsrep.modeling.layers_masking import binomial_mask, continuous_mask, timestamp_mask
-from hf_tsrep.modeling.pooling_time_series import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
-from hf_tsrep.modeling.views_ts2vec import draw_views, take_steps
+from hf_tsrep.modeling.heads_time_series import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
+from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
+from hf_tsrep.modeling.modeling_ts2vec import binomial_mask, continuous_mask, draw_views, take_steps, timestamp_mask
 
 
 @given(

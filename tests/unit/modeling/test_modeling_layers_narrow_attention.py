@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.modeling import layers_narrow_attention as layers
-from hf_tsrep.modeling.layers_narrow_attention import NarrowAttention, attend
+from hf_tsrep.modeling import kernels_attention as layers
+from hf_tsrep.modeling.kernels_attention import NarrowAttention, attend
 
 
 def heads_of(rows, heads, length, size, scale=1.0):

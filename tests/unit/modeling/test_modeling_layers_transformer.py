@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from hf_tsrep.modeling.layers_batch_normalization import ObservedBatchNorm
 from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
-from hf_tsrep.modeling.layers_instance_normalization import (
+from hf_tsrep.modeling.layers_normalization import (
+    ObservedBatchNorm,
     denormalize_instances,
     instance_statistics,
     normalize_instances,
 )
 from hf_tsrep.modeling.layers_patching import PatchLayout, align_series
-from hf_tsrep.modeling.layers_token_embedding import CircularTokenEmbedding, LearnedPositions, sinusoidal_positions
-from hf_tsrep.modeling.layers_transformer import SelfAttention, TransformerEncoder
+from hf_tsrep.modeling.layers_transformer import (
+    CircularTokenEmbedding,
+    LearnedPositions,
+    SelfAttention,
+    TransformerEncoder,
+    sinusoidal_positions,
+)
 
 
 def random(*shape, seed=0):

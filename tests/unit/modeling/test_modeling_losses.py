@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.modeling import losses_hierarchical_contrast as losses
+from hf_tsrep.modeling import kernels_contrast as losses
 
 
 def dense_contrast(groups):

@@ -14,10 +14,16 @@ from hf_tsrep import (
     SimMTMModel,
 )
 from hf_tsrep.benchmarking.plain_simmtm import plain_loss
-from hf_tsrep.modeling.context_simmtm import take_context
-from hf_tsrep.modeling.layers_resnet_simmtm import ConvolutionEncoder
-from hf_tsrep.modeling.losses_simmtm import RowPairs, aggregation_weights, constraint_losses, weigh_losses
-from hf_tsrep.modeling.masking_simmtm import SimMTMDraws, draw_step
+from hf_tsrep.modeling.modeling_simmtm import (
+    ConvolutionEncoder,
+    RowPairs,
+    SimMTMDraws,
+    aggregation_weights,
+    constraint_losses,
+    draw_step,
+    take_context,
+    weigh_losses,
+)
 
 VARIANTS = [
     {"encoder_type": encoder, "channel_mode": mode, "instance_normalization": normalised}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_tsrep.modeling.masking_simmtm import draw_geometric_masks, geometric_mask
+from hf_tsrep.modeling.modeling_simmtm import draw_geometric_masks, geometric_mask
 
 
 def chain(uniforms, mask_ratio, mean_mask_length):

@@ -15,8 +15,7 @@ from hf_tsrep import (
 )
 from hf_tsrep.modeling.configuration_timedrl import AUGMENTATIONS, CAUSAL_ENCODERS, ENCODERS, INSTANCE_EMBEDDINGS
 from hf_tsrep.modeling.layers_patching import AlignedSeries
-from hf_tsrep.modeling.losses_timedrl import contrastive_loss, predictive_loss
-from hf_tsrep.modeling.views_timedrl import TimeDRLViews, draw_views
+from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews, contrastive_loss, draw_views, predictive_loss
 
 VARIANTS = [
     *({"encoder": encoder} for encoder in ENCODERS),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tsrep.tokenization import reading_time_series
+from hf_tsrep.tokenization import feature_extraction_time_series
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 PAD, MASK, CLS, SEP = range(4)
@@ -167,7 +167,7 @@ def test_evaluate_compares_with_what_is_decoded(tokenizer, series):
 
 def test_evaluate_reads_batch_by_batch(tokenizer, series, monkeypatch):
     whole = tokenizer.evaluate(list(series), domain="har")
-    monkeypatch.setattr(reading_time_series, "STEPS_READ_AHEAD", 40)
+    monkeypatch.setattr(feature_extraction_time_series, "STEPS_READ_AHEAD", 40)
     assert tokenizer.evaluate((one for one in series), domain="har") == pytest.approx(whole)
 
 

@@ -4,8 +4,8 @@ import copy
 
 import torch
 
-from hf_tsrep.tokenization import exact_codes_crosstimenet
-from hf_tsrep.tokenization.exact_codes_crosstimenet import distinct_codes, exact_codes
+from hf_tsrep.tokenization import codec_crosstimenet
+from hf_tsrep.tokenization.codec_crosstimenet import distinct_codes, exact_codes
 
 
 def _values(num_series, seed=0):
@@ -49,13 +49,13 @@ def test_a_tie_is_decided_alike_in_every_company(make_codec):
 def test_only_doubtful_series_are_encoded_again(codec, monkeypatch):
     values = _values(33)
     network, _ = _tied(codec, values)
-    plain, seen = exact_codes_crosstimenet._nearest, []
+    plain, seen = codec_crosstimenet._nearest, []
 
     def watched(network, values, distinct, doubt):
         seen.append((distinct.dtype, len(values)))
         return plain(network, values, distinct, doubt)
 
-    monkeypatch.setattr(exact_codes_crosstimenet, "_nearest", watched)
+    monkeypatch.setattr(codec_crosstimenet, "_nearest", watched)
     with torch.inference_mode():
         exact_codes(network, values, distinct_codes(network.codebook.codes)[0])
     again = sum(rows for dtype, rows in seen if dtype == torch.float64)

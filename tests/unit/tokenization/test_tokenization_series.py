@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.tokenization import chunks_crosstimenet, reading_time_series
+from hf_tsrep.tokenization import codec_crosstimenet, feature_extraction_time_series
 
 PAD, MASK, CLS, SEP = range(4)
 
@@ -169,8 +169,8 @@ def test_order_and_batch_size_change_no_id(shared_tokenizer, lengths, seed, step
     alone = [_ids(shared_tokenizer, one) for one in several]
     order = generator.permutation(len(several))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading_time_series, "STEPS_READ_AHEAD", 5 * steps)
-        patch.setattr(reading_time_series.read_batches, "__defaults__", (1, steps))
+        patch.setattr(feature_extraction_time_series, "STEPS_READ_AHEAD", 5 * steps)
+        patch.setattr(feature_extraction_time_series.read_batches, "__defaults__", (1, steps))
         mixed = _ids(shared_tokenizer, [several[index] for index in order])
     assert [mixed[place] for place in np.argsort(order)] == alone
 
@@ -190,14 +190,14 @@ def test_a_long_series_goes_through_in_pieces(tokenizer, monkeypatch):
     long[0] = 1.0
     whole = _ids(tokenizer, long)
     decoded = tokenizer.decode(whole)
-    plain, seen = chunks_crosstimenet.exact_codes, []
+    plain, seen = codec_crosstimenet.exact_codes, []
 
     def watched(network, values, distinct):
         seen.append(values.shape[1])
         return plain(network, values, distinct)
 
-    monkeypatch.setattr(chunks_crosstimenet, "STEPS_IN_CHUNK", 64)
-    monkeypatch.setattr(chunks_crosstimenet, "exact_codes", watched)
+    monkeypatch.setattr(codec_crosstimenet, "STEPS_IN_CHUNK", 64)
+    monkeypatch.setattr(codec_crosstimenet, "exact_codes", watched)
     assert _ids(tokenizer, long) == whole
     assert len(seen) > 5
     assert max(seen) < 400

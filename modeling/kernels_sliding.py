@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .layers_dilated_convolution import DilatedConvolution, DilatedResidualBlock
+from .layers_convolution import DilatedConvolution, DilatedResidualBlock
 
 # Windows handled at once: enough rows for efficient matrix products, few enough to stay in cache on a CPU.
 _WINDOWS_ON_CPU, _WINDOWS_ON_ACCELERATOR = 1024, 16384
