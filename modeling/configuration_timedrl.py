@@ -27,6 +27,7 @@ class TimeDRLConfig(TimeSeriesConfig):
         num_hidden_layers: Number of layers or blocks of the encoder.
         num_attention_heads: Number of heads, a divisor of hidden_size.
         intermediate_size: Width inside the feed-forward networks; None for four times hidden_size.
+        activation: "gelu" (the paper's) or "relu", inside the feed-forward networks of a transformer.
         dropout: Dropout probability in training, and in the two passes of the pretext task (paper, section IV-D).
         encoder: "transformer" (the paper's), "causal_transformer", "tcn", "resnet", "lstm" or "bilstm" (its ablation).
         channel_mode: "independent" (the paper's for forecasting): every channel is a series of its own. "joint" (the
@@ -37,6 +38,9 @@ class TimeDRLConfig(TimeSeriesConfig):
             instance_embedding "all" holds. Series of any length are embedded.
         token_embedding: "convolution" over neighbouring tokens, circular, or "linear"; neither has a bias.
         token_kernel_size: Number of tokens that the convolution sees, odd.
+        cls_position: Where the [CLS] token stands: "first", "last", or "auto": last for encoders that look back only,
+            where it sees the whole series, else first. The official code has it first for all.
+        recurrent_hidden_size: Width of one direction of the encoders "lstm" and "bilstm".
         position_embedding: "none", "fixed" (sines and cosines) or "learned".
         max_position_embeddings: Number of learned positions.
         instance_embedding: What embeds a whole series: "cls", the [CLS] token (the paper's), "last" patch, "gap", the
@@ -64,6 +68,7 @@ class TimeDRLConfig(TimeSeriesConfig):
     num_hidden_layers: int = 1
     num_attention_heads: int = 2
     intermediate_size: int | None = None
+    activation: str = "gelu"
     dropout: float = 0.2
     encoder: str = "transformer"
     patch_length: int = 16
@@ -73,6 +78,8 @@ class TimeDRLConfig(TimeSeriesConfig):
     token_kernel_size: int = 3
     position_embedding: str = "fixed"
     max_position_embeddings: int = 5000
+    cls_position: str = "auto"
+    recurrent_hidden_size: int = 128
     instance_embedding: str = "cls"
     augmentation: str = "none"
     predictive_weight: float = 1.0
@@ -97,11 +104,14 @@ class TimeDRLConfig(TimeSeriesConfig):
         self.require_at_least(1, "patch_stride", "context_length", "token_kernel_size", "max_position_embeddings")
         if self.intermediate_size is not None:
             self.require_at_least(1, "intermediate_size")
+        self.require_at_least(1, "recurrent_hidden_size")
         self.require_at_least(0, "predictive_weight", "contrastive_weight")
         self.require_probability("dropout", "prediction_dropout")
+        self.require_one_of("activation", ("gelu", "relu"))
         self.require_one_of("encoder", ENCODERS)
         self.require_one_of("token_embedding", ("convolution", "linear"))
         self.require_one_of("position_embedding", ("none", "fixed", "learned"))
+        self.require_one_of("cls_position", ("auto", "first", "last"))
         self.require_one_of("instance_embedding", INSTANCE_EMBEDDINGS)
         self.require_one_of("augmentation", AUGMENTATIONS)
         self.require_one_of("prediction_target", ("normalized", "raw"))
@@ -117,8 +127,6 @@ class TimeDRLConfig(TimeSeriesConfig):
                 f"{name}.hidden_size is {self.hidden_size}; it must be a multiple of num_attention_heads, "
                 f"{self.num_attention_heads}."
             )
-        if self.encoder == "bilstm" and self.hidden_size % 2:
-            raise ValueError(f"{name}.hidden_size is {self.hidden_size}; encoder='bilstm' needs an even one.")
         if self.patch_stride > self.patch_length:
             raise ValueError(
                 f"{name}.patch_stride is {self.patch_stride}; beyond patch_length, {self.patch_length}, timestamps "
@@ -136,6 +144,11 @@ class TimeDRLConfig(TimeSeriesConfig):
     def layout(self) -> PatchLayout:
         """How series are cut into patches."""
         return PatchLayout(self.patch_length, self.patch_stride)
+
+    @property
+    def cls_is_last(self) -> bool:
+        """Whether the [CLS] token stands after the patches."""
+        return self.cls_position == "last" or (self.cls_position == "auto" and self.encoder in CAUSAL_ENCODERS)
 
     @property
     def num_context_patches(self) -> int:

@@ -61,3 +61,24 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
         (number of processes * batch_size, ...).
     """
     return rows if process_share()[1] == 1 else _GatherRows.apply(rows)
+
+
+def mean_over_processes(terms: torch.Tensor, counted: torch.Tensor, num_processes: int = 1) -> torch.Tensor:
+    """Average the terms of a loss over what counts in the batches of all processes.
+
+    The mean of the processes' results is the mean over the global batch, which the mean of each batch alone would not
+    be where processes have different numbers of observed values.
+
+    Args:
+        terms: Any shape.
+        counted: Broadcastable to the same shape, bool, True = counts.
+        num_processes: Number of processes that share the global batch.
+
+    Returns:
+        A scalar; 0 where nothing counts.
+    """
+    counted = counted.expand_as(terms)
+    count = counted.sum()
+    if num_processes > 1:
+        count = gather_rows(count.unsqueeze(0)).sum()
+    return torch.where(counted, terms, 0.0).sum() * num_processes / count.clamp(min=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +119,7 @@ def sinusoidal_positions(length: int, hidden_size: int, device: torch.device) ->
 
 
 DROPOUT_SITES_OF_A_LAYER = 4
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class SelfAttention(nn.Module):
@@ -188,6 +190,7 @@ class TransformerLayer(GradientCheckpointingLayer):
         dropout: Dropout probability of every linear layer's result.
         first_site: Number of the first of its DROPOUT_SITES_OF_A_LAYER dropout layers.
         attention_dropout: Dropout probability of attention weights; None for that of the rest.
+        activation: "gelu" or "relu", between the two layers of the feed-forward network.
     """
 
     def __init__(
@@ -198,10 +201,12 @@ class TransformerLayer(GradientCheckpointingLayer):
         dropout: float,
         first_site: int = 0,
         attention_dropout: float | None = None,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
         of_weights = dropout if attention_dropout is None else attention_dropout
         self.attention = SelfAttention(hidden_size, num_attention_heads, of_weights, first_site)
+        self.activate = ACTIVATIONS[activation]
         self.attention_dropout = SeededDropout(dropout, first_site + 1)
         self.attention_norm = nn.LayerNorm(hidden_size)
         self.expansion = nn.Linear(hidden_size, intermediate_size)
@@ -219,7 +224,7 @@ class TransformerLayer(GradientCheckpointingLayer):
         """Map (num_rows, length, hidden_size) to the same shape; the arguments are those of SelfAttention."""
         attended = self.attention_dropout(self.attention(hidden, attention_mask, draws), draws)
         hidden = self.attention_norm(hidden + attended)
-        inner = self.expansion_dropout(F.gelu(self.expansion(hidden)), draws)
+        inner = self.expansion_dropout(self.activate(self.expansion(hidden)), draws)
         return self.output_norm(hidden + self.contraction_dropout(self.contraction(inner), draws))
 
 
@@ -234,6 +239,7 @@ class TransformerEncoder(nn.Module):
         dropout: Dropout probability.
         first_site: Number of the first dropout layer.
         attention_dropout: Dropout probability of attention weights; None for that of the rest.
+        activation: "gelu" or "relu", between the two layers of the feed-forward network.
     """
 
     def __init__(
@@ -245,6 +251,7 @@ class TransformerEncoder(nn.Module):
         dropout: float,
         first_site: int = 0,
         attention_dropout: float | None = None,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -255,6 +262,7 @@ class TransformerEncoder(nn.Module):
                 dropout,
                 first_site + index * DROPOUT_SITES_OF_A_LAYER,
                 attention_dropout,
+                activation,
             )
             for index in range(num_hidden_layers)
         )

@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_timedrl import CAUSAL_ENCODERS, TimeDRLConfig
-from .distributed_time_series import fork_generator, gather_rows, process_share
+from .distributed_time_series import fork_generator, mean_over_processes, process_share
 from .heads_time_series import (
     ClassificationHead,
     EncodedForHead,
@@ -167,52 +167,40 @@ def _kept_by_crop(crop: torch.Tensor, length: torch.Tensor, sequence_length: int
     return inside.to(torch.float32).unsqueeze(-1)
 
 
-def predictive_loss(
-    predicted: torch.Tensor, target: torch.Tensor, observed: torch.Tensor, num_processes: int = 1
-) -> torch.Tensor:
-    """Compare the patches that both views' timestamp embeddings predict with the series' patches (equations 8 to 10).
+def predictive_errors(predicted: torch.Tensor, target: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Compare the patches that both views' timestamp embeddings predict with the series' patches.
 
     Args:
         predicted: (num_views, num_rows, num_patches, token_size).
         target: (num_rows, num_patches, token_size).
         observed: The same shape as `target`, bool; the others are left out.
-        num_processes: Number of processes that share the batch.
 
     Returns:
-        The scalar mean squared error.
+        The squared errors, of the shape of `predicted`, 0 where nothing is observed. Their mean over what is observed
+        is the predictive loss.
+
+    Source:
+        TimeDRL, equations 8 to 10.
     """
-    difference = torch.where(observed, predicted.float() - target.float(), 0.0)
-    return _global_mean(difference.square().sum(), observed.sum() * len(predicted), num_processes)
+    return torch.where(observed, predicted.float() - target.float(), 0.0).square()
 
 
-def contrastive_loss(
-    embeddings: torch.Tensor,
-    predicted: torch.Tensor,
-    observed: torch.Tensor,
-    stop_gradient: bool = True,
-    num_processes: int = 1,
-) -> torch.Tensor:
-    """Compare each view's instance embedding with what the other view's predicts it to be (equations 11 to 13).
+def negative_cosine(embeddings: torch.Tensor, predicted: torch.Tensor, stop_gradient: bool = True) -> torch.Tensor:
+    """Compare each view's instance embedding with what the other view's predicts it to be.
 
     Args:
         embeddings: (2, num_rows, embedding_size).
-        predicted: The same shape.
-        observed: (num_rows,) bool; rows without an observed value are left out.
+        predicted: The same shape: what each view's embedding predicts the other's to be.
         stop_gradient: Whether the embeddings are constants; the predictions never are.
-        num_processes: Number of processes that share the batch.
 
     Returns:
-        The scalar mean of minus the cosine, between -1 and 1.
+        (2, num_rows), between -1 and 1. The mean over rows with an observed value is the contrastive loss.
+
+    Source:
+        TimeDRL, equations 11 to 13.
     """
     compared = embeddings.detach() if stop_gradient else embeddings
-    cosine = F.cosine_similarity(compared.float(), predicted.flip(0).float(), dim=-1)
-    return _global_mean(-(cosine * observed).sum(), observed.sum() * len(embeddings), num_processes)
-
-
-def _global_mean(total: torch.Tensor, count: torch.Tensor, num_processes: int) -> torch.Tensor:
-    if num_processes > 1:
-        count = gather_rows(count.unsqueeze(0)).sum()
-    return total * num_processes / count.clamp(min=1)
+    return -F.cosine_similarity(compared.float(), predicted.flip(0).float(), dim=-1)
 
 
 TCN_KERNEL_SIZE = 3
@@ -263,6 +251,7 @@ class TransformerTokenEncoder(nn.Module):
             config.intermediate_size or 4 * config.hidden_size,
             config.dropout,
             first_site=1,
+            activation=config.activation,
         )
 
     def forward(
@@ -384,35 +373,39 @@ class ResidualTokenEncoder(nn.Module):
 
 
 class RecurrentTokenEncoder(nn.Module):
-    """LSTM layers, in one direction or with half the width in each of two.
+    """LSTM layers, in one direction or in two, and a projection back to the width of a token.
 
-    Args:
-        config: Sizes.
+    The official code's, which has one layer and no dropout inside.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__()
-        width, layers = config.hidden_size, range(config.num_hidden_layers)
+        inner, layers = config.recurrent_hidden_size, config.num_hidden_layers
         self.is_bidirectional = config.encoder == "bilstm"
-        inner = width // 2 if self.is_bidirectional else width
-        self.forward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for _ in layers)
-        backward = layers if self.is_bidirectional else []
-        self.backward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for _ in backward)
-        self.dropouts = nn.ModuleList(SeededDropout(config.dropout, 1 + index) for index in layers)
+        outer = 2 * inner if self.is_bidirectional else inner
+        widths = [config.hidden_size] + [outer] * (layers - 1)
+        self.forward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for width in widths)
+        backward = widths if self.is_bidirectional else []
+        self.backward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for width in backward)
+        self.projection = nn.Linear(outer, config.hidden_size)
 
     def forward(
         self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
         """Encode rows of tokens: (num_rows, length, hidden_size)."""
         hidden = rows.tokens
-        for index, dropout in enumerate(self.dropouts):
-            output, _ = self.forward_layers[index](hidden)
+        for index, layer in enumerate(self.forward_layers):
+            output, _ = layer(hidden)
             if self.is_bidirectional:
+                # PyTorch's own second direction would begin with the padding of shorter rows.
                 backward, _ = self.backward_layers[index](_reversed(hidden, rows.num_tokens))
                 output = torch.cat((output, _reversed(backward, rows.num_tokens)), dim=-1)
-            hidden = dropout(output, draws)
-            if states is not None:
+            hidden = output
+            if states is not None and index < len(self.forward_layers) - 1:
                 states.append(hidden)
+        hidden = self.projection(hidden)
+        if states is not None:
+            states.append(hidden)
         return hidden
 
 
@@ -461,8 +454,8 @@ def normalize_series(raw: AlignedSeries) -> tuple[AlignedSeries, InstanceStatist
 class PatchEncoder(nn.Module):
     """Patches and a [CLS] token, embedded and encoded.
 
-    The [CLS] token stands in front of the patches, or behind them where the encoder looks back only: it sees the whole
-    series either way.
+    The [CLS] token stands before the patches, or after them where the encoder looks back only, so that it sees the
+    whole series either way (`cls_position` says otherwise).
 
     Args:
         config: Sizes.
@@ -552,7 +545,7 @@ class PatchEncoder(nn.Module):
         """Add the [CLS] token to every row."""
         cls = self.cls_token.expand(patches.shape[0] // self.cls_token.shape[1], -1, -1)
         cls = cls.reshape(patches.shape[0], 1, patches.shape[2])
-        if self.config.encoder in CAUSAL_ENCODERS:
+        if self.config.cls_is_last:
             is_cls = torch.arange(patches.shape[1] + 1, device=patches.device) == num_patches.unsqueeze(1)
             tokens = torch.where(is_cls.unsqueeze(-1), cls, nn.functional.pad(patches, (0, 0, 0, 1)))
             seen = nn.functional.pad(seen, (0, 1)) | is_cls
@@ -579,7 +572,7 @@ class PatchEncoder(nn.Module):
 
     def _without_cls(self, hidden: torch.Tensor, num_patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the [CLS] token's embedding (num_rows, hidden_size) and the patches'."""
-        if self.config.encoder not in CAUSAL_ENCODERS:
+        if not self.config.cls_is_last:
             return hidden[:, 0], hidden[:, 1:]
         place = num_patches.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
         return hidden.gather(1, place).squeeze(1), hidden[:, :-1]
@@ -923,8 +916,10 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
         predicted = self.timestamp_predictor(encoded.patches, draws).unflatten(0, (2, -1))
         other = self.contrastive_predictor(encoded.instances, encoded.seen, draws).unflatten(0, (2, -1))
         instances, seen = encoded.instances.unflatten(0, (2, -1)), encoded.seen.unflatten(0, (2, -1)).all(0)
-        predictive = predictive_loss(predicted, target, counted, num_processes)
-        contrastive = contrastive_loss(instances, other, seen, self.config.stop_gradient, num_processes)
+        errors = predictive_errors(predicted, target, counted)
+        predictive = mean_over_processes(errors, counted, num_processes)
+        distances = negative_cosine(instances, other, self.config.stop_gradient)
+        contrastive = mean_over_processes(distances, seen, num_processes)
         output = TimeDRLForPreTrainingOutput(
             loss=self.config.predictive_weight * predictive + self.config.contrastive_weight * contrastive,
             predictive_loss=predictive.detach(),

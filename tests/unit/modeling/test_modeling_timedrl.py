@@ -1,6 +1,7 @@
 """TimeDRL's variants: what the contract suite tests for the paper's encoder holds for all of them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,24 @@ from hf_tsrep import (
     TimeDRLModel,
 )
 from hf_tsrep.modeling.configuration_timedrl import AUGMENTATIONS, CAUSAL_ENCODERS, ENCODERS, INSTANCE_EMBEDDINGS
-from hf_tsrep.modeling.layers_patching import AlignedSeries
-from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews, contrastive_loss, draw_views, predictive_loss
+from hf_tsrep.modeling.distributed_time_series import mean_over_processes
+from hf_tsrep.modeling.layers_patching import AlignedSeries, align_series
+from hf_tsrep.modeling.modeling_timedrl import (
+    TimeDRLViews,
+    TokenRows,
+    draw_views,
+    negative_cosine,
+    normalize_series,
+    predictive_errors,
+)
 
 VARIANTS = [
     *({"encoder": encoder} for encoder in ENCODERS),
     *({"encoder": encoder, "channel_mode": "independent"} for encoder in ("transformer", "bilstm")),
     *({"instance_embedding": kind} for kind in INSTANCE_EMBEDDINGS if kind != "cls"),
     {"instance_embedding": "last", "channel_mode": "independent", "encoder": "causal_transformer"},
+    {"encoder": "causal_transformer", "cls_position": "first"},
+    {"encoder": "bilstm", "cls_position": "last", "recurrent_hidden_size": 5},
     {"token_embedding": "linear", "position_embedding": "none"},
     {"position_embedding": "learned", "patch_stride": 5, "patch_length": 5, "token_kernel_size": 5},
 ]
@@ -167,20 +178,73 @@ def test_losses_are_the_papers_sums():
         for view in range(2)
         for index in zip(*torch.nonzero(observed, as_tuple=True), strict=True)
     ]
-    torch.testing.assert_close(predictive_loss(predicted, target, observed), torch.stack(errors).mean())
+    loss = mean_over_processes(predictive_errors(predicted, target, observed), observed)
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
     first, second = random(2, 3, 6, seed=3).requires_grad_(), random(2, 3, 6, seed=4).requires_grad_()
     seen = torch.tensor([True, False, True])
     cosines = [
         torch.dot(first[view, row], second[1 - view, row]) / (first[view, row].norm() * second[1 - view, row].norm())
         for view, row in itertools.product(range(2), (0, 2))
     ]
-    loss = contrastive_loss(first, second, seen)
+    loss = mean_over_processes(negative_cosine(first, second), seen)
     torch.testing.assert_close(loss, -torch.stack(cosines).mean())
     loss.backward()
     assert first.grad is None
     assert second.grad[:, 1].abs().max() == 0
-    contrastive_loss(first, second, seen, stop_gradient=False).backward()
+    mean_over_processes(negative_cosine(first, second, stop_gradient=False), seen).backward()
     assert first.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("encoder", ["lstm", "bilstm"])
+def test_the_recurrent_encoder_is_pytorchs_lstm_and_a_projection(encoder):
+    model = build(encoder=encoder, cls_position="first", recurrent_hidden_size=7, num_hidden_layers=2)
+    ours = model.patch_encoder.encoder
+    reference = torch.nn.LSTM(8, 7, num_layers=2, batch_first=True, bidirectional=encoder == "bilstm")
+    with torch.no_grad():
+        for suffix, layers in (("", ours.forward_layers), ("_reverse", ours.backward_layers)):
+            for index, layer in enumerate(layers):
+                for name, value in layer.named_parameters():
+                    reference.get_parameter(f"{name.removesuffix('_l0')}_l{index}{suffix}").copy_(value)
+        tokens = random(3, 9, 8)
+        expected = ours.projection(reference(tokens)[0])
+        torch.testing.assert_close(ours(TokenRows(tokens, None, None)), expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("encoder", ["transformer", "causal_transformer"])
+def test_the_transformer_is_pytorchs_with_the_cls_token_first(encoder, activation):
+    model = build(encoder=encoder, cls_position="first", activation=activation, intermediate_size=20)
+    transformer = model.patch_encoder.encoder.transformer
+    tokens, is_causal = random(3, 9, 8), encoder == "causal_transformer"
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(9) if is_causal else None
+    expected = tokens
+    with torch.no_grad():
+        for layer in transformer.layers:
+            reference = torch.nn.TransformerEncoderLayer(8, 2, 20, activation=activation, batch_first=True)
+            attention = {"in_proj": layer.attention.input_projection, "out_proj": layer.attention.output_projection}
+            reference.self_attn.in_proj_weight.copy_(attention["in_proj"].weight)
+            reference.self_attn.in_proj_bias.copy_(attention["in_proj"].bias)
+            reference.self_attn.out_proj.load_state_dict(attention["out_proj"].state_dict())
+            reference.linear1.load_state_dict(layer.expansion.state_dict())
+            reference.linear2.load_state_dict(layer.contraction.state_dict())
+            reference.norm1.load_state_dict(layer.attention_norm.state_dict())
+            reference.norm2.load_state_dict(layer.output_norm.state_dict())
+            expected = reference.eval()(expected, mask)
+        expected = transformer.norm(expected)
+        torch.testing.assert_close(model.patch_encoder.encoder(TokenRows(tokens, None, None)), expected)
+
+
+def test_the_cls_token_stands_where_the_config_says():
+    values = random(2, 24, 3)
+    moves = {}
+    for place in ("first", "last", "auto"):
+        model = build(encoder="causal_transformer", cls_position=place, token_embedding="linear")
+        series, _ = normalize_series(align_series(values, torch.ones_like(values, dtype=torch.bool)))
+        other = replace(series, values=series.values + 1.0)
+        with torch.no_grad():
+            moves[place] = (model.patch_encoder(series).instances - model.patch_encoder(other).instances).abs().max()
+    assert moves["first"] == 0  # it sees no patch before it
+    assert moves["last"] == moves["auto"] > 0
 
 
 def test_the_predictive_target_is_what_the_config_says():
@@ -281,7 +345,7 @@ WRONG = {
     "embedding size": ({"embedding_size": 320}, "embedding_size is 320.*make it 128"),
     "encoder": ({"encoder": "gru"}, "encoder is 'gru'"),
     "outputs": ({"num_output_channels": 2}, "num_output_channels is 2"),
-    "odd bilstm": ({"encoder": "bilstm", "hidden_size": 5}, "needs an even one"),
+    "cls": ({"cls_position": "middle"}, "cls_position is 'middle'"),
     "weight": ({"contrastive_weight": -1.0}, "contrastive_weight is -1.0"),
 }
 
