@@ -45,7 +45,7 @@ def pretrain_command(
     """
     from hf_tsrep.registry import METHODS, get_method
     from hf_tsrep.training import pretraining_fields, resolve_settings, run_pretraining
-    from hf_tsrep.training.settings_layers import read_settings_file
+    from hf_tsrep.training.settings_sources import read_settings_file
     from hf_tsrep.training.stages import DEFAULT_STAGE
 
     fields: dict[str, Any] = parse_fields(context.args)

@@ -6,39 +6,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .arguments import PretrainSettings, SettingsError, pretraining_fields, resolve_settings
     from .checkpoints import find_last_checkpoint
     from .figures import plot_loss_curve
     from .finetuning import FinetuningResult, finetune, run_finetuning
-    from .finetuning_settings import FinetuneSettings, finetuning_fields, resolve_finetuning
     from .monitors import CollapseMonitor, effective_rank
     from .pretraining import PretrainingResult, pretrain, run_pretraining
-    from .recipes import list_recipes, load_recipe, recipe_for_corpus
+    from .recipe import list_recipes, load_recipe, recipe_for_corpus
+    from .settings import (
+        FinetuneSettings,
+        PretrainSettings,
+        SettingsError,
+        finetuning_fields,
+        pretraining_fields,
+        resolve_finetuning,
+        resolve_settings,
+    )
     from .trainer import NonFiniteLossError, TimeSeriesTrainer
     from .weight_averaging import WeightAveragingCallback
 
 _MODULE_OF_NAME = {
     "CollapseMonitor": "monitors",
-    "FinetuneSettings": "finetuning_settings",
+    "FinetuneSettings": "settings",
     "FinetuningResult": "finetuning",
     "NonFiniteLossError": "trainer",
-    "PretrainSettings": "arguments",
+    "PretrainSettings": "settings",
     "PretrainingResult": "pretraining",
-    "SettingsError": "arguments",
+    "SettingsError": "settings",
     "TimeSeriesTrainer": "trainer",
     "WeightAveragingCallback": "weight_averaging",
     "effective_rank": "monitors",
     "find_last_checkpoint": "checkpoints",
     "finetune": "finetuning",
-    "finetuning_fields": "finetuning_settings",
-    "list_recipes": "recipes",
-    "load_recipe": "recipes",
+    "finetuning_fields": "settings",
+    "list_recipes": "recipe",
+    "load_recipe": "recipe",
     "plot_loss_curve": "figures",
     "pretrain": "pretraining",
-    "pretraining_fields": "arguments",
-    "recipe_for_corpus": "recipes",
-    "resolve_finetuning": "finetuning_settings",
-    "resolve_settings": "arguments",
+    "pretraining_fields": "settings",
+    "recipe_for_corpus": "recipe",
+    "resolve_finetuning": "settings",
+    "resolve_settings": "settings",
     "run_finetuning": "finetuning",
     "run_pretraining": "pretraining",
 }

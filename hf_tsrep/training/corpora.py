@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import PretrainSettings
+from .settings import PretrainSettings
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import PretrainSettings
+from ..errors import SettingsError
 from .domains import (
     HELD_OUT,
     TRAINING_SERIES,
@@ -17,7 +17,7 @@ from .domains import (
     hold_out,
     observed_span,
 )
-from .field_types import SettingsError
+from .settings import PretrainSettings
 
 
 def load_domains(settings: PretrainSettings, validation_fraction: float, seed: int) -> list[DomainSeries]:

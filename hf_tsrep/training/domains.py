@@ -1,58 +1,11 @@
-"""Domains in training: their fields in layers of settings, and their series."""
+"""The series of a domain in training, and how they are cut and held out."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from .field_types import SettingsError, coerce
-from .settings_layers import Layers
-
-
-def merge_domain_fields(layers: Layers, model_fields: Sequence[str]) -> list[tuple[Mapping[str, Any], str]]:
-    """Put `domains` of all layers together; a field for all domains goes before the domain's own of a lower layer.
-
-    Args:
-        layers: Values by name with what to call their source; the first goes before the second, and so on.
-        model_fields: Fields that can be given for all domains, or for one in `domains`.
-
-    Returns:
-        The layers, with `domains` in the first that gives it only.
-
-    Raises:
-        SettingsError: `domains` is no mapping of mappings, or has an unknown field; the message names the near match.
-    """
-    merged: dict[str, dict[str, Any]] = {}
-    for values, where in reversed(layers):
-        for fields in merged.values():
-            for name in set(fields) & set(values):
-                del fields[name]
-        given = coerce("domains", values.get("domains") or {}, dict[str, Any], where)
-        for domain, fields in given.items():
-            if not isinstance(fields, Mapping):
-                raise SettingsError(
-                    f"domains of {domain!r} ({where}) is {fields!r}; expected fields of the domain, such as "
-                    f"{{{domain}: {{patch_length: 4}}}}."
-                )
-            for name in fields:
-                if name not in model_fields:
-                    near = difflib.get_close_matches(str(name), model_fields, n=1)
-                    hint = f" Did you mean {near[0]!r}?" if near else ""
-                    raise SettingsError(f"Unknown field {name!r} of domain {domain!r} ({where}).{hint}")
-            merged.setdefault(str(domain), {}).update(fields)
-    placed = False
-    result: list[tuple[Mapping[str, Any], str]] = []
-    for values, where in layers:
-        rest = {name: value for name, value in values.items() if name != "domains"}
-        if "domains" in values and not placed:
-            rest["domains"], placed = merged, True
-        result.append((rest, where))
-    return result
-
 
 # Where the series come from that a domain is measured on; the last were trained on.
 VALIDATION_PART = "validation part"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .field_types import SettingsError
+from ..errors import SettingsError
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..errors import SettingsError
 from .checkpoints import check_output_directory, find_last_checkpoint
-from .field_types import SettingsError
 from .finetuning_data import FinetuningData, load_finetuning_data
 from .finetuning_inputs import prepare_inputs
 from .finetuning_model import (
@@ -26,8 +26,8 @@ from .finetuning_model import (
     reading_options,
     require_peft,
 )
-from .finetuning_settings import FINETUNING_FILE, FinetuneSettings, finetuning_fields, resolve_finetuning
 from .model_folder import write_json
+from .settings import FINETUNING_FILE, FinetuneSettings, finetuning_fields, resolve_finetuning
 
 logger = logging.getLogger(__name__)
 

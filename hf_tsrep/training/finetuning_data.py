@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .finetuning_settings import FinetuneSettings
+from .settings import FinetuneSettings
 from .tensor_rows import TensorRows
 
 logger = logging.getLogger(__name__)

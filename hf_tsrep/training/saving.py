@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..registry import get_method
-from .arguments import SETTINGS_FILE, PretrainSettings
 from .model_folder import LOG_FILE, save_loss_curve, save_model_card, staged_folder, write_json
+from .settings import SETTINGS_FILE, PretrainSettings
 from .stages import DEFAULT_STAGE
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import SettingsError
 from .domain_corpora import load_domains
 from .domains import DomainSeries
-from .field_types import SettingsError, coerce
+from .settings_sources import coerce
 from .stages import PretrainingStage
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class CodecStage(PretrainingStage):
 
     def _check_domain_names(self) -> None:
         """Refuse fields of a domain that no corpus is; a recipe may have those of others."""
-        from .recipes import load_recipe
+        from .recipe import load_recipe
 
         known = [name for domain in self.domains for name in domain.names]
         of_recipe = load_recipe(self.settings.method, self.settings.recipe).get("domains") or {}
@@ -164,7 +165,7 @@ class CodecStage(PretrainingStage):
 
     def _in_types(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields that stand in `domains`, where YAML and JSON give any type, in their types."""
-        from .arguments import pretraining_fields
+        from .settings import pretraining_fields
 
         known = pretraining_fields(self.settings.method, self.settings.stage)
         return {

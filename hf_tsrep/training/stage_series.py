@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import SettingsError
 from .corpora import TrainingSeries, load_training_series
-from .field_types import SettingsError
 from .stages import PretrainingStage
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import SettingsError
 from .domain_corpora import load_domains
 from .domains import DomainSeries
-from .field_types import SettingsError
 from .stages import PretrainingStage
 from .tokenizers import TOKENIZER_COMMAND, load_tokenizer, tokenizer_fingerprint
 

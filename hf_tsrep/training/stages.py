@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import SettingsError
 from .checkpoints import WEIGHTS_FILE
-from .field_types import SettingsError
 
 if TYPE_CHECKING:
-    from .arguments import PretrainSettings
     from .pretraining import PretrainingResult
+    from .settings import PretrainSettings
 
 DEFAULT_STAGE = "model"
 
@@ -69,7 +69,7 @@ class PretrainingStage(ABC):
             method: Name of the method.
             corpus: Name of the first corpus, or None.
         """
-        from .recipes import recipe_for_corpus
+        from .recipe import recipe_for_corpus
 
         return recipe_for_corpus(method, corpus)
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from .field_types import SettingsError
+from ..errors import SettingsError
 
 TOKENIZER_COMMAND = "hf-tsrep pretrain --method crosstimenet --stage tokenizer --corpus NAME --output-dir DIR"
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .arguments import SETTINGS_FILE
-from .finetuning_settings import FINETUNING_FILE
+from .settings import FINETUNING_FILE, SETTINGS_FILE
 
 
 def read_training_record(name_or_path: str, revision: str | None = None) -> dict[str, Any]:

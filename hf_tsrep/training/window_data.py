@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data import PretrainingDataset, WindowDataset
-from .field_types import SettingsError
+from ..errors import SettingsError
 
 
 class PretrainingWindows(WindowDataset):

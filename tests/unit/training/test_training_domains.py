@@ -10,9 +10,9 @@ from hf_tsrep.training.domains import (
     DomainSeries,
     cut_evenly,
     hold_out,
-    merge_domain_fields,
     observed_span,
 )
+from hf_tsrep.training.settings_sources import merge_domain_fields
 
 FIELDS = ["patch_length", "codebook_size"]
 

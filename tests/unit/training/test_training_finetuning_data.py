@@ -13,7 +13,7 @@ from hf_tsrep.training.finetuning_data import (
     take_fraction,
     window_index,
 )
-from hf_tsrep.training.finetuning_settings import FinetuneDataSettings, FinetuneSettings
+from hf_tsrep.training.settings import FinetuneDataSettings, FinetuneSettings
 
 LABELS = np.repeat([0, 1, 2], [20, 10, 1])
 

@@ -17,7 +17,7 @@ from hf_tsrep.training.finetuning_model import (
     head_config,
     reading_options,
 )
-from hf_tsrep.training.finetuning_settings import recipe_for
+from hf_tsrep.training.recipe import recipe_for
 from hf_tsrep.training.tensor_rows import TensorRows
 from hf_tsrep.training.training_record import read_training_record
 

@@ -8,7 +8,7 @@ import torch
 
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import finetuning_fields, list_recipes, load_recipe, resolve_finetuning
-from hf_tsrep.training.finetuning_settings import recipe_for
+from hf_tsrep.training.recipe import recipe_for
 
 RECIPES = list_recipes("finetuning")
 OF_TIMEDRL = [name for name in list_recipes("timedrl") if name != "default"]
@@ -25,7 +25,7 @@ def test_every_recipe_resolves_and_has_the_source_of_every_value(name):
     settings = resolve(method, recipe=name)
     assert set(load_recipe("finetuning", name)) <= set(finetuning_fields(method))
     METHODS[method].config_class(**settings.config)
-    text = (resources.files("hf_tsrep.training.recipes") / "finetuning" / f"{name}.yaml").read_text()
+    text = (resources.files("hf_tsrep.training") / "recipes" / "finetuning" / f"{name}.yaml").read_text()
     for line in text.splitlines():
         assert not line.strip() or line.startswith("#") or re.search(r"# Source: \S", line), line
 

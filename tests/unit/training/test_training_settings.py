@@ -9,8 +9,8 @@ import yaml
 
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
-from hf_tsrep.training.arguments import DataSettings, resolve_settings
-from hf_tsrep.training.field_types import coerce
+from hf_tsrep.training.settings import DataSettings, resolve_settings
+from hf_tsrep.training.settings_sources import coerce
 from hf_tsrep.training.stages import get_stage, list_stages
 
 BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
@@ -216,7 +216,7 @@ def test_every_field_of_a_recipe_is_valid(method, recipe):
 
 @pytest.mark.parametrize(("method", "recipe"), RECIPES)
 def test_every_value_of_a_recipe_has_its_source(method, recipe):
-    path = resources.files("hf_tsrep.training.recipes") / method / f"{recipe}.yaml"
+    path = resources.files("hf_tsrep.training") / "recipes" / method / f"{recipe}.yaml"
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert lines
     for line in lines:

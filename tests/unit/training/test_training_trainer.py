@@ -9,8 +9,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
 from hf_tsrep.data import PretrainingCollator, PretrainingDataset
 from hf_tsrep.training import NonFiniteLossError, TimeSeriesTrainer, WeightAveragingCallback
-from hf_tsrep.training.arguments import resolve_settings
 from hf_tsrep.training.corpora import TrainingSeries
+from hf_tsrep.training.settings import resolve_settings
 from hf_tsrep.training.trainer import IndexedCollator, IndexedDataset
 
 

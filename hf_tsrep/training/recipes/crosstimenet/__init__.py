@@ -1,1 +1,0 @@
-"""Published hyper-parameters of CrossTimeNet."""
