@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
 BLOCK = re.compile(
     r"(?:^<!-- (?P<order>not run|run instead): (?P<text>.+?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
@@ -65,7 +66,7 @@ for name in ("embeddings", "nearest", "whole", "timestamps", "streaming", "windo
 
 
 def blocks_to_run():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     blocks = []
     for match in BLOCK.finditer(text):
         if match["language"] not in ("python", "bash") or match["order"] == "not run":
@@ -139,7 +140,7 @@ def test_shapes_are_those_of_the_comments(session):
 
 
 def test_two_set_up_commands_and_they_are_targets():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     first = BLOCK.search(text)
     commands = [line.split("#")[0].strip() for line in first["code"].splitlines()]
     assert commands == ["make demo", "make test"]
@@ -150,7 +151,7 @@ def test_two_set_up_commands_and_they_are_targets():
 
 
 def test_every_skipped_block_says_why():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     fences = len(re.findall(r"^```(?:python|bash)$", text, flags=re.MULTILINE))
     skipped = [match["text"] for match in BLOCK.finditer(text) if match["order"] == "not run"]
     assert len(blocks_to_run()) + len(skipped) == fences
@@ -158,18 +159,22 @@ def test_every_skipped_block_says_why():
 
 
 def test_methods_table_is_the_registry():
-    from hf_tsrep import METHODS, list_models
+    from hf_tsrep import METHODS
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, flags=re.MULTILINE))
+    table = re.search(r"<!-- methods -->\n(.*?)<!-- /methods -->", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table[1], flags=re.MULTILINE))
     assert set(rows) == set(METHODS)
     for name, row in rows.items():
-        assert METHODS[name].paper.url in row
-        assert METHODS[name].paper.title in row
-        assert set(re.findall(r"`(\w+)`", row)) == set(list_models(name))
+        assert f"[{METHODS[name].paper.title}]({METHODS[name].paper.url})" in row
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_markers_for_generated_sections_are_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("results", "benchmark"):
+    text = README.read_text(encoding="utf-8")
+    for name in ("methods", "results"):
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
