@@ -90,6 +90,7 @@ def check_bert(fixture):
     }
     fields["backbone_config"] |= {**kept, **dropped}
     built = CrossTimeNetConfig(**fields, mask_ratio=config["mask_ratio"])
+    check_sizes(fixture, fields, codecs)
     place, codec = config["dataid"], build_codec(codecs)
     domain = built.domains[place]
     codes, _ = codec.encode_codes(fixture.inputs["x"], domain=place)
@@ -108,7 +109,32 @@ def check_bert(fixture):
     return fixture.compared
 
 
+def check_sizes(fixture, fields, codecs):
+    """What the shapes of the parameters tell is what the official arguments say."""
+    backbone, domains = fields["backbone_config"], fields["domains"]
+    tokenizers = [codec for codec, _ in codecs]
+    for name, value in fixture.config["bert_config"].items():
+        if name in backbone:
+            assert fixture.config["bert_config"][name] == value == backbone[name], name
+    num_words = len(fixture.parameters["encoder.bert.embeddings.word_embeddings.weight"])
+    assert fixture.config["bert_config"]["vocab_size"] == num_words
+    assert fixture.config["bert_config"].get("pad_token_id", 0) == 0
+    fixture.assert_shapes(
+        {
+            "p_seq_len": [one["context_length"] for one in tokenizers],
+            "p_feat_dim": [one["num_input_channels"] for one in domains],
+            "p_num_classes": [one["num_labels"] for one in domains],
+            "p_n_embd_num": [one["codebook_size"] for one in domains],
+            "p_wave_length": [one["patch_length"] for one in domains],
+            "p_hidden_dim": tokenizers[0]["hidden_size"],
+            "p_block_num": tokenizers[0]["num_blocks"],
+            "task_type": "word_mapping",
+        }
+    )
+
+
 def check_masked_tokens(fixture, model, input_ids):
+    assert not fixture.config.get("frozen"), "the language model learns in pre-training"
     mask = fixture.inputs["mask_draws"] < model.config.mask_ratio
     output = model(input_ids, mask=mask)
     everywhere = model.head(output.last_hidden_state)

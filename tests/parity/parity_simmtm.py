@@ -10,6 +10,8 @@ from hf_tsrep import (
     SimMTMForTimeSeriesPrediction,
 )
 from hf_tsrep.hub.conversion_simmtm import (
+    MODEL_HYPERPARAMETERS,
+    TRAINING_HYPERPARAMETERS,
     complete_simmtm_fields,
     convert_simmtm_heads,
     convert_simmtm_state_dict,
@@ -27,12 +29,13 @@ def converted(parameters):
 
 def build_model(fixture, model_class, **fields):
     of_shapes, _ = convert_simmtm_state_dict(fixture.parameters)
-    given = simmtm_fields_of_hyperparameters(fixture.config)
+    understood = TRAINING_HYPERPARAMETERS | set(MODEL_HYPERPARAMETERS)
+    given = simmtm_fields_of_hyperparameters(fixture.hyperparameters(understood))
     assert all(given.get(name, value) == value for name, value in of_shapes.items())
     model = model_class(SimMTMConfig(**{**complete_simmtm_fields(of_shapes, given), **fields}))
     own = model.state_dict()
     model.load_state_dict({name: value for name, value in converted(fixture.parameters).items() if name in own})
-    return model.eval()
+    return fixture.set_mode(model)
 
 
 def check_gradients(fixture, model):
@@ -75,7 +78,8 @@ class PretrainingStep:
     """One step of our code on the fixture's draws, its rows put into the official order: views before series."""
 
     def __init__(self, fixture, values):
-        self.model = build_model(fixture, SimMTMForPreTraining, dropout=0.0, head_dropout=0.0).train()
+        model = build_model(fixture, SimMTMForPreTraining, dropout=0.0, head_dropout=0.0)
+        self.model = fixture.set_mode(model, default="train")
         config = self.model.config
         num_views, (batch_size, length, num_channels) = config.num_masked_views, values.shape
         chain = geometric_mask(fixture.inputs["mask_draws"], config.mask_ratio, config.mean_mask_length)

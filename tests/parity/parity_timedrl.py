@@ -10,6 +10,7 @@ from hf_tsrep import (
     TimeDRLForTimeSeriesPrediction,
 )
 from hf_tsrep.hub.conversion_timedrl import (
+    MODEL_HYPERPARAMETERS,
     complete_timedrl_fields,
     convert_timedrl_heads,
     convert_timedrl_state_dict,
@@ -21,7 +22,7 @@ from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews, last_patches, norma
 
 def build_model(fixture, model_class, **fields):
     of_shapes, state = convert_timedrl_state_dict(fixture.parameters)
-    given = timedrl_fields_of_hyperparameters(fixture.config)
+    given = timedrl_fields_of_hyperparameters(fixture.hyperparameters(MODEL_HYPERPARAMETERS))
     config = TimeDRLConfig(**{**complete_timedrl_fields(of_shapes, given), **fields})
     assert config.hidden_size == fixture.config["base_d_model"] * fixture.config["n_heads"]
     model = model_class(config)
@@ -29,7 +30,7 @@ def build_model(fixture, model_class, **fields):
     own = model.state_dict()
     state |= {name: value for name, value in convert_timedrl_heads(fixture.parameters).items() if name in own}
     model.load_state_dict(state, strict=True)
-    return model.eval()
+    return fixture.set_mode(model)
 
 
 def check_representations(fixture):
@@ -126,7 +127,7 @@ def official_gradients(model):
 def check_pretext(fixture):
     # Kept values are divided by 1 - dropout, whatever dropout the other layers would have had.
     dropout = fixture.config.get("fixed_dropout_p", fixture.config["dropout"])
-    model = build_model(fixture, TimeDRLForPreTraining, dropout=dropout).train()
+    model = fixture.set_mode(build_model(fixture, TimeDRLForPreTraining, dropout=dropout), default="train")
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -149,7 +150,7 @@ def check_pretext(fixture):
     fixture.check("pretrain_loss", output.loss)
     norm = model.contrastive_predictor.norm
     before = fixture.parameters["contrastive_predictor.1.num_batches_tracked"]
-    assert norm.num_batches_tracked == before + 2
+    assert norm.num_batches_tracked == before + 2 * model.training
     fixture.check("bn_running_mean_after", norm.running_mean)
     fixture.check("bn_running_var_after", norm.running_var)
     gradients = official_gradients(model)

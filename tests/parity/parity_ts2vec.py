@@ -6,7 +6,11 @@ from parity_support import GRADIENT_TOLERANCE, STEPPED_PARAMETER_TOLERANCE
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
 from hf_tsrep.data import preparation
-from hf_tsrep.hub.conversion_ts2vec import convert_ts2vec_state_dict
+from hf_tsrep.hub.conversion_ts2vec import (
+    MODEL_HYPERPARAMETERS,
+    convert_ts2vec_state_dict,
+    ts2vec_fields_of_hyperparameters,
+)
 from hf_tsrep.modeling.kernels_contrast import contrast_level, hierarchical_contrastive_loss
 from hf_tsrep.modeling.modeling_ts2vec import TS2VecViews
 from hf_tsrep.training.weight_averaging import WeightAveragingCallback
@@ -20,22 +24,20 @@ def official_parameters(fixture, prefix=""):
 
 
 def build_model(fixture, model_class=TS2VecModel):
-    fields, state_dict = convert_ts2vec_state_dict(fixture.parameters)
-    config = TS2VecConfig(**fields, output_dropout=0.0)
-    encoder = TS2VecModel(config)
-    encoder.load_state_dict(state_dict)
-    assert config.num_hidden_layers == fixture.config["model"]["depth"] + 1
-    if model_class is TS2VecModel:
-        return encoder.eval()
-    model = model_class(config)
-    model.model.load_state_dict(encoder.state_dict())
-    return model.eval()
+    """Our model of the parameters and arguments of a fixture; dropout, which stays random, is off in all of them."""
+    of_shapes, state_dict = convert_ts2vec_state_dict(fixture.parameters)
+    given = ts2vec_fields_of_hyperparameters(fixture.hyperparameters(MODEL_HYPERPARAMETERS, within="model"))
+    assert all(given.get(name, value) == value for name, value in of_shapes.items())
+    model = model_class(TS2VecConfig(**{**of_shapes, **given}, output_dropout=0.0))
+    model.base_model.load_state_dict(state_dict)
+    return fixture.set_mode(model)
 
 
 def check_encoder(fixture):
     model = build_model(fixture)
     values = fixture.inputs["x"]
     batch_size, length, _ = values.shape
+    fixture.assert_shapes({"B": batch_size, "T": length})
     last = torch.ones(batch_size, length, dtype=torch.bool)
     last[:, -1] = False
     masks = {
@@ -53,6 +55,7 @@ def check_encoder(fixture):
 
 def check_losses(fixture):
     first, second, config = fixture.inputs["z1"], fixture.inputs["z2"], fixture.config
+    fixture.assert_shapes(dict(zip("BTC", first.shape, strict=True)))
 
     def hierarchical(alpha=0.5, temporal_unit=0):
         return lambda *views: hierarchical_contrastive_loss(*views, alpha=alpha, temporal_unit=temporal_unit)[0]
@@ -89,6 +92,8 @@ def check_losses(fixture):
 def check_encode(fixture):
     model, config = build_model(fixture), fixture.config
     values = fixture.inputs["data"].numpy()
+    fixture.assert_shapes(dict(zip("BT", values.shape, strict=False)))
+    assert config["model"]["batch_size"] > len(values), "the official path with buffers, but for `unbuffered`"
     length, stride, padding = values.shape[1], config["sliding_length"], config["sliding_padding"]
     one_step = {"level": "timestamp", "window_length": padding + 1, "stride": 1, "causal": True}
     fixture.check("timestamp", model.encode(values, level="timestamp"))
@@ -142,9 +147,11 @@ def _with_zeros(values):
 
 
 def check_fit(fixture):
-    model = build_model(fixture, TS2VecForPreTraining).train()
+    model = fixture.set_mode(build_model(fixture, TS2VecForPreTraining), default="train")
     inputs, settings = fixture.inputs, fixture.config["model"]
-    model.config.temporal_unit = settings["temporal_unit"]
+    fixture.assert_shapes(dict(zip("NT", inputs["train_data"].shape, strict=False)))
+    assert settings["batch_size"] == inputs["batch_index"].shape[1]
+    assert (settings.get("max_train_length") or inputs["train_data"].shape[1]) >= inputs["train_data"].shape[1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"])
     average = WeightAveragingCallback()
     average.update(model)
@@ -195,6 +202,7 @@ def _stored_views(inputs, step):
 def check_preprocess(fixture):
     values, config = fixture.inputs["x"], fixture.config
     length = values.shape[1]
+    fixture.assert_shapes({"T": length})
     fixture.check_equal("centerized", preparation.centre_observed_span(values))
     fixture.check_equal("split", preparation.split_with_missing(values, config["sections"]))
     fixture.check_equal("pad_right", preparation.pad_with_missing(values, length + 5))
