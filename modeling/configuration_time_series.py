@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -13,6 +14,12 @@ logger = logging.get_logger(__name__)
 _WRITTEN_BY_TRANSFORMERS = frozenset(
     {"auto_map", "custom_pipelines", "model_type", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
 )
+
+
+def near_match_hint(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" where a known name is near, to put after what is wrong; else nothing."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 class TimeSeriesConfig(PreTrainedConfig):
@@ -49,8 +56,7 @@ class TimeSeriesConfig(PreTrainedConfig):
         for key in kwargs:
             if key in known or key in _WRITTEN_BY_TRANSFORMERS or key.startswith("_") or hasattr(type(self), key):
                 continue
-            near = difflib.get_close_matches(key, sorted(self.__dataclass_fields__), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = near_match_hint(key, self.__dataclass_fields__)
             logger.warning(
                 f"{type(self).__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}"
             )

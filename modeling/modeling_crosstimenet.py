@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -41,7 +40,7 @@ from .configuration_crosstimenet import (
     domains_of_tokenizer,
 )
 from .distributed_time_series import fork_generator, process_share
-from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
+from .encoding_time_series import observed_span, slide_by_windows
 from .heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
@@ -553,37 +552,20 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         """Embed one series by a sliding window; see slide_by_windows."""
         return slide_by_windows(self, values, context, stride, batch_size, pooling, domain=domain)
 
-    def encode(
-        self,
-        series: Any,
-        level: str = "instance",
-        window_length: int | None = None,
-        stride: int | None = None,
-        causal: bool = False,
-        pooling: str | int | None = None,
-        batch_size: int = 32,
-        device: str | torch.device | None = None,
-        normalize: bool = False,
-        show_progress_bar: bool | None = None,
-        domain: str | int | None = None,
-    ) -> np.ndarray | list[np.ndarray]:
-        """Turn series into embeddings; all arguments but `domain` are those of TimeSeriesPreTrainedModel.encode.
+    def encode_arguments(self, domain: str | int | None = None) -> dict[str, Any]:
+        """Check what CrossTimeNet's `encode` takes beside what every method's takes.
 
         A timestamp's embedding is that of its token; tokens begin at the first observed timestamp of a series or
         window. A series' embedding is that of `forward`, pooled over its tokens; with `pooling` it is pooled over its
-        timestamps, which is the same unless the last token has fewer of them. `domain`: name or place of the series'
-        domain; None where there is only one.
+        timestamps, which is the same unless the last token has fewer of them.
+
+        Args:
+            domain: Name or place of the series' domain; None where there is only one.
 
         Returns:
-            See TimeSeriesPreTrainedModel.encode.
-
-        Raises:
-            ValueError: See TimeSeriesPreTrainedModel.encode; or the domain is unknown, or there is no tokenizer.
+            The domain.
         """
-        settings = EncodeSettings(
-            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
-        )
-        return self._encode(series, settings, device, {"domain": domain})
+        return {"domain": domain}
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights, code and the tokenizer; see PreTrainedModel.save_pretrained.

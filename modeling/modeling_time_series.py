@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .configuration_time_series import TimeSeriesConfig
+from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
 
@@ -93,6 +97,20 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         inputs = {"past_values": past_values}
         return inputs if past_observed_mask is None else {**inputs, "past_observed_mask": past_observed_mask}
 
+    def encode_arguments(self) -> dict[str, Any]:
+        """Check the method's further arguments of `encode`, beside those that all methods have.
+
+        A method with such arguments overrides it: its signature declares their names and defaults, its docstring
+        describes them, and both appear in `help(model.encode)`.
+
+        Returns:
+            What `embed_timestamps`, `embed_instances`, `slide` and `num_channels_of` take by name.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        return {}
+
     def num_channels_of(self, **method_arguments: Any) -> int:
         """Return how many channels a series has that `encode` is given with these further arguments of the method."""
         return self.config.num_input_channels
@@ -105,7 +123,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embed every timestamp of a batch.
 
-        A method whose `encode` has further arguments takes them here and in `slide`, as optional ones.
+        A method whose `encode` has further arguments (`encode_arguments`) takes them here and in `slide`.
 
         Args:
             past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
@@ -197,6 +215,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         device: str | torch.device | None = None,
         normalize: bool = False,
         show_progress_bar: bool | None = None,
+        **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Turn series of any length into embeddings; their order and the batch size never change a result.
 
@@ -217,6 +236,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             device: Where to compute; the model moves there. None: where the model is.
             normalize: Whether embeddings have length 1.
             show_progress_bar: None: when transformers' logging is at level INFO.
+            method_arguments: Further arguments of the method, those of its `encode_arguments`.
 
         Returns:
             float32. "instance": (num_series, embedding_size). "timestamp": (num_series, time, embedding_size), or a
@@ -230,15 +250,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         settings = EncodeSettings(
             level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
         )
-        return self._encode(series, settings, device, {})
-
-    def _encode(
-        self,
-        series: Any,
-        settings: EncodeSettings,
-        device: str | torch.device | None,
-        method_arguments: dict[str, Any],
-    ) -> np.ndarray | list[np.ndarray]:
+        method_arguments = self._checked_encode_arguments(method_arguments)
         encoder = self.base_model
         arrays, single = as_series_list(series, self.num_channels_of(**method_arguments))
         if device is not None:
@@ -254,6 +266,49 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             for module in training:
                 module.training = True
         return _as_asked(results, single)
+
+    def _checked_encode_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the method's further arguments of `encode` from those given, or say which one it does not have."""
+        declared = inspect.signature(self.encode_arguments).parameters
+        for name in given:
+            if name not in declared:
+                known = list(inspect.signature(self.encode).parameters)
+                raise TypeError(
+                    f"{type(self).__name__}.encode has no argument {name!r}.{near_match_hint(name, known)} "
+                    f"It takes {', '.join(known)}."
+                )
+        return self.encode_arguments(**given)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show the further arguments that a method declares in the signature and the help of its `encode`."""
+        super().__init_subclass__(**options)
+        if "encode_arguments" in vars(cls) and "encode" not in vars(cls):
+            shared = inspect.unwrap(TimeSeriesPreTrainedModel.encode)
+            cast(Any, cls).encode = _with_arguments_of(cls.encode_arguments, shared)
+
+
+def _with_arguments_of(declaration: Callable[..., Any], encode: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `encode`, described with the arguments of a method's `encode_arguments`."""
+
+    @functools.wraps(encode)
+    def encode_of_method(self: Any, *arguments: Any, **named: Any) -> Any:
+        return encode(self, *arguments, **named)
+
+    shared = inspect.signature(encode)
+    own = [one for one in shared.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    _, *further = inspect.signature(declaration).parameters.values()
+    parameters = [*own, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in further)]
+    cast(Any, encode_of_method).__signature__ = shared.replace(parameters=parameters)
+    described = re.search(r"Args:\n(.*?)\n\n", declaration.__doc__ or "", re.DOTALL)  # none with python -OO
+    if described:
+        encode_of_method.__doc__ = re.sub(r" +method_arguments: .*", described[1], encode.__doc__ or "")
+    return encode_of_method
+
+
+# Whoever reads the signature learns that a method without further arguments takes none.
+cast(Any, TimeSeriesPreTrainedModel).encode = _with_arguments_of(
+    TimeSeriesPreTrainedModel.encode_arguments, TimeSeriesPreTrainedModel.encode
+)
 
 
 def _damaged_file(place: str, subfolder: str) -> Path | str:

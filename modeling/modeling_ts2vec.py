@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_ts2vec import TS2VecConfig
 from .distributed_time_series import fork_generator, gather_rows, process_share
-from .encoding_time_series import EncodeSettings, observed_span, slide_by_windows
+from .encoding_time_series import observed_span, slide_by_windows
 from .heads_time_series import (
     ClassificationHead,
     EncodedForHead,
@@ -239,38 +238,23 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
         """Return which timestamps pooling takes: the observed ones, or all in the official code's way."""
         return super().pooled_timestamps(observed) if self.config.gate_padding else None
 
-    def encode(
-        self,
-        series: Any,
-        level: str = "instance",
-        window_length: int | None = None,
-        stride: int | None = None,
-        causal: bool = False,
-        pooling: str | int | None = None,
-        batch_size: int = 32,
-        device: str | torch.device | None = None,
-        normalize: bool = False,
-        show_progress_bar: bool | None = None,
-        mask: str | None = None,
-    ) -> np.ndarray | list[np.ndarray]:
-        """Turn series into embeddings; all arguments but `mask` are those of TimeSeriesPreTrainedModel.encode.
+    def encode_arguments(self, mask: str | None = None) -> dict[str, Any]:
+        """Check what TS2Vec's `encode` takes beside what every method's takes.
 
-        `mask`: "mask_last" masks the last timestamp of every series or window (its embedding is then what the rest
-        tells about it; the anomaly score compares it with the unmasked one), "all_false" masks all. None and
-        "all_true" mask nothing.
+        Args:
+            mask: "mask_last" masks the last timestamp of every series or window: its embedding is then what the rest
+                tells about it, which the anomaly score compares with the unmasked one (paper, section 4.3).
+                "all_false" masks all timestamps; None and "all_true" mask nothing.
 
         Returns:
-            See TimeSeriesPreTrainedModel.encode.
+            The mask, by its name.
 
         Raises:
-            ValueError: See TimeSeriesPreTrainedModel.encode; or the mask is unknown.
+            ValueError: The mask is unknown.
         """
         if mask is not None and mask not in ENCODE_MASKS:
             raise ValueError(f"mask={mask!r} is unknown; choose None, {', '.join(map(repr, ENCODE_MASKS))}.")
-        settings = EncodeSettings(
-            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
-        )
-        return self._encode(series, settings, device, {"mask": mask})
+        return {"mask": mask}
 
 
 class TS2VecModel(TS2VecPreTrainedModel):

@@ -1,15 +1,18 @@
 """What `encode` promises, for every method."""
 
+import inspect
 import re
 
 import numpy as np
 import pytest
 import torch
-from contract_support import METHOD_NAMES, build
+from contract_support import HEADS, METHOD_NAMES, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_tsrep import get_method
 from hf_tsrep.modeling.encoding_time_series import slide_by_windows
+from hf_tsrep.modeling.modeling_time_series import TimeSeriesPreTrainedModel
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
 MODELS = {name: build(name, "model") for name in METHOD_NAMES}
@@ -171,5 +174,16 @@ def test_wrong_series_are_named_with_the_place(name):
             model.encode(series)
     with pytest.raises(TypeError, match="dataset\\['series'\\]"):
         model.encode({"series": [good]})
-    with pytest.raises(TypeError, match="windw"):
-        model.encode(good, windw=3)
+    with pytest.raises(TypeError, match=r"no argument 'windw_length'. Did you mean 'window_length'\? It takes series"):
+        model.encode(good, windw_length=3)
+
+
+@every_method
+def test_further_arguments_of_a_method_are_in_signature_and_help_of_every_class(name):
+    declared = inspect.signature(MODELS[name].encode_arguments).parameters
+    for kind in ("model", *HEADS):
+        encode = get_method(name).model_classes[kind].encode
+        shared = [*inspect.signature(TimeSeriesPreTrainedModel.encode).parameters]
+        assert [*inspect.signature(encode).parameters] == [*shared, *declared]
+        assert all(f"\n            {argument}: " in encode.__doc__ for argument in declared)
+        assert "method_arguments" not in [*shared, *declared]
