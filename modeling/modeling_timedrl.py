@@ -7,17 +7,29 @@ Section IV-C, timestamp-predictive task, and IV-D, instance-contrastive task -> 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_timedrl import CAUSAL_ENCODERS, TimeDRLConfig
+from .conversion_time_series import (
+    ConversionError,
+    Converter,
+    FieldsAndParameters,
+    convert_transformer_layer,
+    official_layer_names,
+    rename_hyperparameters,
+    require_fields,
+    require_parameters,
+)
 from .distributed_time_series import fork_generator, mean_over_processes, process_share
 from .heads_time_series import (
     ClassificationHead,
@@ -35,7 +47,7 @@ from .layers_normalization import (
     instance_statistics,
     normalize_instances,
 )
-from .layers_patching import AlignedSeries, align_series
+from .layers_patching import AlignedSeries, PatchLayout, align_series
 from .layers_transformer import (
     CircularTokenEmbedding,
     LearnedPositions,
@@ -235,11 +247,7 @@ class TokenRows:
 
 
 class TransformerTokenEncoder(nn.Module):
-    """The Transformer (paper, section IV-B), or one whose tokens see only those before them.
-
-    Args:
-        config: Sizes.
-    """
+    """The Transformer (paper, section IV-B), or one whose tokens see only those before them."""
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__()
@@ -298,11 +306,7 @@ class CausalConvolutionBlock(GradientCheckpointingLayer):
 
 
 class ConvolutionTokenEncoder(nn.Module):
-    """A temporal convolution network: block i has dilation 2^i.
-
-    Args:
-        config: Sizes.
-    """
+    """A temporal convolution network: block i has dilation 2^i."""
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__()
@@ -324,11 +328,7 @@ class ConvolutionTokenEncoder(nn.Module):
 
 
 class ResidualTokenEncoder(nn.Module):
-    """A residual network: blocks of three convolutions with batch normalisation (Wang et al., IJCNN 2017).
-
-    Args:
-        config: Sizes.
-    """
+    """A residual network: blocks of three convolutions with batch normalisation (Wang et al., IJCNN 2017)."""
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__()
@@ -456,9 +456,6 @@ class PatchEncoder(nn.Module):
 
     The [CLS] token stands before the patches, or after them where the encoder looks back only, so that it sees the
     whole series either way (`cls_position` says otherwise).
-
-    Args:
-        config: Sizes.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:
@@ -635,11 +632,7 @@ class ContrastivePredictor(nn.Module):
 
 
 class TimestampPredictor(nn.Module):
-    """From a patch's embedding to the patch (paper, section IV-C).
-
-    Args:
-        config: Sizes.
-    """
+    """From a patch's embedding to the patch (paper, section IV-C)."""
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__()
@@ -775,11 +768,7 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
 
 
 class TimeDRLModel(TimeDRLPreTrainedModel):
-    """The encoder (paper, section IV-B).
-
-    Args:
-        config: Sizes.
-    """
+    """The encoder (paper, section IV-B)."""
 
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__(config)
@@ -999,6 +988,287 @@ class TimeDRLForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TimeDRLPreT
         steps = torch.arange(observed.shape[1], device=observed.device)
         last = torch.where(observed.any(-1), steps, 0).amax(1, keepdim=True)
         return (steps > last - self.config.context_length).unsqueeze(-1)
+
+
+# Official arguments that shape the model or its tasks -> our fields, and official values -> ours.
+_FIELDS_OF_ARGUMENTS = {
+    "C": "num_input_channels",
+    "enc_in": "num_input_channels",
+    "d_model": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_layers": "num_hidden_layers",
+    "dropout": "dropout",
+    "activation": "activation",
+    "contrastive_weight": "contrastive_weight",
+    "patch_len": "patch_length",
+    "stride": "patch_stride",
+    "seq_len": "context_length",
+    "pred_len": "prediction_length",
+    "K": "num_labels",
+    "token_embed_type": "token_embedding",
+    "token_embed_kernel_size": "token_kernel_size",
+    "pos_embed_type": "position_embedding",
+    "get_i": "instance_embedding",
+    "encoder_arch": "encoder",
+    "data_aug": "augmentation",
+    "enable_channel_independence": "channel_mode",
+}
+_VALUES_OF_ARGUMENTS: dict[str, dict[Any, Any]] = {
+    "token_embed_type": {"conv": "convolution"},
+    "pos_embed_type": {"learnable": "learned"},
+    "encoder_arch": {"transformer_encoder": "transformer", "transformer_decoder": "causal_transformer"},
+    "enable_channel_independence": {True: "independent", False: "joint"},
+}
+# The official switches of the ablation -> what they set where they are on.
+_SWITCHES = {
+    "disable_predictive_loss": ("predictive_weight", 0.0),
+    "disable_contrastive_loss": ("contrastive_weight", 0.0),
+    "disable_stop_gradient": ("stop_gradient", False),
+}
+_STAGES = ("pretrain", "linear_eval")
+# Arguments of data, training and evaluation, and those that follow from others.
+_TRAINING_ARGUMENTS = frozenset(
+    {"base_d_model", "T_p", "i_dim", "fixed_dropout_p", "seed", "batch_size", "num_workers", "patience", "delta"}
+    | {"task_name", "model", "data_name", "features", "checkpoints", "pred_len_list", "train_together", "use_amp"}
+    | {"overwrite_args", "disable_freeze_encoder", "use_gpu", "target", "label_len", "freq", "return_single_feature"}
+    | {f"{stage}_{name}" for stage in _STAGES for name in ("optim", "learning_rate", "lradj", "weight_decay")}
+    | {f"{stage}_{name}" for stage in _STAGES for name in ("epochs", "data_percent")}
+)
+# Of the ablation's encoders these come from another library there; ours are after their papers.
+_OTHER_LIBRARYS_ENCODERS = ("resnet", "tcn")
+
+_LAYER = re.compile(r"encoder\.attn_layers\.(\d+)\.(.+)\.(weight|bias)")
+_RECURRENT = re.compile(r"encoder\.lstm\.(weight_ih|weight_hh|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+_OUR_ENCODER = "patch_encoder.encoder"
+_OUR_NAME = {
+    "cls_token": "patch_encoder.cls_token",
+    "input_layer.token_embedding.tokenConv.weight": "patch_encoder.token_embedding.weight",
+    "input_layer.token_embedding.weight": "patch_encoder.token_embedding.weight",
+    "encoder.norm.weight": f"{_OUR_ENCODER}.transformer.norm.weight",
+    "encoder.norm.bias": f"{_OUR_ENCODER}.transformer.norm.bias",
+    "encoder.linear.weight": f"{_OUR_ENCODER}.projection.weight",
+    "encoder.linear.bias": f"{_OUR_ENCODER}.projection.bias",
+}
+_POSITIONS = "input_layer.position_embedding.pe"
+_HEADS = {
+    "predictive_linear.1": "timestamp_predictor.projection",
+    "contrastive_predictor.0": "contrastive_predictor.contraction",
+    "contrastive_predictor.1": "contrastive_predictor.norm",
+    "contrastive_predictor.4": "contrastive_predictor.expansion",
+    "linear_eval.linear": "head.projection",
+}
+
+
+def convert_timedrl_state_dict(state_dict: Mapping[str, Tensor]) -> FieldsAndParameters:
+    """Turn an official state dict (github.com/blacksnail789521/TimeDRL) into that of our encoder.
+
+    Args:
+        state_dict: Of the official model with a transformer or an LSTM; the pretext tasks' layers may be there.
+
+    Returns:
+        Fields for TimeDRLConfig that the shapes tell, what the official code does otherwise than the paper, and
+        `cls_shape`, from which `complete_timedrl_fields` tells the channels; and the parameters of TimeDRLModel.
+
+    Raises:
+        ConversionError: Parameters are missing or unknown.
+    """
+    official = {key: value for key, value in state_dict.items() if key.rpartition(".")[0] not in _HEADS}
+    layers = sorted({int(match[1]) for key in official if (match := _LAYER.fullmatch(key))})
+    recurrent = {key: match for key in official if (match := _RECURRENT.fullmatch(key))}
+    _check_parameters(official, len(layers), recurrent)
+    ours = {_OUR_NAME[key]: value for key, value in official.items() if key in _OUR_NAME}
+    for index in layers:
+        our_prefix = f"{_OUR_ENCODER}.transformer.layers.{index}"
+        ours |= convert_transformer_layer(official, f"encoder.attn_layers.{index}", our_prefix)
+    for key, match in recurrent.items():
+        direction = "backward_layers" if match[3] else "forward_layers"
+        ours[f"{_OUR_ENCODER}.{direction}.{match[2]}.{match[1]}_l0"] = official[key]
+    positions = official.get(_POSITIONS)
+    if positions is not None and positions.ndim == 2:  # the fixed table has another axis in front
+        ours["patch_encoder.positions.weight"] = positions
+    return _fields_of_shapes(official, len(layers), recurrent), ours
+
+
+def _check_parameters(official: Mapping[str, Tensor], num_layers: int, recurrent: Mapping[str, re.Match[str]]) -> None:
+    expected = {"cls_token", *(key for key in official if key == _POSITIONS)}
+    embeddings = [key for key in official if key.startswith("input_layer.token_embedding.") and key in _OUR_NAME]
+    expected |= {embeddings[0] if embeddings else "input_layer.token_embedding.weight"}
+    if recurrent:
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        places = {(match[2], match[3] or "") for match in recurrent.values()}
+        expected |= {f"encoder.lstm.{name}_l{layer}{direction}" for name in names for layer, direction in places}
+        require_parameters(
+            official, {*expected, "encoder.linear.weight", "encoder.linear.bias"}, "a TimeDRL with LSTM"
+        )
+        return
+    for index in range(max(num_layers, 1)):
+        expected |= official_layer_names(f"encoder.attn_layers.{index}")
+    what = f"a TimeDRL with {num_layers} Transformer layers"
+    require_parameters(official, {*expected, "encoder.norm.weight", "encoder.norm.bias"}, what)
+
+
+def _fields_of_shapes(
+    official: Mapping[str, Tensor], num_layers: int, recurrent: Mapping[str, re.Match[str]]
+) -> dict[str, Any]:
+    convolution = official.get("input_layer.token_embedding.tokenConv.weight")
+    positions = official.get(_POSITIONS)
+    fields: dict[str, Any] = {
+        "token_embedding": "linear" if convolution is None else "convolution",
+        "position_embedding": "none" if positions is None else "learned" if positions.ndim == 2 else "fixed",
+        "prediction_target": "raw",
+        "cls_position": "first",
+        "cls_shape": tuple(official["cls_token"].shape[1:]),
+    }
+    if recurrent:
+        fields["encoder"] = "bilstm" if any(match[3] for match in recurrent.values()) else "lstm"
+        fields["hidden_size"] = official["encoder.linear.bias"].shape[0]
+        fields["num_hidden_layers"] = len({match[2] for match in recurrent.values()})
+        fields["recurrent_hidden_size"] = official["encoder.lstm.weight_hh_l0"].shape[1]
+    else:
+        fields["hidden_size"] = official["encoder.norm.weight"].shape[0]
+        fields["num_hidden_layers"] = num_layers
+        fields["intermediate_size"] = official["encoder.attn_layers.0.conv1.weight"].shape[0]
+    if convolution is not None:
+        fields["token_kernel_size"] = convolution.shape[2]
+    if fields["position_embedding"] == "learned" and positions is not None:
+        fields["max_position_embeddings"] = positions.shape[0]
+    return fields
+
+
+def timedrl_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn arguments of the official code into fields of TimeDRLConfig, but for what concerns training alone.
+
+    Args:
+        hyperparameters: By their official names, such as n_heads, patch_len, stride, enable_channel_independence.
+
+    Returns:
+        Fields.
+
+    Raises:
+        ConversionError: Two arguments contradict each other, or the encoder is not converted.
+    """
+    switched = {field: value for name, (field, value) in _SWITCHES.items() if hyperparameters.get(name)}
+    plain = {name: value for name, value in hyperparameters.items() if name not in _SWITCHES}
+    if "contrastive_weight" in switched:
+        plain.pop("contrastive_weight", None)  # the official code leaves the loss out, whatever its weight
+    fields = rename_hyperparameters(plain, _FIELDS_OF_ARGUMENTS, _TRAINING_ARGUMENTS, _VALUES_OF_ARGUMENTS)
+    if fields.get("encoder") in _OTHER_LIBRARYS_ENCODERS:
+        raise ConversionError(
+            f"encoder_arch={fields['encoder']!r} is not converted: the official code takes its layers from another "
+            "library, and ours are after the paper of the encoder. Train it here with encoder="
+            f"{fields['encoder']!r}."
+        )
+    if fields.get("encoder") in ("lstm", "bilstm"):
+        fields.pop("num_hidden_layers", None)  # the official LSTM has one layer, whatever n_layers says
+    if {"base_d_model", "n_heads"} <= set(hyperparameters):
+        fields.setdefault("hidden_size", hyperparameters["base_d_model"] * hyperparameters["n_heads"])
+    return {**fields, **switched}
+
+
+def complete_timedrl_fields(of_shapes: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what the shapes and the arguments tell.
+
+    Args:
+        of_shapes: From convert_timedrl_state_dict.
+        given: Fields that the caller gave.
+
+    Returns:
+        All fields of the config.
+
+    Raises:
+        ConversionError: A field is missing that neither tells, or they contradict each other.
+    """
+    required = {"patch_length": "patch_len", "patch_stride": "stride", "channel_mode": "enable_channel_independence"}
+    if "recurrent_hidden_size" not in of_shapes:
+        required["num_attention_heads"] = "n_heads"
+    require_fields(given, required)
+    fields = {**of_shapes, **given}
+    rows, token_size = fields.pop("cls_shape")
+    independent, patch_length = fields["channel_mode"] == "independent", fields["patch_length"]
+    channels = rows if independent else token_size // patch_length
+    if (independent and token_size != patch_length) or (not independent and (token_size % patch_length or rows != 1)):
+        raise ConversionError(
+            f"cls_token has {rows} rows of {token_size} values, which patches of {patch_length} timestamps with "
+            f"channel_mode={fields['channel_mode']!r} do not make; correct patch_len or enable_channel_independence."
+        )
+    if fields.setdefault("num_input_channels", channels) != channels:
+        raise ConversionError(
+            f"num_input_channels={fields['num_input_channels']!r} was given, but the parameters have {channels}."
+        )
+    return fields
+
+
+def convert_timedrl_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the official layers of the pretext tasks and of linear evaluation into those of our models with heads.
+
+    Args:
+        state_dict: Official parameters; others than of these layers are left out.
+
+    Returns:
+        Parameters and buffers named as in TimeDRLForPreTraining and the models with a task's head.
+    """
+    ours = {}
+    for key, value in state_dict.items():
+        layer, _, kind = key.rpartition(".")
+        if layer in _HEADS:
+            ours[f"{_HEADS[layer]}.{kind}"] = value
+    return ours
+
+
+def choose_timedrl_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Tell which of our models the layers after the encoder make.
+
+    The layer of linear evaluation classifies where it reads one instance embedding, and predicts where it reads all
+    patches of the context, of which there are at least two. Where the instance embedding is all patches, a
+    prediction_length among the fields tells.
+
+    Args:
+        state_dict: Official parameters.
+        fields: All fields of the config.
+
+    Returns:
+        "prediction", "classification", "pretraining" or "model", and the fields of its head.
+
+    Raises:
+        ConversionError: The layer's shape fits neither the patches of the context nor an embedding.
+    """
+    weight = state_dict.get("linear_eval.linear.weight")
+    if weight is None:
+        layers, pretext = {key.rpartition(".")[0] for key in state_dict}, set(_HEADS) - {"linear_eval.linear"}
+        return ("pretraining" if layers >= pretext else "model"), {}
+    num_outputs, num_inputs = weight.shape
+    embeds_all_patches = fields.get("instance_embedding") == "all"
+    if num_inputs == fields["hidden_size"] or (embeds_all_patches and "prediction_length" not in fields):
+        return "classification", {"num_labels": num_outputs}
+    return "prediction", {"prediction_length": _converted_prediction_length(num_outputs, num_inputs, fields)}
+
+
+def _converted_prediction_length(num_outputs: int, num_inputs: int, fields: Mapping[str, Any]) -> int:
+    require_fields(fields, {"context_length": "seq_len"})
+    length, layout = fields["context_length"], PatchLayout(fields["patch_length"], fields["patch_stride"])
+    needed = layout.num_patches(length) * fields["hidden_size"]
+    channels = 1 if fields["channel_mode"] == "independent" else fields["num_input_channels"]
+    if num_inputs != needed or num_outputs % channels:
+        raise ConversionError(
+            f"linear_eval.linear maps {num_inputs} numbers to {num_outputs}, but the patches of context_length="
+            f"{length} timestamps are {needed} numbers, and {channels} channels are predicted together; correct "
+            "seq_len, patch_len or stride."
+        )
+    return num_outputs // channels
+
+
+TimeDRLPreTrainedModel.converter = Converter(
+    convert=convert_timedrl_state_dict,
+    fields_of_hyperparameters=timedrl_fields_of_hyperparameters,
+    hyperparameter_names={*_FIELDS_OF_ARGUMENTS, *_SWITCHES, *_TRAINING_ARGUMENTS},
+    fields_of_shapes=(
+        *("encoder", "hidden_size", "num_hidden_layers", "intermediate_size", "recurrent_hidden_size"),
+        *("token_embedding", "token_kernel_size", "position_embedding", "max_position_embeddings"),
+    ),
+    complete=complete_timedrl_fields,
+    heads=convert_timedrl_heads,
+    choose_model=choose_timedrl_model,
+)
 
 
 TimeDRLModel.register_for_auto_class("AutoModel")

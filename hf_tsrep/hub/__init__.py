@@ -4,23 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..modeling.conversion_time_series import ConversionError
     from .cards import build_model_card
     from .conversion import convert_checkpoint
     from .conversion_simmtm import convert_simmtm_state_dict
-    from .conversion_timedrl import convert_timedrl_state_dict
     from .conversion_ts2vec import convert_ts2vec_state_dict
-    from .errors import ConversionError, IncompleteModelError
+    from .errors import IncompleteModelError
     from .preprocessing import feature_extractor_of_corpus
     from .publish import check_model_folder, push_to_hub
 
 _MODULE_OF_NAME = {
-    "ConversionError": "errors",
+    "ConversionError": "conversion",
     "IncompleteModelError": "errors",
     "build_model_card": "cards",
     "check_model_folder": "publish",
     "convert_checkpoint": "conversion",
     "convert_simmtm_state_dict": "conversion_simmtm",
-    "convert_timedrl_state_dict": "conversion_timedrl",
     "convert_ts2vec_state_dict": "conversion_ts2vec",
     "feature_extractor_of_corpus": "preprocessing",
     "push_to_hub": "publish",
@@ -33,7 +32,6 @@ __all__ = [
     "check_model_folder",
     "convert_checkpoint",
     "convert_simmtm_state_dict",
-    "convert_timedrl_state_dict",
     "convert_ts2vec_state_dict",
     "feature_extractor_of_corpus",
     "push_to_hub",

@@ -8,9 +8,8 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from hf_tsrep.registry import Method, get_method
 
-from . import conversion_crosstimenet_files, conversion_simmtm, conversion_timedrl, conversion_ts2vec
-from .errors import ConversionError
+from ..modeling.conversion_time_series import ConversionError, Converter
+from . import conversion_crosstimenet_files, conversion_simmtm, conversion_ts2vec
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
@@ -28,35 +27,7 @@ logger = logging.getLogger(__name__)
 PICKLED_SUFFIXES = (".pkl", ".pt", ".pth", ".bin", ".ckpt")
 
 
-@dataclass(frozen=True)
-class Converter:
-    """How checkpoints of one method are converted.
-
-    Args:
-        convert: From an official state dict to config fields and our state dict.
-        fields_of_hyperparameters: From official arguments to config fields.
-        hyperparameter_names: Official arguments that are understood.
-        fields_of_shapes: Config fields that the shapes of the parameters may tell.
-        complete: From these fields and those that the caller gave to all of them; it refuses what is missing.
-        heads: From an official state dict to our parameters of the layers behind the encoder, of any of our models.
-        choose_model: From an official state dict and all fields to the model that these layers make, a key of
-            `Method.model_classes`, and the fields of its head.
-    """
-
-    convert: Callable[[Mapping[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
-    fields_of_hyperparameters: Callable[[Mapping[str, Any]], dict[str, Any]]
-    hyperparameter_names: frozenset[str]
-    fields_of_shapes: tuple[str, ...]
-    complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda fields, given: {
-        **fields,
-        **given,
-    }
-    heads: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda official: {}
-    choose_model: Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[str, dict[str, Any]]] = (
-        lambda official, fields: ("model", {})
-    )
-
-
+# Methods whose converter does not lie beside the model yet.
 CONVERTERS = {
     "simmtm": Converter(
         conversion_simmtm.convert_simmtm_state_dict,
@@ -66,15 +37,6 @@ CONVERTERS = {
         conversion_simmtm.complete_simmtm_fields,
         conversion_simmtm.convert_simmtm_heads,
         conversion_simmtm.choose_simmtm_model,
-    ),
-    "timedrl": Converter(
-        conversion_timedrl.convert_timedrl_state_dict,
-        conversion_timedrl.timedrl_fields_of_hyperparameters,
-        conversion_timedrl.TRAINING_HYPERPARAMETERS | set(conversion_timedrl.MODEL_HYPERPARAMETERS),
-        conversion_timedrl.FIELDS_OF_SHAPES,
-        conversion_timedrl.complete_timedrl_fields,
-        conversion_timedrl.convert_timedrl_heads,
-        conversion_timedrl.choose_timedrl_model,
     ),
     "ts2vec": Converter(
         conversion_ts2vec.convert_ts2vec_state_dict,
@@ -127,11 +89,9 @@ def convert_checkpoint(
         return _convert_folder(
             method, Path(checkpoint), output_directory, {**(hyperparameters or {}), **config_fields}, overwrite
         )
-    if method not in CONVERTERS:
-        raise ConversionError(
-            f"No converter for {method!r}; there is one for {', '.join(sorted({*CONVERTERS, *FOLDER_WRITERS}))}."
-        )
-    converter = CONVERTERS[method]
+    converter = cast(Any, described.model_class).converter or CONVERTERS.get(method)
+    if converter is None:
+        raise ConversionError(f"{described.title} has no converter of official checkpoints.")
     given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
     path = Path(checkpoint)
     with _named(path):
@@ -232,7 +192,7 @@ def _given_fields(
 ) -> dict[str, Any]:
     """Return config fields that the caller gave, checked by name."""
     ours = {one.name for one in dataclasses.fields(cast(Any, method.config_class))}  # every config is a dataclass
-    for names, known in ((hyperparameters, ours | converter.hyperparameter_names), (config_fields, ours)):
+    for names, known in ((hyperparameters, ours | set(converter.hyperparameter_names)), (config_fields, ours)):
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, sorted(known), n=1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ConversionError
+from ..modeling.conversion_time_series import ConversionError
 
 NUM_SPECIAL_TOKENS = 4
 MASK_TOKEN_ID = 1

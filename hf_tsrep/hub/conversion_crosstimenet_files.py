@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..modeling.conversion_time_series import ConversionError
 from .conversion_crosstimenet import convert_codec_state_dict, convert_model_state_dict
-from .errors import ConversionError
 
 HEADS = ("pretraining", "classification")
 # Arguments of the official VQVAE -> fields of a CodecDomain; data_shape is (length, channels).

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .conversion_transformer import convert_transformer_layer, official_layer_names
-from .errors import ConversionError
+from ..modeling.conversion_time_series import ConversionError, convert_transformer_layer, official_layer_names
 
 # Official arguments that shape the model or its tasks -> our config fields.
 MODEL_HYPERPARAMETERS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import ConversionError
+from ..modeling.conversion_time_series import ConversionError
 
 # Written by torch's AveragedModel around the network, which is what TS2Vec.save stores.
 AVERAGED_PREFIX = "module."

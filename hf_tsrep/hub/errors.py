@@ -1,8 +1,4 @@
-"""What the Hub's room refuses; both are ValueErrors."""
-
-
-class ConversionError(ValueError):
-    """An official checkpoint cannot be converted; the message names the file, the parameter and the fix."""
+"""What the Hub's room refuses."""
 
 
 class IncompleteModelError(ValueError):

@@ -8,21 +8,23 @@ from hf_tsrep import (
     TimeDRLForPreTraining,
     TimeDRLForTimeSeriesClassification,
     TimeDRLForTimeSeriesPrediction,
+    TimeDRLModel,
 )
-from hf_tsrep.hub.conversion_timedrl import (
-    MODEL_HYPERPARAMETERS,
+from hf_tsrep.modeling.layers_patching import align_series
+from hf_tsrep.modeling.modeling_timedrl import (
+    TimeDRLViews,
     complete_timedrl_fields,
     convert_timedrl_heads,
     convert_timedrl_state_dict,
+    last_patches,
+    normalize_series,
     timedrl_fields_of_hyperparameters,
 )
-from hf_tsrep.modeling.layers_patching import align_series
-from hf_tsrep.modeling.modeling_timedrl import TimeDRLViews, last_patches, normalize_series
 
 
 def build_model(fixture, model_class, **fields):
     of_shapes, state = convert_timedrl_state_dict(fixture.parameters)
-    given = timedrl_fields_of_hyperparameters(fixture.hyperparameters(MODEL_HYPERPARAMETERS))
+    given = timedrl_fields_of_hyperparameters(fixture.hyperparameters(TimeDRLModel.converter.hyperparameter_names))
     config = TimeDRLConfig(**{**complete_timedrl_fields(of_shapes, given), **fields})
     assert config.hidden_size == fixture.config["base_d_model"] * fixture.config["n_heads"]
     model = model_class(config)
@@ -99,11 +101,21 @@ def official_gradients(model):
         "contrastive_predictor.0": "contrastive_predictor.contraction",
         "contrastive_predictor.1": "contrastive_predictor.norm",
         "contrastive_predictor.4": "contrastive_predictor.expansion",
-        "encoder.norm": "model.patch_encoder.encoder.transformer.norm",
     }
-    layers = model.config.num_hidden_layers
-    for index in range(layers):
-        official, own = f"encoder.attn_layers.{index}", f"model.patch_encoder.encoder.transformer.layers.{index}"
+    encoder = "model.patch_encoder.encoder"
+    if "lstm" in model.config.encoder:
+        names["encoder.linear"] = f"{encoder}.projection"
+        for suffix, layers in (("", "forward_layers"), ("_reverse", "backward_layers")):
+            prefix = f"{encoder}.{layers}.0."
+            named |= {
+                f"encoder.lstm.{name.removeprefix(prefix)}{suffix}": gradient
+                for name, gradient in ours.items()
+                if name.startswith(prefix)
+            }
+    else:
+        names["encoder.norm"] = f"{encoder}.transformer.norm"
+    for index in range(model.config.num_hidden_layers if "transformer" in model.config.encoder else 0):
+        official, own = f"encoder.attn_layers.{index}", f"{encoder}.transformer.layers.{index}"
         names |= {
             f"{official}.attention.out_projection": f"{own}.attention.output_projection",
             f"{official}.conv1": f"{own}.expansion",

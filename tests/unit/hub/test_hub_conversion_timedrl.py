@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModel
 
 from hf_tsrep import TimeDRLModel, convert_checkpoint
-from hf_tsrep.hub import ConversionError, check_model_folder, convert_timedrl_state_dict
+from hf_tsrep.hub import ConversionError, check_model_folder
+from hf_tsrep.modeling.modeling_timedrl import convert_timedrl_state_dict
 
 ARGUMENTS = {"n_heads": 2, "patch_len": 4, "stride": 2, "enable_channel_independence": True}
 
@@ -65,8 +66,37 @@ def test_joint_channels_follow_from_the_patch_length(tmp_path, positions):
     assert config.position_embedding == positions
 
 
+def test_every_official_option_is_a_field_or_refused(tmp_path):
+    arguments = {"activation": "relu", "encoder_arch": "transformer_decoder", "get_i": "last", "data_aug": "scaling"}
+    switches = {"disable_predictive_loss": True, "disable_stop_gradient": True, "disable_contrastive_loss": False}
+    config = AutoModel.from_pretrained(converted(tmp_path, official_state(), **arguments, **switches)).config
+    assert (config.activation, config.encoder, config.cls_position) == ("relu", "causal_transformer", "first")
+    assert (config.instance_embedding, config.augmentation) == ("last", "scaling")
+    assert (config.predictive_weight, config.contrastive_weight, config.stop_gradient) == (0.0, 0.5, False)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_official_lstm_is_converted(tmp_path, directions):
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(8, 6, batch_first=True, bidirectional=directions == 2)
+    projection = torch.nn.Linear(6 * directions, 8)
+    state = {key: value for key, value in official_state().items() if not key.startswith("encoder.")}
+    state |= {f"encoder.lstm.{name}": value for name, value in lstm.state_dict().items()}
+    state |= {f"encoder.linear.{name}": value for name, value in projection.state_dict().items()}
+    kind = "lstm" if directions == 1 else "bilstm"
+    model = AutoModel.from_pretrained(converted(tmp_path, state, encoder_arch=kind, n_layers=3, n_heads=None))
+    assert (model.config.encoder, model.config.num_hidden_layers, model.config.recurrent_hidden_size) == (kind, 1, 6)
+    values = torch.randn(2, 12, 3)
+    states = model(values, output_hidden_states=True).hidden_states
+    embedded = states[0].flatten(0, 1)
+    expected = projection(lstm(embedded)[0]).unflatten(0, (2, 3))
+    torch.testing.assert_close(states[-1], expected)
+    torch.testing.assert_close(model(values).pooler_output, expected[:, :, 0].mean(1))
+
+
 WRONG = {
-    "missing arguments": ({"n_heads": None, "stride": None}, "do not tell num_attention_heads.*patch_stride"),
+    "another library's encoder": ({"encoder_arch": "resnet"}, "encoder_arch='resnet' is not converted"),
+    "missing arguments": ({"n_heads": None, "stride": None}, "do not tell patch_stride.*num_attention_heads"),
     "patches": ({"patch_len": 8}, "cls_token has 3 rows of 4 values"),
     "mode": ({"enable_channel_independence": False}, "correct patch_len or enable_channel_independence"),
     "channels": ({"C": 5}, "num_input_channels=5 was given, but the parameters have 3"),

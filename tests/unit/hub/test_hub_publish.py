@@ -38,8 +38,8 @@ def test_a_complete_folder_passes_and_checkpoints_are_left_behind(folder):
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
         (lambda folder: (folder / "modeling_ts2vec.py").unlink(), "modeling_ts2vec.py is missing, the code"),
         (
-            lambda folder: (folder / "layers_masking.py").unlink(),
-            "layers_masking.py is missing, which modeling_ts2vec.py",
+            lambda folder: (folder / "kernels_contrast.py").unlink(),
+            "kernels_contrast.py is missing, which modeling_ts2vec.py",
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors, the weights, is missing"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"version https"), "model.safetensors is damaged"),
