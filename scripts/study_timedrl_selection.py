@@ -37,7 +37,7 @@ from hf_tsrep.training.finetuning_data import load_finetuning_data
 from hf_tsrep.training.finetuning_inputs import prepare_inputs
 from hf_tsrep.training.finetuning_model import build_model, prediction_length_of, reading_options
 from hf_tsrep.training.recipe import recipe_for
-from hf_tsrep.training.settings import resolve_finetuning
+from hf_tsrep.training.resolve import resolve_finetuning
 from hf_tsrep.training.tensor_rows import Columns, TensorRows, map_tensors
 
 BATCH_SIZE = 32

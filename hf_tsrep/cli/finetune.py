@@ -41,7 +41,7 @@ def finetune_command(
     """
     from hf_tsrep.registry import METHODS
     from hf_tsrep.training import finetuning_fields, resolve_finetuning, run_finetuning
-    from hf_tsrep.training.finetuning_model import method_of
+    from hf_tsrep.training.starting_model import method_of
 
     fields: dict[str, Any] = parse_fields(context.args)
     method = method_of(model) if model is not None else next(iter(METHODS))

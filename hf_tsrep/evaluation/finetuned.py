@@ -210,7 +210,7 @@ def _fine_tuned(
     model: Any, corpus: Any, task: str, fields: dict[str, Any], device: Any, show_progress_bar: bool | None
 ) -> dict[str, Any]:
     from ..training.finetuning import run_finetuning
-    from ..training.settings import resolve_finetuning
+    from ..training.resolve import resolve_finetuning
 
     with tempfile.TemporaryDirectory(prefix="hf-tsrep-") as folder:
         place = Path(folder) / "model"

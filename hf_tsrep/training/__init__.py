@@ -6,21 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..errors import SettingsError
     from .checkpoints import find_last_checkpoint
     from .figures import plot_loss_curve
     from .finetuning import FinetuningResult, finetune, run_finetuning
     from .monitors import CollapseMonitor, effective_rank
     from .pretraining import PretrainingResult, pretrain, run_pretraining
     from .recipe import list_recipes, load_recipe, recipe_for_corpus
-    from .settings import (
-        FinetuneSettings,
-        PretrainSettings,
-        SettingsError,
-        finetuning_fields,
-        pretraining_fields,
-        resolve_finetuning,
-        resolve_settings,
-    )
+    from .resolve import finetuning_fields, pretraining_fields, resolve_finetuning, resolve_settings
+    from .settings import FinetuneSettings, PretrainSettings
     from .trainer import NonFiniteLossError, TimeSeriesTrainer
     from .weight_averaging import WeightAveragingCallback
 
@@ -31,21 +25,21 @@ _MODULE_OF_NAME = {
     "NonFiniteLossError": "trainer",
     "PretrainSettings": "settings",
     "PretrainingResult": "pretraining",
-    "SettingsError": "settings",
+    "SettingsError": ".errors",
     "TimeSeriesTrainer": "trainer",
     "WeightAveragingCallback": "weight_averaging",
     "effective_rank": "monitors",
     "find_last_checkpoint": "checkpoints",
     "finetune": "finetuning",
-    "finetuning_fields": "settings",
+    "finetuning_fields": "resolve",
     "list_recipes": "recipe",
     "load_recipe": "recipe",
     "plot_loss_curve": "figures",
     "pretrain": "pretraining",
-    "pretraining_fields": "settings",
+    "pretraining_fields": "resolve",
     "recipe_for_corpus": "recipe",
-    "resolve_finetuning": "settings",
-    "resolve_settings": "settings",
+    "resolve_finetuning": "resolve",
+    "resolve_settings": "resolve",
     "run_finetuning": "finetuning",
     "run_pretraining": "pretraining",
 }
@@ -81,7 +75,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that `import hf_tsrep.training` is light."""
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
+    value = getattr(importlib.import_module(f".{_MODULE_OF_NAME[name]}", __name__), name)
     globals()[name] = value
     return value
 

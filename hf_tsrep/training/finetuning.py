@@ -27,7 +27,8 @@ from .finetuning_model import (
     require_peft,
 )
 from .model_folder import write_json
-from .settings import FINETUNING_FILE, FinetuneSettings, finetuning_fields, resolve_finetuning
+from .resolve import finetuning_fields, resolve_finetuning
+from .settings import FINETUNING_FILE, FinetuneSettings, with_needed_values
 
 logger = logging.getLogger(__name__)
 
@@ -196,20 +197,25 @@ def training_arguments(settings: FinetuneSettings) -> Any:
     else:
         warmup_steps = run.warmup_ratio  # below 1 it is a share of the steps
     metric = SELECTION_METRIC[settings.task]
+    selection = "every epoch is validated and saved, and the best is taken; validation=none takes the last"
+    needed: dict[str, tuple[Any, str]] = {
+        "eval_strategy": ("epoch" if settings.selects else "no", selection),
+        "save_strategy": ("epoch", selection),
+        "load_best_model_at_end": (settings.selects, selection),
+        "metric_for_best_model": (metric if settings.selects else None, selection),
+        "greater_is_better": (metric == "accuracy" if settings.selects else None, selection),
+        "label_names": ([label_name(settings)], "the task says what the labels are"),
+        "batch_eval_metrics": (True, "metrics are computed batch by batch"),
+        "prediction_loss_only": (False, "metrics need the predictions"),
+        "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
+        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
+    }
     values = {
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "data_seed": training.get("seed", 42),
-        **training,
+        **with_needed_values(settings, needed),
         "warmup_steps": warmup_steps,
-        "eval_strategy": "epoch" if settings.selects else "no",
-        "save_strategy": "epoch",
-        "load_best_model_at_end": settings.selects,
-        "metric_for_best_model": metric if settings.selects else None,
-        "greater_is_better": metric == "accuracy" if settings.selects else None,
-        "label_names": [label_name(settings)],
-        "batch_eval_metrics": True,
-        "remove_unused_columns": False,
     }
     arguments = TrainingArguments(output_dir=settings.output_dir, **values)
     if arguments.n_gpu > 1:

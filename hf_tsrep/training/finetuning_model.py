@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -13,78 +12,11 @@ from torch import Tensor, nn
 
 from ..errors import SettingsError
 from .finetuning_data import FinetuningData
-from .settings import FinetuneSettings, is_method_name
+from .settings import FinetuneSettings
+from .starting_model import config_of, is_method_name
 from .training_record import read_training_record
 
 logger = logging.getLogger(__name__)
-
-
-def method_of(model: Any) -> str:
-    """Return the name of the method of a model.
-
-    Args:
-        model: Folder or Hub id of a model, a model, or the name of a method.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or no finished model in it.
-        OSError: It is not on the Hub, or the Hub cannot be reached.
-        ValueError: Its method is not one of hf_tsrep, or a method's name is misspelt.
-    """
-    from ..registry import METHODS, get_method
-
-    if not isinstance(model, (str, Path)):
-        return get_method(str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))).name
-    name = str(model)
-    if is_method_name(name):
-        return name
-    check_place(name)
-    if (
-        "/" not in name
-        and not Path(name).is_dir()
-        and difflib.get_close_matches(name.lower(), METHODS, n=1, cutoff=0.7)
-    ):
-        return get_method(name).name  # raises, with the near match
-    config = read_config(name)
-    try:
-        return get_method(config.model_type).name
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is a {config.model_type!r} model, which hf_tsrep cannot fine-tune. {error}"
-        ) from None
-
-
-def check_place(name: str) -> None:
-    """Refuse a path without a model.
-
-    Raises:
-        FileNotFoundError: The message names what is missing, and the near matches.
-    """
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
-        return
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
-        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(str(path.parent / one) for one in near)}?" if near else ""
-        raise FileNotFoundError(f"There is no folder {name}.{hint}")
-
-
-def read_config(name: str) -> Any:
-    """Return the config of a folder or Hub id."""
-    from transformers import AutoConfig
-
-    import hf_tsrep  # noqa: F401 - registers the methods
-
-    try:
-        return AutoConfig.from_pretrained(name)
-    except OSError as error:
-        if Path(name).is_dir():
-            raise OSError(f"{name} cannot be read: {error}") from error
-        raise OSError(
-            f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
-        ) from error
 
 
 def training_record(model: Any) -> dict[str, Any]:
@@ -124,7 +56,7 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
     """
     from ..data.domains import find_domain
 
-    config, given = model_config(settings), settings.data.domain
+    config, given = config_of(settings.model), settings.data.domain
     if hasattr(config, "domain_index") and not config.domains:
         raise SettingsError(
             f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
@@ -162,28 +94,14 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
     return model
 
 
-def model_config(settings: FinetuneSettings) -> Any:
-    """Return the config of the model as it is, or the method's default one; a copy."""
-    from copy import deepcopy
-
-    from ..registry import get_method
-
-    if is_method_name(settings.model):
-        config_class: Any = get_method(settings.method).config_class
-        return config_class()
-    if isinstance(settings.model, (str, Path)):
-        return read_config(str(settings.model))
-    return deepcopy(settings.model.config)
-
-
 def prediction_length_of(settings: FinetuneSettings) -> int:
     """Return the number of steps to predict: as said, else as the model's config has it."""
-    return int(settings.config.get("prediction_length", model_config(settings).prediction_length))
+    return int(settings.config.get("prediction_length", config_of(settings.model).prediction_length))
 
 
 def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
     """Return the model's config with the labels, channels and lengths of this task."""
-    config = model_config(settings)
+    config = config_of(settings.model)
     values: dict[str, Any] = {}
     if data.domain is None:
         values["num_input_channels"] = data.num_input_channels

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import SettingsError
 from .checkpoints import check_output_directory, find_last_checkpoint
 from .model_folder import write_json
-from .settings import SETTINGS_FILE, PretrainSettings, SettingsError, resolve_settings
+from .resolve import resolve_settings
+from .settings import SETTINGS_FILE, PretrainSettings, with_needed_values
 from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def run_pretraining(
     from .memory import give_back_freed_blocks
 
     output_dir = Path(settings.output_dir)
-    arguments = _training_arguments(settings)
+    arguments = training_arguments(settings)
     stage = get_stage(settings.method, settings.stage)(settings, arguments)
     if arguments.device.type == "cpu":
         give_back_freed_blocks()
@@ -134,17 +136,36 @@ def run_pretraining(
     return result
 
 
-def _training_arguments(settings: PretrainSettings) -> Any:
+def training_arguments(settings: PretrainSettings) -> Any:
+    """Return the Trainer's arguments.
+
+    Args:
+        settings: What was asked for.
+
+    Raises:
+        SettingsError: A value that the loop cannot work with, or several GPUs are visible to one process.
+    """
     import torch
     from transformers import TrainingArguments
 
+    needed = {
+        "eval_strategy": (
+            "no",
+            "validation_loss=true logs the loss on validation data after every epoch",
+        ),
+        "load_best_model_at_end": (False, "pre-training chooses nothing by its validation loss"),
+        "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
+        "auto_find_batch_size": (False, "the batch holds the negatives; choose per_device_train_batch_size"),
+        "dataloader_persistent_workers": (False, "workers that persist would keep the windows of the first epoch"),
+        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
+    }
     values = {
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "data_seed": settings.training.get("seed", 42),
-        **settings.training,
+        **with_needed_values(settings, needed),
     }
-    arguments = TrainingArguments(output_dir=settings.output_dir, remove_unused_columns=False, **values)
+    arguments = TrainingArguments(output_dir=settings.output_dir, **values)
     if arguments.n_gpu > 1:
         raise SettingsError(
             f"{arguments.n_gpu} GPUs are visible to one process, which would split every batch and its negatives. "

@@ -1,48 +1,67 @@
-"""Layers of settings: the command line before a YAML file, that before a recipe; fields, sources and their errors."""
+"""Where settings come from: the command line before a YAML file, that before a recipe, that before the defaults."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import functools
+import inspect
 import json
-import sys
+import operator
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import InstanceOf, TypeAdapter, ValidationError, WithJsonSchema
 
 from ..errors import SettingsError, near_matches
 
 Layers = Sequence[tuple[Mapping[str, Any], str]]
 
+_WORDS: dict[str, bool | None] = dict.fromkeys(("none", "null", "~", ""))
+_WORDS |= dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_BUDGET = ("max_steps", "num_train_epochs")
 
-_WORDS_OF_NONE = frozenset({"none", "null", "~", ""})
-_WORDS_OF_TRUTH = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-_NO_VALUE = object()
+
+@dataclass(frozen=True)
+class Told:
+    """What a field of a dataclass of settings tells of itself, beside its type and its default.
+
+    Args:
+        help: What the field does.
+        task: The only task that reads it, or None.
+        modes: The only modes of a fine-tuning that read it; empty for all.
+    """
+
+    help: str = ""
+    task: str | None = None
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SettingsField:
-    """One field that can be set: its group, such as "model" or "training", type and default."""
+    """One field that can be set.
+
+    Args:
+        name: Name of the field.
+        group: What it belongs to, such as "model" or "training".
+        annotation: Its type, with the range where it has one.
+        default: Value where no source gives one.
+        told: What it tells of itself; nothing where it is one of the many fields of transformers or of a config.
+    """
 
     name: str
     group: str
-    annotation: Any
-    default: Any
+    annotation: Any = str
+    default: Any = None
+    told: Told = Told()
 
 
-def dataclass_fields(group: str, owner: Any, left_out: Collection[str]) -> dict[str, SettingsField]:
+def dataclass_fields(group: str, owner: Any, left_out: Collection[str] = ()) -> dict[str, SettingsField]:
     """Return the fields of a dataclass, by name.
 
     Args:
@@ -50,27 +69,19 @@ def dataclass_fields(group: str, owner: Any, left_out: Collection[str]) -> dict[
         owner: The dataclass.
         left_out: Names that are not offered.
     """
-    hints = type_hints(owner)
-    found = {}
-    for one in dataclasses.fields(owner):
-        if one.init and one.name not in left_out:
-            default = one.default_factory() if callable(one.default_factory) else one.default
-            found[one.name] = SettingsField(one.name, group, hints[one.name], default)
-    return found
-
-
-def type_hints(owner: type) -> dict[str, Any]:
-    """Return the types of a dataclass's fields; Any for what its module names for type checkers only."""
+    wanted = [one for one in dataclasses.fields(owner) if one.init and one.name not in left_out]
+    names = {one.name for one in wanted}
     hints: dict[str, Any] = {}
+    # Class by class, because the annotations of PreTrainedConfig name what only a type checker imports.
     for base in reversed(owner.__mro__):
-        scope = vars(sys.modules[base.__module__])
-        for name, annotation in vars(base).get("__annotations__", {}).items():
-            try:
-                holder = type("Holder", (), {"__annotations__": {name: annotation}})
-                hints |= typing.get_type_hints(holder, globalns=dict(scope))
-            except NameError:
-                hints[name] = Any
-    return hints
+        if names & set(vars(base).get("__annotations__", ())):
+            hints |= inspect.get_annotations(base, eval_str=True)
+    found = {}
+    for one in wanted:
+        default = one.default_factory() if callable(one.default_factory) else one.default
+        told = [item for item in getattr(hints[one.name], "__metadata__", ()) if isinstance(item, Told)]
+        found[one.name] = SettingsField(one.name, group, hints[one.name], default, *told)
+    return found
 
 
 def read_settings_file(path: str | Path) -> dict[str, Any]:
@@ -94,53 +105,26 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     return dict(loaded or {})
 
 
-def merge_layers(
-    layers: Layers, fields: Mapping[str, SettingsField], refused: Mapping[str, str], task: str, groups: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Put layers of fields together.
+def given_layers(
+    overrides: Mapping[str, Any], yaml_path: str | Path | None, place: str
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Return what a user gives, with what to call each source; the first goes before the second.
 
     Args:
-        layers: Values by name with what to call their source; the first goes before the second, and so on.
-        fields: All fields by name.
-        refused: See known_field.
-        task: See known_field.
-        groups: Groups whose values are wanted.
-
-    Returns:
-        Values by group and name in the types of their fields, and where each was given.
+        overrides: Fields by name; dashes may stand for underscores, in the file too.
+        yaml_path: YAML file of fields, or None.
+        place: What the messages call the source of the overrides.
 
     Raises:
-        SettingsError: An unknown field or a wrong type.
+        SettingsError: The file cannot be read, or holds no mapping.
     """
-    chosen: dict[str, dict[str, Any]] = {group: {} for group in groups}
-    sources: dict[str, str] = {}
-    for values, where in reversed(layers):
-        for name, value in values.items():
-            known = known_field(name, where, fields, refused, task)
-            sources[name] = where
-            if known.group in chosen:
-                chosen[known.group][name] = coerce(name, value, known.annotation, where)
-    give_budget_precedence(chosen, sources, layers)
-    return chosen, sources
-
-
-def corpus_name(corpus: Any) -> str:
-    """Return what to call a corpus: its name, of a path its last part, of an object its type."""
-    if not isinstance(corpus, (str, Path)):
-        return f"<{type(corpus).__name__}>"
-    name = str(corpus)
-    is_path = isinstance(corpus, Path) or Path(name).is_absolute() or name.startswith((".", "~"))
-    return Path(name).name if is_path else name
-
-
-def is_private(name: str) -> bool:
-    """Return whether a field holds a place on this machine or a secret, which no published record has."""
-    return name in ("output_dir", "data_directory", "overwrite_output_dir") or name.endswith("token")
-
-
-def underscored(name: Any) -> str:
-    """Return the name of a field that was written with dashes."""
-    return str(name).strip().lstrip("-").replace("-", "_")
+    layers = [(dict(overrides), place)]
+    if yaml_path is not None:
+        layers.append((read_settings_file(yaml_path), f"file {Path(yaml_path).name}"))
+    return [
+        ({str(name).strip().lstrip("-").replace("-", "_"): value for name, value in values.items()}, where)
+        for values, where in layers
+    ]
 
 
 def first_given(name: str, layers: Layers) -> tuple[Any, str]:
@@ -160,41 +144,43 @@ def require_field(name: str, layers: Layers) -> Any:
     return value
 
 
-def known_field(
-    name: str, where: str, fields: Mapping[str, SettingsField], refused: Mapping[str, str], task: str
-) -> SettingsField:
-    """Return the field of this name.
+def merge_layers(
+    layers: Layers, fields: Mapping[str, SettingsField], refused: Mapping[str, str], task: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Put layers of fields together.
 
     Args:
-        name: Name of the field.
-        where: Where it was given, for the message.
+        layers: Values by name with what to call their source; the first goes before the second, and so on.
         fields: All fields by name.
-        refused: Why some others cannot be set.
+        refused: Names that are no fields here, and why.
         task: What the fields are for, such as "a pre-training with ts2vec".
 
+    Returns:
+        Values by group and name in the types of their fields, and where each was given.
+
     Raises:
-        SettingsError: It is refused, or unknown; the message names the near matches.
+        SettingsError: A field is refused or unknown, with the near matches, or has a wrong type.
     """
-    if name in fields:
-        return fields[name]
-    if name in refused:
-        raise SettingsError(f"{name} ({where}) cannot be set for {task}: {refused[name]}.")
-    raise SettingsError(f"Unknown field {name!r} ({where}) for {task}.{near_matches(name, fields)}")
-
-
-def give_budget_precedence(chosen: dict[str, dict[str, Any]], sources: dict[str, str], layers: Layers) -> None:
-    """Let the higher layer's max_steps or num_train_epochs win: the Trainer would always take max_steps."""
-    budget = ("max_steps", "num_train_epochs")
-    for values, _ in layers:
-        given = [name for name in budget if name in values]
-        if given:
-            for name in set(budget) - set(given):
+    chosen: dict[str, dict[str, Any]] = {one.group: {} for one in fields.values()}
+    sources: dict[str, str] = {}
+    for values, where in reversed(layers):
+        # transformers' Trainer would always take max_steps; here the budget of the nearer source goes before.
+        if not set(_BUDGET).isdisjoint(values):
+            for name in _BUDGET:
                 chosen["training"].pop(name, None)
                 sources.pop(name, None)
-            return
+        for name, value in values.items():
+            if name in refused:
+                raise SettingsError(f"{name} ({where}) cannot be set for {task}: {refused[name]}.")
+            if name not in fields:
+                raise SettingsError(f"Unknown field {name!r} ({where}) for {task}.{near_matches(name, fields)}")
+            one, sources[name] = fields[name], where
+            # Models and corpora may be objects, and name the run instead of being settings of it.
+            chosen[one.group][name] = value if one.group == "named" else coerce(name, value, one.annotation, where)
+    return chosen, sources
 
 
-def merge_domain_fields(layers: Layers, model_fields: Sequence[str]) -> list[tuple[Mapping[str, Any], str]]:
+def merge_domain_fields(layers: Layers, model_fields: Collection[str]) -> list[tuple[Mapping[str, Any], str]]:
     """Put `domains` of all layers together; a field for all domains goes before the domain's own of a lower layer.
 
     Args:
@@ -219,27 +205,22 @@ def merge_domain_fields(layers: Layers, model_fields: Sequence[str]) -> list[tup
                     f"domains of {domain!r} ({where}) is {fields!r}; expected fields of the domain, such as "
                     f"{{{domain}: {{patch_length: 4}}}}."
                 )
-            for name in fields:
-                if name not in model_fields:
-                    hint = near_matches(name, model_fields, count=1)
-                    raise SettingsError(f"Unknown field {name!r} of domain {domain!r} ({where}).{hint}")
+            for name in [one for one in fields if one not in model_fields]:
+                hint = near_matches(name, model_fields, count=1)
+                raise SettingsError(f"Unknown field {name!r} of domain {domain!r} ({where}).{hint}")
             merged.setdefault(str(domain), {}).update(fields)
-    placed = False
-    result: list[tuple[Mapping[str, Any], str]] = []
-    for values, where in layers:
-        rest = {name: value for name, value in values.items() if name != "domains"}
-        if "domains" in values and not placed:
-            rest["domains"], placed = merged, True
-        result.append((rest, where))
-    return result
-
-
-def describe_type(annotation: Any) -> str:
-    """Return the words for a type, such as "integer, or none"."""
-    members = _members(annotation)
-    words = [_describe_one(member) for member in members if member is not type(None)]
-    unique = list(dict.fromkeys(words))
-    return " or ".join(unique) + (", or none" if type(None) in members else "")
+    first = next((number for number, (values, _) in enumerate(layers) if "domains" in values), None)
+    return [
+        (
+            {
+                name: merged if name == "domains" else value
+                for name, value in values.items()
+                if name != "domains" or number == first
+            },
+            where,
+        )
+        for number, (values, where) in enumerate(layers)
+    ]
 
 
 def coerce(name: str, value: Any, annotation: Any, place: str) -> Any:
@@ -251,125 +232,103 @@ def coerce(name: str, value: Any, annotation: Any, place: str) -> Any:
     Args:
         name: Name of the field, for the message.
         value: What was given.
-        annotation: Type of the field: plain types, enumerations, lists, mappings and unions of them.
+        annotation: Type of the field, with its range where it has one.
         place: Where it was given, for the message.
 
-    Returns:
-        The value.
-
     Raises:
-        SettingsError: The value has another type, or is no member of the enumeration.
+        SettingsError: The value has another type, or is out of the range.
     """
-    members = _members(annotation)
-    if type(None) in members and (value is None or (isinstance(value, str) and value.lower() in _WORDS_OF_NONE)):
-        return None
-    for member in sorted(members, key=_rank):
-        converted = _convert(value, member)
-        if converted is not _NO_VALUE:
-            return converted
+    if annotation is Any:
+        return value
+    field_type: TypeAdapter[Any] = TypeAdapter(_plain_type(annotation))
+    for meaning in _meanings(value):
+        try:
+            return field_type.validate_python(meaning, strict=True)
+        except ValidationError:
+            continue
     raise SettingsError(f"{name}={value!r} ({place}): expected {describe_type(annotation)}.")
 
 
-def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union; a string beside an enumeration is only another spelling of it."""
+def describe_type(annotation: Any) -> str:
+    """Return the words for a type, such as "an integer, or none"."""
+    schema = TypeAdapter(_plain_type(annotation)).json_schema()
+    members = schema.get("anyOf", [schema])
+    words = dict.fromkeys(_describe(member) for member in members if member.get("type") != "null")
+    return " or ".join(words) + (", or none" if {"type": "null"} in members else "")
+
+
+def _describe(schema: Mapping[str, Any]) -> str:
+    """Return the words for one member of a JSON schema."""
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if choices:
+        return " or ".join(map(repr, choices)) if len(choices) < 4 else "one of " + ", ".join(map(str, choices))
+    words = {"boolean": "true or false", "integer": "an integer", "number": "a number", "string": "text"}
+    words |= {"array": "a list", "object": "a mapping"}
+    bounds = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+    limits = " and ".join(f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema)
+    found = " ".join(filter(None, (words.get(schema.get("type", ""), schema.get("title", "another type")), limits)))
+    return found + (f" ({schema['description']})" if "description" in schema else "")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Return a type for pydantic: enumerations as their words, other classes of objects as they are."""
+    arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [inner for member in typing.get_args(annotation) for inner in _members(member)]
-        if any(_is_enum(member) for member in members):
-            members = [member for member in members if member is not str]
-        return members
-    return [annotation]
+        # transformers writes `SchedulerType | str`: the text is only another spelling of the enumeration.
+        spelled = any(isinstance(one, type) and issubclass(one, enum.Enum) for one in arguments)
+        members = [_plain_type(one) for one in arguments if not (spelled and one is str)]
+        return functools.reduce(operator.or_, members)
+    if typing.get_origin(annotation) is list:
+        return types.GenericAlias(list, (_plain_type(arguments[0]),))
+    if not isinstance(annotation, type) or annotation in (bool, int, float, str, list, dict, type(None)):
+        return annotation
+    if issubclass(annotation, enum.Enum):
+        return Literal[tuple(member.value for member in annotation)]
+    return Annotated[annotation, InstanceOf(), WithJsonSchema({"title": annotation.__name__})]
 
 
-def _is_enum(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, enum.Enum)
-
-
-def _rank(member: Any) -> int:
-    """Order in which members of a union are tried: what is written most narrowly first, plain text last."""
-    base = typing.get_origin(member) or member
-    order: list[Any] = [bool, int, float, list, dict]
-    return 8 if base is str else order.index(base) if base in order else 7
-
-
-def _describe_one(annotation: Any) -> str:
-    if _is_enum(annotation):
-        return "one of " + ", ".join(str(member.value) for member in annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(annotation)))
-    base = typing.get_origin(annotation) or annotation
-    words: dict[Any, str] = {
-        bool: "true or false",
-        int: "an integer",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        tuple: "a list",
-        dict: "a mapping",
-    }
-    return words.get(base, getattr(base, "__name__", str(base)))
-
-
-def _convert(value: Any, annotation: Any) -> Any:
-    """Return the converted value, or _NO_VALUE where it does not fit."""
-    if annotation is Any:
-        return value
-    if _is_enum(annotation):
-        text = str(value.value if isinstance(value, enum.Enum) else value).lower()
-        return next((member.value for member in annotation if str(member.value).lower() == text), _NO_VALUE)
-    if typing.get_origin(annotation) is typing.Literal:
-        return next((choice for choice in typing.get_args(annotation) if choice == value), _NO_VALUE)
-    base = typing.get_origin(annotation) or annotation
-    converters: dict[Any, Any] = {
-        bool: _as_bool,
-        int: _as_integer,
-        float: _as_number,
-        str: _as_text,
-        dict: _as_mapping,
-    }
-    if base in (list, tuple):
-        return _as_list(value, (typing.get_args(annotation) or (Any,))[0])
-    if base in converters:
-        return converters[base](value)
-    return value if isinstance(base, type) and isinstance(value, base) else _NO_VALUE
-
-
-def _as_bool(value: Any) -> Any:
+def _meanings(value: Any) -> Iterator[Any]:
+    """Give what a value may mean, the narrowest first; the type of the field decides."""
+    value = value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, str):
-        return _WORDS_OF_TRUTH.get(value.lower(), _NO_VALUE)
-    return value if isinstance(value, bool) else _NO_VALUE
+        if value.lower() in _WORDS:
+            yield _WORDS[value.lower()]
+        if not isinstance(_number(value), str):
+            yield _number(value)
+        yield from _meanings([part.strip() for part in value.split(",")])
+        if value.lstrip().startswith("{"):
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(value)
+        yield value
+        yield value.lower()
+    elif isinstance(value, (list, tuple)):
+        yield list(value)
+        yield [_number(item) for item in value]
+    else:
+        yield value
+        yield _number(value)
 
 
-def _as_integer(value: Any) -> Any:
-    number = _as_number(value)
-    return int(number) if number is not _NO_VALUE and number == number // 1 else _NO_VALUE
-
-
-def _as_number(value: Any) -> Any:
+def _number(value: Any) -> Any:
+    """Return the number that a text says (YAML reads 1e-3 as text), an integer where it is one; else the value."""
     if isinstance(value, str):
         try:
-            return float(value)  # YAML reads 1e-3 as text
+            value = float(value)
         except ValueError:
-            return _NO_VALUE
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NO_VALUE
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _as_text(value: Any) -> Any:
-    return value if isinstance(value, str) else _NO_VALUE
+def corpus_name(corpus: Any) -> str:
+    """Return what to call a corpus: its name, of a path its last part, of an object its type."""
+    if not isinstance(corpus, (str, Path)):
+        return f"<{type(corpus).__name__}>"
+    name = str(corpus)
+    is_path = isinstance(corpus, Path) or Path(name).is_absolute() or name.startswith((".", "~"))
+    return Path(name).name if is_path else name
 
 
-def _as_list(value: Any, item_type: Any) -> Any:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    if not isinstance(value, (list, tuple)):
-        return _NO_VALUE
-    items = [_convert(item, item_type) for item in value]
-    return _NO_VALUE if any(item is _NO_VALUE for item in items) else items
-
-
-def _as_mapping(value: Any) -> Any:
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return _NO_VALUE
-    return value if isinstance(value, dict) else _NO_VALUE
+def public_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields without places on this machine and secrets, which no published record has."""
+    places = ("output_dir", "data_directory", "overwrite_output_dir")
+    return {name: value for name, value in values.items() if name not in places and not name.endswith("token")}

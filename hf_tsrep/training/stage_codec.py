@@ -165,7 +165,7 @@ class CodecStage(PretrainingStage):
 
     def _in_types(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields that stand in `domains`, where YAML and JSON give any type, in their types."""
-        from .settings import pretraining_fields
+        from .resolve import pretraining_fields
 
         known = pretraining_fields(self.settings.method, self.settings.stage)
         return {

@@ -93,7 +93,7 @@ def test_only_the_embedding_of_all_patches_has_a_context(tmp_path):
             r"so does warmup_steps=5(\.0)? \(command",
         ),
         ({"lr_scheduler_type": "constant", "warmup_ratio": 0.2}, r"so does warmup_ratio=0.2 \(command line\)"),
-        ({"epoch_schedule": "type9"}, r"epoch_schedule='type9' \(command line\): must be one of constant, halving"),
+        ({"epoch_schedule": "type9"}, r"epoch_schedule='type9' \(command line\): expected one of constant, halving"),
     ],
 )
 def test_two_schedules_and_unknown_ones_are_refused(fields, message):

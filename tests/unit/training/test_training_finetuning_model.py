@@ -63,15 +63,13 @@ def test_what_is_given_goes_before_the_file_and_that_before_the_recipe(tmp_path,
     ("fields", "message"),
     [
         ({"learning_rte": 1}, r"Unknown field 'learning_rte' \(arguments\).*Did you mean 'learning_rate'"),
-        ({"label_fraction": 0}, r"label_fraction=0.0 \(arguments\): must be above 0 and at most 1"),
+        ({"label_fraction": 0}, r"label_fraction=0 \(arguments\): expected a number above 0 and at most 1"),
         ({"label_fraction": 1.5}, "at most 1"),
         ({"validation": "test"}, "expected 'auto' or 'none'"),
         ({"mode": "probe"}, "'linear-probe'"),
         ({"task": "classify"}, "Did you mean 'classification'"),
         ({"recipe": "defalt"}, "Did you mean 'default'"),
-        ({"eval_strategy": "steps"}, "validation comes after every epoch"),
-        ({"load_best_model_at_end": False}, "validation data is always taken"),
-        ({"early_stopping_patience": 0}, "at least 1, or none"),
+        ({"early_stopping_patience": 0}, "an integer above 0, or none"),
         ({"warmup_ratio": 1}, "below 1"),
         ({"backbone_learning_rate_factor": 0}, "mode=linear-probe"),
         ({"num_labels": 3}, "the corpus says which classes"),
@@ -104,7 +102,7 @@ def test_a_head_alone_a_method_and_everything_else_have_their_recipes():
 def test_every_field_belongs_to_one_group():
     fields = finetuning_fields("ts2vec")
     assert {"mode", "label_fraction", "classifier_dropout", "learning_rate", "bf16"} <= set(fields)
-    assert not {"load_best_model_at_end", "num_input_channels", "push_to_hub", "resume_from_checkpoint"} & set(fields)
+    assert not {"num_input_channels", "num_labels", "target_mean", "resume_from_checkpoint"} & set(fields)
 
 
 def test_the_warm_up_is_a_share_or_a_number_of_steps_and_not_both():
@@ -113,6 +111,24 @@ def test_the_warm_up_is_a_share_or_a_number_of_steps_and_not_both():
     assert training_arguments(resolve("ts2vec", warmup_steps=7)).get_warmup_steps(200) == 7
     with pytest.raises(SettingsError, match="choose one"):
         training_arguments(resolve("ts2vec", warmup_steps=7, warmup_ratio=0.25))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("eval_strategy", "steps"),
+        ("save_strategy", "no"),
+        ("load_best_model_at_end", False),
+        ("metric_for_best_model", "loss"),
+        ("push_to_hub", True),
+    ],
+)
+def test_what_the_loop_sets_itself_is_refused_where_the_arguments_are_built(field, value):
+    settings = resolve("ts2vec", **{field: value})
+    with pytest.raises(
+        SettingsError, match=rf"{field}={value!r} \(arguments\).*(every epoch is validated|hf-tsrep push)"
+    ):
+        training_arguments(settings)
 
 
 def test_without_validation_nothing_is_selected():

@@ -6,10 +6,13 @@ from importlib import resources
 
 import pytest
 import yaml
+from transformers import TrainingArguments
 
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
-from hf_tsrep.training.settings import DataSettings, resolve_settings
+from hf_tsrep.training.pretraining import training_arguments
+from hf_tsrep.training.resolve import resolve_settings
+from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, RunSettings
 from hf_tsrep.training.settings_sources import coerce
 from hf_tsrep.training.stages import get_stage, list_stages
 
@@ -104,10 +107,44 @@ def test_number_words_of_yaml_are_numbers():
     assert coerce("target", ["a"], str | list[str] | None, "file") == ["a"]
 
 
-@pytest.mark.parametrize("field", ["push_to_hub", "eval_strategy", "num_input_channels", "auto_find_batch_size"])
-def test_fields_that_would_do_nothing_are_refused(field):
-    with pytest.raises(SettingsError, match=f"{field}.*cannot be set"):
-        resolve_settings({**BASE, field: True})
+def test_what_the_corpus_says_cannot_be_set():
+    with pytest.raises(
+        SettingsError, match=r"num_input_channels \(command line\) cannot be set.*the corpus says how many"
+    ):
+        resolve_settings({**BASE, "num_input_channels": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("eval_strategy", "steps", "validation_loss"),
+        ("load_best_model_at_end", True, "chooses nothing"),
+        ("auto_find_batch_size", True, "negatives"),
+        ("dataloader_persistent_workers", True, "first epoch"),
+        ("remove_unused_columns", True, "columns"),
+        ("push_to_hub", True, "hf-tsrep push"),
+    ],
+)
+def test_what_the_loop_cannot_work_with_is_refused_where_the_arguments_are_built(tmp_path, field, value, reason):
+    settings = resolve_settings({**BASE, "output_dir": str(tmp_path), field: value})
+    with pytest.raises(SettingsError, match=rf"{field}={value!r} \(command line\).*{reason}"):
+        training_arguments(settings)
+
+
+def test_every_other_field_of_transformers_goes_through_under_its_own_name(tmp_path):
+    given = {"gradient_accumulation_steps": "2", "torch_compile_mode": "default", "do_eval": "false", "use_cpu": True}
+    arguments = training_arguments(resolve_settings({**BASE, "output_dir": str(tmp_path), **given}))
+    assert (arguments.gradient_accumulation_steps, arguments.torch_compile_mode) == (2, "default")
+    known = set(pretraining_fields("ts2vec"))
+    offered = {one.name for one in dataclasses.fields(TrainingArguments) if one.init}
+    assert offered - known == {"resume_from_checkpoint", "local_rank"}
+
+
+def test_the_fields_that_are_documented_are_ours_and_the_handful_that_most_runs_set():
+    documented = {name for name, one in pretraining_fields("ts2vec").items() if one.told.help}
+    own = {one.name for owner in (DataSettings, RunSettings) for one in dataclasses.fields(owner)}
+    assert documented == own | set(TRAINING_FIELDS)
+    assert len(documented) < 35
 
 
 @pytest.mark.parametrize("field", ["method", "corpus", "output_dir"])

@@ -10,7 +10,7 @@ from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
 from hf_tsrep.data import PretrainingCollator, PretrainingDataset
 from hf_tsrep.training import NonFiniteLossError, TimeSeriesTrainer, WeightAveragingCallback
 from hf_tsrep.training.corpora import TrainingSeries
-from hf_tsrep.training.settings import resolve_settings
+from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.trainer import IndexedCollator, IndexedDataset
 
 
