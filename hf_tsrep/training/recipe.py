@@ -1,7 +1,8 @@
-"""Published hyper-parameters, each value with its source: METHOD/NAME.yaml.
+"""Published hyper-parameters, each value with its source: data in `recipes/`, one folder a method.
 
-The name is that of a corpus, `etth1` of `ett/ETTh1`, or of its family, `ett`. Recipes of fine-tuning lie in
-finetuning/ and have the method and the mode or the task in front: `timedrl-linear-probe-etth1`.
+recipes/METHOD/NAME.yaml is of pre-trainings: NAME is a corpus, `etth1` of `ett/ETTh1`, its family, `ett`, or default.
+recipes/METHOD/finetuning/NAME.yaml is of fine-tunings and goes by METHOD-NAME, such as timedrl-linear-probe-etth1; its
+default goes by METHOD. Those of recipes/finetuning/ serve all methods.
 """
 
 from __future__ import annotations
@@ -17,39 +18,52 @@ FINETUNING = "finetuning"
 _OTHER_NAMES = {"wisdm": "wisdm_partial", "wisdm_partial": "wisdm"}
 
 
-def _folder(method: str) -> Any:
-    return resources.files(__package__) / "recipes" / method
+def recipe_files(method: str) -> dict[str, Any]:
+    """Return the files of a method's recipes, or of all fine-tunings', by name.
+
+    Args:
+        method: Name of the method, or FINETUNING.
+    """
+    recipes = resources.files(__package__) / "recipes"
+    found = _yaml_files(recipes / method)
+    if method == FINETUNING:
+        for folder in recipes.iterdir():
+            for name, file in _yaml_files(folder / FINETUNING).items():
+                found[folder.name if name == "default" else f"{folder.name}-{name}"] = file
+    return dict(sorted(found.items()))
+
+
+def _yaml_files(folder: Any) -> dict[str, Any]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
 
 
 def list_recipes(method: str) -> list[str]:
-    """Return the names of a method's recipes."""
-    folder = _folder(method)
-    if not folder.is_dir():
-        return []
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    """Return the names of a method's recipes, or with "finetuning" those of fine-tunings."""
+    return list(recipe_files(method))
 
 
 def load_recipe(method: str, name: str) -> dict[str, Any]:
     """Read a recipe.
 
     Args:
-        method: Name of the method.
+        method: Name of the method; "finetuning" for a recipe of fine-tunings.
         name: Name of the recipe, such as "ett".
 
     Returns:
-        Pre-training fields and their values; see `hf_tsrep.training.pretraining_fields`.
+        Fields and their values; see `hf_tsrep.training.pretraining_fields` and `finetuning_fields`.
 
     Raises:
         ValueError: There is no such recipe; the message names the near matches.
     """
     import yaml
 
-    known = list_recipes(method)
+    known = recipe_files(method)
     if name not in known:
+        whose = "Fine-tuning" if method == FINETUNING else f"Method {method!r}"
         hint = near_matches(name, known, count=2, cutoff=0.5)
-        raise ValueError(f"Method {method!r} has no recipe {name!r}.{hint} Recipes: {', '.join(known) or 'none'}.")
-    text = (_folder(method) / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text) or {})
+        raise ValueError(f"{whose} has no recipe {name!r}.{hint} Recipes: {', '.join(known) or 'none'}.")
+    return dict(yaml.safe_load(known[name].read_text(encoding="utf-8")) or {})
 
 
 def recipe_for_corpus(method: str, corpus: str | None) -> str:

@@ -83,6 +83,7 @@ def test_the_wheel_holds_the_tree_and_nothing_else(wheel):
     assert "hf_tsrep/modeling/modeling_ts2vec.py" in names
     assert "hf_tsrep/model_cards/ts2vec.md" in names
     assert "hf_tsrep/training/recipes/ts2vec/default.yaml" in names
+    assert "hf_tsrep/training/recipes/timedrl/finetuning/linear-probe-etth1.yaml" in names
 
 
 def test_the_installed_package_works_away_from_the_tree(installed, tmp_path):

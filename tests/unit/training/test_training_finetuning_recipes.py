@@ -1,14 +1,13 @@
 """Recipes of fine-tuning: every one resolves, has its sources, and is found by method, mode or task, and corpus."""
 
 import re
-from importlib import resources
 
 import pytest
 import torch
 
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import finetuning_fields, list_recipes, load_recipe, resolve_finetuning
-from hf_tsrep.training.recipe import recipe_for
+from hf_tsrep.training.recipe import recipe_files, recipe_for
 
 RECIPES = list_recipes("finetuning")
 OF_TIMEDRL = [name for name in list_recipes("timedrl") if name != "default"]
@@ -25,9 +24,15 @@ def test_every_recipe_resolves_and_has_the_source_of_every_value(name):
     settings = resolve(method, recipe=name)
     assert set(load_recipe("finetuning", name)) <= set(finetuning_fields(method))
     METHODS[method].config_class(**settings.config)
-    text = (resources.files("hf_tsrep.training") / "recipes" / "finetuning" / f"{name}.yaml").read_text()
+    text = recipe_files("finetuning")[name].read_text()
     for line in text.splitlines():
         assert not line.strip() or line.startswith("#") or re.search(r"# Source: \S", line), line
+
+
+def test_a_recipe_of_one_method_lies_in_the_folder_of_that_method():
+    for name, file in recipe_files("finetuning").items():
+        method = next((one for one in METHODS if name == one or name.startswith(f"{one}-")), None)
+        assert str(file).endswith(f"{method}/finetuning/{file.name}" if method else f"recipes/finetuning/{file.name}")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from importlib import resources
 
 import pytest
 import yaml
@@ -11,6 +10,7 @@ from transformers import TrainingArguments
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
 from hf_tsrep.training.pretraining import training_arguments
+from hf_tsrep.training.recipe import recipe_files
 from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, RunSettings
 from hf_tsrep.training.settings_sources import coerce
@@ -253,8 +253,8 @@ def test_every_field_of_a_recipe_is_valid(method, recipe):
 
 @pytest.mark.parametrize(("method", "recipe"), RECIPES)
 def test_every_value_of_a_recipe_has_its_source(method, recipe):
-    path = resources.files("hf_tsrep.training") / "recipes" / method / f"{recipe}.yaml"
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    text = recipe_files(method)[recipe].read_text()
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     assert lines
     for line in lines:
         assert re.search(r"# Source: \S", line), line
