@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from hf_tsrep.errors import near_matches
 
 # typer >= 0.26 brings its own copy of click; the base classes of its errors are found where it keeps them.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -32,6 +34,20 @@ Domain = Annotated[
     typer.Option(help="Model of several domains: the one to read the series in; default that of the corpus's name."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default cuda where there is one.")]
+
+
+class FieldsCommand(TyperCommand):
+    """A command that takes fields of settings; `--help` tells the documented ones after the options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, then the fields of the settings that go by the name of the command."""
+        from hf_tsrep.training.settings import documented_fields
+
+        super().format_options(ctx, formatter)
+        fields = documented_fields("pretraining" if self.name == "pretrain" else "finetuning")
+        rows = [(f"--{name.replace('_', '-')}", text) for name, text in fields.items()]
+        with formatter.section("Fields, which a file and a recipe can hold too"):
+            formatter.write_dl(rows, col_max=32)
 
 
 def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
@@ -78,8 +94,7 @@ def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
         option = name.replace("_", "-")
         if option in spelled:
             continue
-        near = difflib.get_close_matches(option, spelled, n=3, cutoff=0.6)
-        hint = f" Did you mean {' or '.join('--' + one for one in near)}?" if near else ""
+        hint = near_matches(option, spelled, spell="--{}".format)
         raise UsageError(f"Unknown option --{option} for {what}.{hint}")
 
 

@@ -31,11 +31,9 @@ def finetune_command(
 ) -> None:
     """Fine-tune a pretrained model on a labelled corpus; the best epoch on validation data is tested once.
 
-    Every field of the run (--mode linear-probe, --mode lora, --label-fraction 0.1, --from-scratch, --validation none,
-    --early-stopping-patience 5, --backbone-learning-rate-factor 0.1), of forecasting (--context-length 336,
-    --prediction-length 96, --stride 4), of the data (--scaler standard, --label-column class), of the method's config
-    (--classifier-dropout 0.1) and of transformers.TrainingArguments (--learning-rate 0.001, --num-train-epochs 20,
-    --seed 1) can be given; what is not given comes from --config, then from the recipe (--recipe).
+    The fields below, every field of the method's config (--classifier-dropout 0.1, --prediction-length 96) and every
+    other field of transformers.TrainingArguments (--gradient-accumulation-steps 2) can be given; what is not given
+    comes from --config, then from the recipe (--recipe).
 
     On several GPUs: accelerate launch -m hf_tsrep finetune ...
     """

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import convert, data, demo, encode, evaluate, finetune, list_models, pretrain, push, results
-from .arguments import UsageError
+from .arguments import FieldsCommand, UsageError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -50,8 +50,8 @@ def global_options(
     """Pretrained time-series encoders: train, encode, evaluate and publish."""
 
 
-app.command("pretrain", context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
-app.command("finetune", context_settings=_FREE_FIELDS)(finetune.finetune_command)
+app.command("pretrain", cls=FieldsCommand, context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
+app.command("finetune", cls=FieldsCommand, context_settings=_FREE_FIELDS)(finetune.finetune_command)
 app.command("encode")(encode.encode_command)
 app.command("evaluate", context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)

@@ -36,10 +36,9 @@ def pretrain_command(
 
     Several corpora are joined where a method takes equal channels; a method with domains takes each as one.
 
-    Every field of the method's config (--embedding-size 320), of transformers.TrainingArguments (--learning-rate
-    0.001, --max-steps 200, --seed 1), of the data (--scaler standard, --item-column id) and of the run
-    (--no-weight-averaging) can be given; what is not given comes from --config, then from the recipe of published
-    values (--recipe).
+    The fields below, every field of the method's config (--embedding-size 320) and every other field of
+    transformers.TrainingArguments (--gradient-accumulation-steps 2) can be given; what is not given comes from
+    --config, then from the recipe of published values (--recipe).
 
     On several GPUs: accelerate launch -m hf_tsrep pretrain ...
     """

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ..errors import SettingsError
-from .settings_sources import Told, corpus_name, public_fields
+from .settings_sources import Told, corpus_name, dataclass_fields, public_fields
 from .stages import DEFAULT_STAGE
 from .starting_model import is_method_name
 
@@ -336,6 +336,17 @@ class FinetuneSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without places and secrets: the record is published with the model."""
         return _record(self, {"model": self.model_name, "corpus": corpus_name(self.corpus)})
+
+
+def documented_fields(run: Literal["pretraining", "finetuning"]) -> dict[str, str]:
+    """Return what each field does, and its default, by name: ours, and those of transformers that most runs set."""
+    owners = (RunSettings, DataSettings) if run == "pretraining" else (FinetuneRunSettings, FinetuneDataSettings)
+    found = {"recipe": "Name of the recipe; default that of the corpus.", **TRAINING_FIELDS}
+    for owner in owners:
+        for name, one in dataclass_fields(run, owner).items():
+            default = "" if one.default is None else f" [default: {str(one.default).lower()}]"
+            found[name] = one.told.help + default
+    return found
 
 
 def with_needed_values(

@@ -128,7 +128,7 @@ def test_interrupting_ends_with_130_and_one_line(command_line, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["pretrain", "encode", "evaluate", "convert", "push", "list", "data", "results", "demo"]
+    "command", ["pretrain", "finetune", "encode", "evaluate", "convert", "push", "list", "data", "results", "demo"]
 )
 def test_every_command_has_help(command_line, command):
     code, out, _ = command_line(command, "--help")
@@ -137,6 +137,17 @@ def test_every_command_has_help(command_line, command):
     code, out, _ = command_line("--help")
     assert code == 0
     assert command in out
+
+
+@pytest.mark.parametrize(("command", "run"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
+def test_help_tells_the_documented_fields(command_line, command, run):
+    from hf_tsrep.training.settings import documented_fields
+
+    _, out, _ = command_line(command, "--help")
+    for name, text in documented_fields(run).items():
+        assert f"  --{name.replace('_', '-')}  " in out
+        assert text.split()[0] in out
+    assert "[default: true]" in out or run == "finetuning"
 
 
 def test_fields_of_the_command_line():
