@@ -44,8 +44,8 @@ def pretrain_command(
     """
     from hf_tsrep.registry import METHODS, get_method
     from hf_tsrep.training import pretraining_fields, resolve_settings, run_pretraining
+    from hf_tsrep.training.settings import DEFAULT_STAGE
     from hf_tsrep.training.settings_sources import read_settings_file
-    from hf_tsrep.training.stages import DEFAULT_STAGE
 
     fields: dict[str, Any] = parse_fields(context.args)
     in_file = read_settings_file(config) if config else {}

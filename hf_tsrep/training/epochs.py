@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-from ..errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +37,6 @@ def epoch_factor(schedule: str, epoch: int) -> float:
     if schedule == "warmup_decay" and epoch > 0:
         return (epoch + 1) / 5 if epoch < 5 else 0.9 ** (epoch - 5)
     return 1.0
-
-
-def refuse_other_schedules(schedule: str, others: Mapping[str, str]) -> None:
-    """Refuse to set the learning rate in two ways.
-
-    Args:
-        schedule: The epoch_schedule.
-        others: What else sets it, and how to write that it does not.
-
-    Raises:
-        SettingsError: There is anything else.
-    """
-    if others:
-        raise SettingsError(
-            f"epoch_schedule={schedule!r} sets the learning rate of every epoch, and so does "
-            f"{' and '.join(others)}. Give {' and '.join(others.values())}, or epoch_schedule=none."
-        )
 
 
 class EpochScheduleCallback(TrainerCallback):

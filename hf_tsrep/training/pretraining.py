@@ -282,16 +282,11 @@ def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage
 
 def _callbacks(settings: PretrainSettings, averaging: Any) -> list[Any]:
     """Return what happens at the steps and the epochs of any stage."""
-    from .epochs import EpochScheduleCallback, refuse_other_schedules
+    from .epochs import EpochScheduleCallback
 
     run = settings.run
     callbacks = [] if averaging is None else [averaging]
     if run.epoch_schedule is not None:
-        schedule = settings.training.get("lr_scheduler_type", "linear")
-        others = {} if schedule == "constant" else {f"lr_scheduler_type={schedule!r}": "lr_scheduler_type=constant"}
-        if run.learning_rate_decay is not None:
-            others[f"learning_rate_decay={run.learning_rate_decay}"] = "learning_rate_decay=none"
-        refuse_other_schedules(run.epoch_schedule, others)
         callbacks.append(EpochScheduleCallback(run.epoch_schedule))
     return callbacks
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import SettingsError, near_matches
 from .recipe import FINETUNING, corpus_as_known, load_recipe, recipe_for
 from .settings import (
+    DEFAULT_STAGE,
     TASKS,
     TRAINING_FIELDS,
     DataSettings,
@@ -31,7 +32,7 @@ from .settings_sources import (
     merge_layers,
     require_field,
 )
-from .stages import DEFAULT_STAGE, get_stage
+from .stages import get_stage
 from .starting_model import config_of, method_of
 
 # Fields of a config that nobody can set, because the corpus says them.
@@ -144,7 +145,7 @@ def resolve_settings(
     refused = _OF_A_CORPUS | stage_class.refused
     task = f"a pre-training with {method}" + ("" if stage == DEFAULT_STAGE else f", stage {stage}")
     chosen, sources = merge_layers(layers, fields, refused, task)
-    return PretrainSettings(
+    settings = PretrainSettings(
         method=method,
         corpus=corpora,
         output_dir=str(output_dir),
@@ -157,6 +158,8 @@ def resolve_settings(
         run=RunSettings(**{**stage_class.run_defaults, **chosen["run"]}),
         sources=sources,
     )
+    _refuse_two_schedules(settings)
+    return settings
 
 
 def _stage_of(method: str, layers: Layers) -> str:
@@ -239,30 +242,41 @@ def _refuse_what_is_not_read(settings: FinetuneSettings) -> None:
     values = {**vars(settings.data), **vars(settings.run), **settings.config}
     for name, where in settings.sources.items():
         told = finetuning_fields(settings.method)[name].told
-        if not settings.is_given(name) or (name == "context_length" and head_reads_context(settings)):
+        if not settings.is_given(name):
             continue
-        what, fix = "", ""
         if told.task not in (None, settings.task):
+            if name == "context_length" and head_reads_context(settings):
+                continue
             what, fix = f"task={settings.task} with this model", f"task={told.task}"
         elif told.modes and settings.run.mode not in told.modes:
             what, fix = f"mode={settings.run.mode}", " or ".join(f"mode={mode}" for mode in told.modes)
-        if what:
-            value = f"{name}={values[name]!r} ({where})"
-            raise SettingsError(f"{value} has no meaning for {what}; leave it out, or set {fix}.")
+        else:
+            continue
+        raise SettingsError(
+            f"{name}={values[name]!r} ({where}) has no meaning for {what}; leave it out, or set {fix}."
+        )
 
 
-def _refuse_two_schedules(settings: FinetuneSettings) -> None:
-    """Refuse an epoch_schedule beside another schedule; a recipe's warm-up is no contradiction, and left out."""
-    from .epochs import refuse_other_schedules
+def _refuse_two_schedules(settings: PretrainSettings | FinetuneSettings) -> None:
+    """Refuse an epoch_schedule beside another schedule; a recipe's warm-up is no contradiction, and left out.
 
+    Raises:
+        SettingsError: The message names the other schedules, their places and the fix.
+    """
     if settings.run.epoch_schedule is None:
         return
-    training, others = settings.training, {}
-    kind = training.get("lr_scheduler_type", "linear")
-    if kind != "constant":
-        where = settings.sources.get("lr_scheduler_type", "default")
-        others[f"lr_scheduler_type={kind!r} ({where})"] = "lr_scheduler_type=constant"
-    for name, value in (("warmup_ratio", settings.run.warmup_ratio), ("warmup_steps", training.get("warmup_steps"))):
-        if value and settings.is_given(name):
-            others[f"{name}={value!r} ({settings.sources[name]})"] = f"no {name}"
-    refuse_other_schedules(settings.run.epoch_schedule, others)
+    values = {"lr_scheduler_type": "linear", **vars(settings.run), **settings.training}
+    fixes = {}
+    if values["lr_scheduler_type"] != "constant":
+        fixes["lr_scheduler_type"] = "lr_scheduler_type=constant"
+    if values.get("learning_rate_decay") is not None:
+        fixes["learning_rate_decay"] = "learning_rate_decay=none"
+    fixes |= {
+        one: f"no {one}" for one in ("warmup_ratio", "warmup_steps") if values.get(one) and settings.is_given(one)
+    }
+    if fixes:
+        others = [f"{name}={values[name]!r} ({settings.sources.get(name, 'default')})" for name in fixes]
+        raise SettingsError(
+            f"epoch_schedule={settings.run.epoch_schedule!r} sets the learning rate of every epoch, and so does "
+            f"{' and '.join(others)}. Give {' and '.join(fixes.values())}, or epoch_schedule=none."
+        )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..registry import get_method
 from .model_folder import LOG_FILE, save_loss_curve, save_model_card, staged_folder, write_json
-from .settings import SETTINGS_FILE, PretrainSettings
-from .stages import DEFAULT_STAGE
+from .settings import DEFAULT_STAGE, SETTINGS_FILE, PretrainSettings
 
 if TYPE_CHECKING:
     from .pretraining import PretrainingResult

@@ -13,12 +13,12 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ..errors import SettingsError
 from .settings_sources import Told, corpus_name, dataclass_fields, public_fields
-from .stages import DEFAULT_STAGE
 from .starting_model import is_method_name
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"
 TASKS = ("classification", "forecasting")
+DEFAULT_STAGE = "model"
 MODES = ("full", "linear-probe", "lora")
 
 EpochSchedule = Literal["constant", "halving", "late_decay", "warmup_decay"]
@@ -240,8 +240,18 @@ class FinetuneRunSettings(SharedRunSettings):
     ] = 1.0
 
 
+class Sourced:
+    """Settings that know where each field was given."""
+
+    sources: dict[str, str]
+
+    def is_given(self, name: str) -> bool:
+        """Return whether a field was asked for, instead of coming from a recipe or a default."""
+        return not self.sources.get(name, "recipe").startswith("recipe")
+
+
 @dataclass(frozen=True)
-class PretrainSettings:
+class PretrainSettings(Sourced):
     """Everything that decides a pre-training.
 
     Args:
@@ -282,7 +292,7 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(Sourced):
     """Everything that decides a fine-tuning.
 
     Args:
@@ -310,10 +320,6 @@ class FinetuneSettings:
     data: FinetuneDataSettings = field(default_factory=FinetuneDataSettings)
     run: FinetuneRunSettings = field(default_factory=FinetuneRunSettings)
     sources: dict[str, str] = field(default_factory=dict)
-
-    def is_given(self, name: str) -> bool:
-        """Return whether a field was asked for, instead of coming from a recipe or a default."""
-        return not self.sources.get(name, "recipe").startswith("recipe")
 
     @property
     def selects(self) -> bool:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import SettingsError
 from .checkpoints import WEIGHTS_FILE
+from .settings import DEFAULT_STAGE
 
 if TYPE_CHECKING:
     from .pretraining import PretrainingResult
     from .settings import PretrainSettings
-
-DEFAULT_STAGE = "model"
 
 # Module and class of the stages of methods that do not simply train a model on series. The default stage comes last.
 _STAGES: dict[str, dict[str, tuple[str, str]]] = {

@@ -1,23 +1,23 @@
-"""Settings: precedence, unknown fields, wrong types, recipes."""
+"""Settings: precedence, unknown fields, wrong types and ranges, what is documented, and the record."""
 
 import dataclasses
 import re
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import yaml
-from transformers import TrainingArguments
+from pydantic import Field, NonNegativeInt
+from transformers import SchedulerType, TrainingArguments
 
-from hf_tsrep.registry import METHODS
-from hf_tsrep.training import SettingsError, list_recipes, load_recipe, pretraining_fields, recipe_for_corpus
+from hf_tsrep.training import SettingsError, pretraining_fields
 from hf_tsrep.training.pretraining import training_arguments
-from hf_tsrep.training.recipe import recipe_files
 from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, RunSettings
-from hf_tsrep.training.settings_sources import coerce
-from hf_tsrep.training.stages import get_stage, list_stages
+from hf_tsrep.training.settings_sources import coerce, describe_type
+from hf_tsrep.training.stages import list_stages
 
 BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
-RECIPES = [(method, recipe) for method in METHODS for recipe in list_recipes(method)]
 
 
 def written(tmp_path, **fields):
@@ -105,6 +105,29 @@ def test_number_words_of_yaml_are_numbers():
     assert coerce("save_steps", 5, float, "file") == 5.0
     assert coerce("columns", "a, b", list[str] | None, "file") == ["a", "b"]
     assert coerce("target", ["a"], str | list[str] | None, "file") == ["a"]
+    assert coerce("columns", ("a", "b"), list[str] | None, "file") == ["a", "b"]
+    assert coerce("steps", "1e3", int, "file") == coerce("steps", 1000.0, int, "file") == 1000
+    assert coerce("sizes", "1,2", list[int], "file") == coerce("sizes", ["1", "2"], list[int], "file") == [1, 2]
+    assert coerce("kernel", '{"a": 1}', dict[str, int] | None, "file") == {"a": 1}
+    assert coerce("kind", "COSINE", SchedulerType | str, "file") == coerce("kind", SchedulerType.COSINE, str, "file")
+    assert coerce("name", "1", str | None, "file") == "1"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Literal["a", "b"], "'a' or 'b'"),
+        (Annotated[float, Field(gt=0, le=1)], "a number above 0 and at most 1"),
+        (NonNegativeInt | None, "an integer at least 0, or none"),
+        (str | list[str] | None, "text or a list, or none"),
+        (dict[str, int], "a mapping"),
+        (Path | None, "Path, or none"),
+    ],
+)
+def test_a_type_has_its_words(annotation, words):
+    assert describe_type(annotation) == words
+    with pytest.raises(SettingsError, match=re.escape(f"x=[{{}}] (file): expected {words}.")):
+        coerce("x", [{}], annotation, "file")
 
 
 def test_what_the_corpus_says_cannot_be_set():
@@ -169,12 +192,6 @@ def test_the_recipe_or_the_user_says_the_stage_and_both_must_agree():
         resolve_settings({**BASE, "patch_length": 2})
 
 
-def test_a_corpus_without_its_folder_gets_the_recipe_of_its_family(tmp_path):
-    (tmp_path / "ucr" / "GunPoint").mkdir(parents=True)
-    settings = resolve_settings({**BASE, "corpus": "gunpoint", "data_directory": str(tmp_path)})
-    assert settings.recipe == "ucr"
-
-
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n- 2\n")
@@ -200,77 +217,6 @@ def test_the_record_holds_no_places_and_no_secrets(tmp_path):
     assert str(tmp_path) not in text
     assert "hf_secret" not in text
     assert settings.to_dict()["corpus"] == ["mine.csv"]
-
-
-@pytest.mark.parametrize(
-    ("corpus", "recipe"),
-    [
-        ("ett/ETTh1", "ett"),
-        ("ucr/GunPoint", "ucr"),
-        ("uea/Libras", "uea"),
-        ("anomaly/NAB/x", "anomaly"),
-        ("mine.csv", "default"),
-        ("owner/name", "default"),
-        (None, "default"),
-        ("ett", "default"),
-    ],
-)
-def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
-    assert recipe_for_corpus("ts2vec", corpus) == recipe
-
-
-@pytest.mark.parametrize(
-    ("corpus", "recipe"),
-    [
-        ("ett/ETTh1", "etth1"),
-        ("har", "har"),
-        ("epilepsy", "epilepsy_tstcc"),
-        ("uea/Epilepsy", "default"),
-        ("sensor/WISDM", "wisdm"),
-        ("sensor/WISDM_partial", "wisdm"),
-        ("owner/etth1", "default"),
-        (None, "default"),
-    ],
-)
-def test_a_recipe_of_the_corpus_goes_before_that_of_its_family(corpus, recipe):
-    assert recipe_for_corpus("timedrl", corpus) == recipe
-
-
-@pytest.mark.parametrize("method", list(METHODS))
-def test_every_method_has_its_default_recipe(method):
-    assert METHODS[method].default_recipe in list_recipes(method)
-
-
-@pytest.mark.parametrize(("method", "recipe"), RECIPES)
-def test_every_field_of_a_recipe_is_valid(method, recipe):
-    settings = resolve_settings({"method": method, "corpus": "x", "output_dir": "y", "recipe": recipe})
-    assert set(load_recipe(method, recipe)) <= set(pretraining_fields(method, settings.stage))
-    owner, left_out = get_stage(method, settings.stage).model_fields(method)
-    assert not set(settings.model) & left_out
-    needed = {"name": "x", "num_input_channels": 1, "patch_length": 2} if settings.stage == "tokenizer" else {}
-    owner(**needed, **settings.model)
-
-
-@pytest.mark.parametrize(("method", "recipe"), RECIPES)
-def test_every_value_of_a_recipe_has_its_source(method, recipe):
-    text = recipe_files(method)[recipe].read_text()
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    assert lines
-    for line in lines:
-        assert re.search(r"# Source: \S", line), line
-
-
-def test_the_ett_recipe_is_the_published_one():
-    settings = resolve_settings(BASE)
-    training = settings.training
-    assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.01)
-    assert (training["lr_scheduler_type"], training["max_grad_norm"]) == ("constant", 0.0)
-    assert (training["per_device_train_batch_size"], training["seed"]) == (8, 42)
-    assert training["dataloader_drop_last"] is True
-    assert (settings.model["embedding_size"], settings.data.max_train_length) == (320, 3000)
-    rule = settings.run.published_steps
-    assert rule == {"small_corpus_elements": 100000, "small_corpus_steps": 200, "steps": 600}
-    assert "max_steps" not in training
 
 
 def test_data_settings_are_arguments_of_load_corpus():

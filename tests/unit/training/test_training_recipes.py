@@ -1,15 +1,27 @@
-"""Recipes of fine-tuning: every one resolves, has its sources, and is found by method, mode or task, and corpus."""
+"""Recipes: every one resolves and has its sources, and is found by method, mode or task, and corpus."""
 
 import re
 
 import pytest
 import torch
 
+from hf_tsrep import SimMTMConfig
 from hf_tsrep.registry import METHODS
-from hf_tsrep.training import finetuning_fields, list_recipes, load_recipe, resolve_finetuning
+from hf_tsrep.training import (
+    finetuning_fields,
+    list_recipes,
+    load_recipe,
+    pretraining_fields,
+    recipe_for_corpus,
+    resolve_finetuning,
+    resolve_settings,
+)
 from hf_tsrep.training.recipe import recipe_files, recipe_for
+from hf_tsrep.training.stages import get_stage
 
-RECIPES = list_recipes("finetuning")
+BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
+PRETRAINING = [(method, recipe) for method in METHODS for recipe in list_recipes(method)]
+FINETUNING = list_recipes("finetuning")
 OF_TIMEDRL = [name for name in list_recipes("timedrl") if name != "default"]
 
 
@@ -17,8 +29,8 @@ def resolve(method, corpus="x", **fields):
     return resolve_finetuning({"model": method, "corpus": corpus, "output_dir": "y", **fields})
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_resolves_and_has_the_source_of_every_value(name):
+@pytest.mark.parametrize("name", FINETUNING)
+def test_every_recipe_of_a_finetuning_resolves_and_has_the_source_of_every_value(name):
     method = name.partition("-")[0]
     method = method if method in METHODS else "ts2vec"
     settings = resolve(method, recipe=name)
@@ -113,3 +125,126 @@ def test_the_published_values_of_simmtm(corpus, values):
     assert (*found, settings.training["per_device_train_batch_size"]) == values
     assert (settings.run.epoch_schedule, settings.run.early_stopping_patience) == ("halving", 3)
     assert (settings.training["num_train_epochs"], settings.data.context_length) == (10, 336)
+
+
+def test_a_corpus_without_its_folder_gets_the_recipe_of_its_family(tmp_path):
+    (tmp_path / "ucr" / "GunPoint").mkdir(parents=True)
+    settings = resolve_settings({**BASE, "corpus": "gunpoint", "data_directory": str(tmp_path)})
+    assert settings.recipe == "ucr"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "recipe"),
+    [
+        ("ett/ETTh1", "ett"),
+        ("ucr/GunPoint", "ucr"),
+        ("uea/Libras", "uea"),
+        ("anomaly/NAB/x", "anomaly"),
+        ("mine.csv", "default"),
+        ("owner/name", "default"),
+        (None, "default"),
+        ("ett", "default"),
+    ],
+)
+def test_the_family_of_a_corpus_chooses_the_recipe(corpus, recipe):
+    assert recipe_for_corpus("ts2vec", corpus) == recipe
+
+
+@pytest.mark.parametrize(
+    ("corpus", "recipe"),
+    [
+        ("ett/ETTh1", "etth1"),
+        ("har", "har"),
+        ("epilepsy", "epilepsy_tstcc"),
+        ("uea/Epilepsy", "default"),
+        ("sensor/WISDM", "wisdm"),
+        ("sensor/WISDM_partial", "wisdm"),
+        ("owner/etth1", "default"),
+        (None, "default"),
+    ],
+)
+def test_a_recipe_of_the_corpus_goes_before_that_of_its_family(corpus, recipe):
+    assert recipe_for_corpus("timedrl", corpus) == recipe
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_has_its_default_recipe(method):
+    assert METHODS[method].default_recipe in list_recipes(method)
+
+
+@pytest.mark.parametrize(("method", "recipe"), PRETRAINING)
+def test_every_field_of_a_recipe_of_a_pretraining_is_valid(method, recipe):
+    settings = resolve_settings({"method": method, "corpus": "x", "output_dir": "y", "recipe": recipe})
+    assert set(load_recipe(method, recipe)) <= set(pretraining_fields(method, settings.stage))
+    owner, left_out = get_stage(method, settings.stage).model_fields(method)
+    assert not set(settings.model) & left_out
+    needed = {"name": "x", "num_input_channels": 1, "patch_length": 2} if settings.stage == "tokenizer" else {}
+    owner(**needed, **settings.model)
+
+
+@pytest.mark.parametrize(("method", "recipe"), PRETRAINING)
+def test_every_value_of_a_recipe_has_its_source(method, recipe):
+    text = recipe_files(method)[recipe].read_text()
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.search(r"# Source: \S", line), line
+
+
+def test_the_ett_recipe_is_the_published_one():
+    settings = resolve_settings(BASE)
+    training = settings.training
+    assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.01)
+    assert (training["lr_scheduler_type"], training["max_grad_norm"]) == ("constant", 0.0)
+    assert (training["per_device_train_batch_size"], training["seed"]) == (8, 42)
+    assert training["dataloader_drop_last"] is True
+    assert (settings.model["embedding_size"], settings.data.max_train_length) == (320, 3000)
+    rule = settings.run.published_steps
+    assert rule == {"small_corpus_elements": 100000, "small_corpus_steps": 200, "steps": 600}
+    assert "max_steps" not in training
+
+
+@pytest.mark.parametrize("recipe", list_recipes("simmtm"))
+def test_every_recipe_of_simmtm_reads_windows_of_its_context(recipe):
+    settings = resolve_settings({"method": "simmtm", "corpus": "x", "output_dir": "y", "recipe": recipe})
+    config = SimMTMConfig(**settings.model)
+    assert settings.data.max_train_length == config.context_length
+    assert (settings.data.window_stride == 1) == (config.encoder_type == "transformer")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "recipe"),
+    [
+        ("ett/ETTh1", "etth1"),
+        ("ett/ETTm1", "ettm1"),
+        ("sensor/Epilepsy_TFC", "epilepsy_tfc"),
+        ("har", "har"),
+        ("sensor/WISDM", "wisdm_partial"),
+        ("sensor/WISDM_partial", "wisdm_partial"),
+        ("uea/NATOPS", "uea"),
+        ("owner/anything", "default"),
+    ],
+)
+def test_a_corpus_finds_its_recipe_of_simmtm(corpus, recipe):
+    assert recipe_for_corpus("simmtm", corpus) == recipe
+
+
+def test_the_published_sizes_of_simmtm_on_etth1():
+    settings = resolve_settings({"method": "simmtm", "corpus": "ett/ETTh1", "output_dir": "y"})
+    config = SimMTMConfig(**settings.model)
+    sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
+    assert sizes == (3, 32, 64, 16)
+    assert settings.training["learning_rate"] == 0.001
+    assert settings.training["per_device_train_batch_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("task", "of_the_head"),
+    [("forecasting", "simmtm-linear-probe-forecasting"), ("classification", "simmtm-linear-probe")],
+)
+def test_the_task_finds_the_recipe_of_a_finetuning_with_simmtm(task, of_the_head):
+    given = {"model": "simmtm", "corpus": "x", "output_dir": "y", "task": task}
+    settings = resolve_finetuning(given)
+    assert settings.recipe == f"simmtm-{task}"
+    assert settings.training["learning_rate"] == 0.0001
+    assert resolve_finetuning({**given, "mode": "linear-probe"}).recipe == of_the_head
