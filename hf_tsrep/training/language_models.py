@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from importlib import metadata
 from pathlib import Path
 
-from ..errors import SettingsError
+from ..errors import SettingsError, near_matches
 
 # Packages of PyPI that carry a language model, and the pip command that installs little else.
 LANGUAGE_MODEL_PACKAGES = {
@@ -29,8 +28,7 @@ def find_language_model(name: str) -> Path:
         SettingsError: No such package is known or installed, or it lacks the model. The message names the fix.
     """
     if name not in LANGUAGE_MODEL_PACKAGES:
-        near = difflib.get_close_matches(name, LANGUAGE_MODEL_PACKAGES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = near_matches(name, LANGUAGE_MODEL_PACKAGES, count=1)
         raise SettingsError(
             f"No package {name!r} with a language model is known.{hint} Packages: "
             f"{', '.join(LANGUAGE_MODEL_PACKAGES)}."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import SettingsError
+from ..errors import SettingsError, near_matches
 from .domain_corpora import load_domains
 from .domains import DomainSeries
 from .settings_sources import coerce
@@ -108,8 +107,7 @@ class CodecStage(PretrainingStage):
         of_recipe = load_recipe(self.settings.method, self.settings.recipe).get("domains") or {}
         for name in self.options.domains or {}:
             if name not in known and name not in of_recipe:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = near_matches(name, known, count=1)
                 names = ", ".join(domain.name for domain in self.domains)
                 raise SettingsError(f"domains has fields of {name!r}, which no corpus is.{hint} Domains: {names}.")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import SettingsError
+from ..errors import SettingsError, near_matches
 from .domain_corpora import load_domains
 from .domains import DomainSeries
 from .stages import PretrainingStage
@@ -70,8 +69,7 @@ class TokensOptions:
                 f"tokenizer is missing: the folder of a trained tokenizer. Train one with `{TOKENIZER_COMMAND}`."
             )
         if self.domain_batches not in DOMAIN_BATCHES:
-            near = difflib.get_close_matches(self.domain_batches, DOMAIN_BATCHES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = near_matches(self.domain_batches, DOMAIN_BATCHES, count=1)
             raise SettingsError(
                 f"domain_batches={self.domain_batches!r} is unknown.{hint} Choose one of {', '.join(DOMAIN_BATCHES)}."
             )
@@ -161,8 +159,7 @@ class TokensStage(PretrainingStage):
 
         kind = self.options.backbone_type
         if kind not in CONFIG_MAPPING:
-            near = difflib.get_close_matches(kind, list(CONFIG_MAPPING.keys()), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = near_matches(kind, CONFIG_MAPPING, count=1)
             raise SettingsError(f"backbone_type={kind!r} is no model_type of transformers.{hint}")
         config_class: Any = CONFIG_MAPPING[kind]
         known = set(config_class.__dataclass_fields__) | set(config_class.attribute_map)
@@ -208,8 +205,7 @@ class TokensStage(PretrainingStage):
         known = {one.name: one for one in self.tokenizer.domains}
         found = [name for name in domain.names if name in known]
         if not found:
-            near = difflib.get_close_matches(domain.name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = near_matches(domain.name, known, count=1)
             raise SettingsError(
                 f"The tokenizer {self.options.tokenizer} has no domain {domain.name!r}.{hint} Domains: "
                 f"{', '.join(known)}. Add it with `{TOKENIZER_COMMAND} --tokenizer {self.options.tokenizer}`."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import SettingsError
+from ..errors import SettingsError, near_matches
 from .checkpoints import WEIGHTS_FILE
 from .settings import DEFAULT_STAGE
 
@@ -148,8 +147,7 @@ def get_stage(method: str, stage: str = DEFAULT_STAGE) -> type[PretrainingStage]
     """
     known = _STAGES.get(method, _PLAIN)
     if stage not in known:
-        near = difflib.get_close_matches(str(stage).lower(), known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = near_matches(stage, known, count=1, cutoff=0.5)
         raise SettingsError(f"Method {method!r} has no stage {stage!r}.{hint} Stages: {', '.join(known)}.")
     module, name = known[stage]
     return getattr(importlib.import_module(f"{__package__}.{module}"), name)
