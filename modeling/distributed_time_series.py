@@ -1,11 +1,19 @@
-"""What the methods need when several processes train one model."""
+"""What the methods need when several processes train one model.
+
+A method's equations know nothing of processes: its pretext task asks the GlobalBatch for the random choices, for the
+rows of all processes and for means over them, and the mean of the processes' losses is the loss of one process on the
+same global batch, with its gradient.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 def process_share() -> tuple[int, int]:
@@ -82,3 +90,70 @@ def mean_over_processes(terms: torch.Tensor, counted: torch.Tensor, num_processe
     if num_processes > 1:
         count = gather_rows(count.unsqueeze(0)).sum()
     return torch.where(counted, terms, 0.0).sum() * num_processes / count.clamp(min=1)
+
+
+class _Rows(Protocol):
+    """Random choices of a step that can be cut into the rows of some series."""
+
+    def rows(self, start: int, stop: int) -> Any: ...
+
+
+Choices = TypeVar("Choices", bound=_Rows)
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """The batch of a training step, of which every process holds an equal part of the rows.
+
+    In evaluation, and where there is one process, the batch at hand is all there is.
+
+    Args:
+        rank: Number of this process, whose rows lie at this place.
+        num_processes: Number of processes.
+    """
+
+    rank: int = 0
+    num_processes: int = 1
+
+    @classmethod
+    def of(cls, module: nn.Module) -> GlobalBatch:
+        """Return the global batch of a module's step: that of all processes in training, its own in evaluation."""
+        return cls(*process_share()) if module.training else cls()
+
+    def draw(
+        self,
+        draw: Callable[[int, torch.Generator], Choices],
+        own_rows: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Choices:
+        """Draw random choices for all rows of the global batch, the same on every process, and return our rows'.
+
+        Args:
+            draw: From a number of rows and a source on the CPU to the choices, which have `rows(start, stop)`.
+            own_rows: This process's rows, of whatever shape; every process has as many.
+            generator: Source of the seed on the CPU; None for torch's global one.
+
+        Returns:
+            The choices for this process's rows.
+        """
+        source = fork_generator(generator, own_rows.device, is_shared=self.num_processes > 1)
+        count = len(own_rows)
+        return draw(self.num_processes * count, source).rows(self.rank * count, (self.rank + 1) * count)
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows of all processes, with their gradient where they have one.
+
+        Args:
+            rows: (batch_size, ...), this process's.
+
+        Returns:
+            (num_processes * batch_size, ...), in the order of ranks.
+        """
+        if self.num_processes == 1:
+            return rows
+        # Not every backend sends booleans.
+        return gather_rows(rows.to(torch.uint8)).bool() if rows.dtype == torch.bool else gather_rows(rows)
+
+    def mean(self, terms: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """Average the terms of a loss over what counts in the global batch; see mean_over_processes."""
+        return mean_over_processes(terms, counted, self.num_processes)

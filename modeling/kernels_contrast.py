@@ -1,9 +1,8 @@
-"""TS2Vec's hierarchical contrast (paper, section 3.3, equations 1 to 3 and algorithm 1).
+"""TS2Vec's contrasts by tiles that stay in cache: the fast path of `dual_loss` in modeling_ts2vec.py.
 
-Both terms are one computation on groups of vectors: a vector's similarity to its partner in the other view against
-its similarity to all others of its group. For the temporal contrast (equation 1) a group is one series and its
-vectors are the timestamps of both views; for the instance-wise contrast (equation 2) a group is one timestamp and its
-vectors are the series of both views.
+The equations there hold every group's matrix of similarities, 2 * length rows and columns a series, in memory several
+times over. At 4,320 timestamps a training step with these tiles is several times as fast (scripts/benchmark.py, case
+long_training_step).
 
 The similarities of a group form a symmetric matrix, of which a row's log-sum-exp and one entry are used. So only the
 tiles on and above the diagonal are computed, one at a time in a buffer that stays in cache, once for the log-sum-exp
@@ -143,40 +142,56 @@ def _add_product(target: torch.Tensor, left: torch.Tensor, right: torch.Tensor, 
         target.add_(left @ right, alpha=scale)
 
 
-class _ContrastLevel(torch.autograd.Function):
-    """One level of the hierarchy, with the gradient made in the forward pass."""
+def _temporal_contrast(
+    views: torch.Tensor, observed: torch.Tensor | None, part: slice, gradient: torch.Tensor | None, weight: float
+) -> torch.Tensor:
+    """Sum equation 1 over a part of the series, and write `weight` times its gradient into `gradient`."""
+    # A group is one series: the timestamps of both views, which lie behind each other in memory.
+    vectors = views.reshape(len(views), -1, views.shape[-1])[part]
+    valid = None if observed is None else torch.cat([observed, observed], dim=1)[part]
+    target = None if gradient is None else gradient.view(len(views), -1, views.shape[-1])[part]
+    return contrast_groups(vectors, valid, target, weight)
+
+
+def _instance_contrast(
+    views: torch.Tensor, observed: torch.Tensor | None, part: slice, gradient: torch.Tensor | None, weight: float
+) -> torch.Tensor:
+    """Sum equation 2 over a part of the timestamps, and add `weight` times its gradient to `gradient`."""
+    batch_size, _, _, size = views.shape
+    # A group is one timestamp: the series of both views, which have to be copied beside each other.
+    vectors = views[:, :, part].permute(2, 1, 0, 3).reshape(-1, 2 * batch_size, size)
+    valid = None if observed is None else torch.cat([observed, observed])[:, part].transpose(0, 1)
+    target = None if gradient is None else torch.empty_like(vectors, dtype=gradient.dtype)
+    total = contrast_groups(vectors, valid, target, weight)
+    if gradient is not None and target is not None:
+        gradient[:, :, part] += target.view(-1, 2, batch_size, size).permute(2, 1, 0, 3)
+    return total
+
+
+class _DualLoss(torch.autograd.Function):
+    """Both contrasts of one level, with the gradient made in the forward pass: the tiles are in cache only then."""
 
     @staticmethod
     def forward(
         ctx: Any,
         views: torch.Tensor,
-        observed: torch.Tensor | None,
         alpha: float,
         temporal: bool,
+        observed: torch.Tensor | None,
         share: tuple[int, int],
         with_gradient: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index, count = share
-        batch_size, _, length, size = views.shape
+        batch_size, _, length, _ = views.shape
+        part = slice(index, None, count)
+        num_vectors = 2 * batch_size * length if observed is None else 2 * int(observed.sum())
+        scale = count / max(num_vectors, 1)  # the mean over the parts is then the mean over all vectors
         gradient = torch.zeros(views.shape, dtype=_precision(views), device=views.device) if with_gradient else None
-        num_valid = 2 * batch_size * length if observed is None else 2 * int(observed.sum())
-        scale = count / max(num_valid, 1)
-        zero = torch.zeros((), dtype=_precision(views), device=views.device)
-        temporal_loss = instance_loss = zero
+        temporal_loss = instance_loss = torch.zeros((), dtype=_precision(views), device=views.device)
         if temporal and length > 1 and alpha < 1:
-            part = slice(index, None, count)
-            target = None if gradient is None else gradient.view(batch_size, 2 * length, size)[part]
-            valid = None if observed is None else torch.cat([observed, observed], dim=1)[part]
-            vectors = views.reshape(batch_size, 2 * length, size)[part]
-            temporal_loss = scale * contrast_groups(vectors, valid, target, (1.0 - alpha) * scale)
+            temporal_loss = scale * _temporal_contrast(views, observed, part, gradient, (1.0 - alpha) * scale)
         if batch_size > 1 and alpha > 0:
-            part = slice(index, None, count)
-            vectors = views[:, :, part].permute(2, 1, 0, 3).reshape(-1, 2 * batch_size, size)
-            valid = None if observed is None else torch.cat([observed, observed])[:, part].transpose(0, 1)
-            target = None if gradient is None else torch.empty_like(vectors, dtype=gradient.dtype)
-            instance_loss = scale * contrast_groups(vectors, valid, target, alpha * scale)
-            if gradient is not None and target is not None:
-                gradient[:, :, part] += target.view(-1, 2, batch_size, size).permute(2, 1, 0, 3)
+            instance_loss = scale * _instance_contrast(views, observed, part, gradient, alpha * scale)
         if gradient is not None:
             ctx.save_for_backward(gradient.to(views.dtype))
         ctx.mark_non_differentiable(instance_loss, temporal_loss)
@@ -190,81 +205,26 @@ class _ContrastLevel(torch.autograd.Function):
         return ctx.saved_tensors[0] * gradient, None, None, None, None, None
 
 
-def contrast_level(
+def dual_loss(
     views: torch.Tensor,
-    observed: torch.Tensor | None = None,
     alpha: float = 0.5,
     temporal: bool = True,
+    observed: torch.Tensor | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Contrast two views at one level of the hierarchy.
+    """Contrast two views at one level of the hierarchy, as `dual_loss` of modeling_ts2vec.py does.
 
     Args:
         views: (batch_size, 2, length, embedding_size), the same timestamps in both views.
-        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
         alpha: Weight of the instance-wise contrast.
-        temporal: Whether the temporal contrast is computed.
+        temporal: Whether there is a temporal contrast.
+        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
         share: (index, count): compute the index-th of `count` equal parts, scaled so that the mean over the parts is
             the whole. For several processes that hold the same views.
 
     Returns:
         alpha * instance-wise + (1 - alpha) * temporal, and the two terms themselves without gradient, as scalars. A
         term with weight 0 is not computed and 0.
-
-    Source:
-        TS2Vec, equations 1 and 2. One series has no instance-wise term and one timestamp no temporal one: they are 0.
     """
     wanted = torch.is_grad_enabled() and views.requires_grad
-    return _ContrastLevel.apply(views, observed, alpha, temporal, share, wanted)
-
-
-def halve(views: torch.Tensor, observed: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Max-pool pairs of consecutive timestamps; an odd last one is dropped.
-
-    Args:
-        views: (batch_size, 2, length, embedding_size).
-        observed: (batch_size, length) bool or None; a timestamp that is not observed never wins against one that is.
-
-    Returns:
-        (batch_size, 2, length // 2, embedding_size), and its observed mask (batch_size, length // 2) or None.
-    """
-    even_length = views.shape[2] // 2 * 2
-    even, odd = views[:, :, 0:even_length:2], views[:, :, 1:even_length:2]
-    choose_even = even >= odd
-    if observed is None:
-        return torch.where(choose_even, even, odd), None
-    even_seen, odd_seen = observed[:, 0:even_length:2], observed[:, 1:even_length:2]
-    choose_even = (choose_even & even_seen[:, None, :, None]) | ~odd_seen[:, None, :, None]
-    return torch.where(choose_even, even, odd), even_seen | odd_seen
-
-
-def hierarchical_contrastive_loss(
-    first_view: torch.Tensor,
-    second_view: torch.Tensor,
-    alpha: float = 0.5,
-    temporal_unit: int = 0,
-    observed: torch.Tensor | None = None,
-    share: tuple[int, int] = (0, 1),
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Contrast two views at all levels of the hierarchy (TS2Vec, algorithm 1).
-
-    Args:
-        first_view: (batch_size, length, embedding_size), the compared timestamps in the first view.
-        second_view: The same timestamps in the second view, same shape.
-        alpha: Weight of the instance-wise contrast; 1 - alpha is the temporal one's.
-        temporal_unit: First level that has a temporal contrast; levels below still count in the mean.
-        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
-        share: See contrast_level.
-
-    Returns:
-        Scalars: the loss, and, without gradient, the means over the levels of its instance-wise and temporal terms.
-    """
-    views = torch.stack([first_view, second_view], dim=1)
-    levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    while True:
-        levels.append(contrast_level(views, observed, alpha, len(levels) >= temporal_unit, share))
-        if views.shape[2] == 1:
-            break
-        views, observed = halve(views, observed)
-    losses, instance_losses, temporal_losses = (torch.stack(terms).mean() for terms in zip(*levels, strict=True))
-    return losses, instance_losses, temporal_losses
+    return _DualLoss.apply(views, alpha, temporal, observed, share, wanted)

@@ -2,11 +2,14 @@
 
 Section 3.1, the encoder: an input projection, timestamp masking and dilated convolutions -> TS2VecModel.
 Section 3.2, contextual consistency: two overlapping masked crops of a series -> TS2VecViews, TS2VecForPreTraining.
-Section 3.3, hierarchical contrast -> kernels_contrast.py.
+Section 3.3, hierarchical contrast: equation 1 -> temporal_contrast, equation 2 -> instance_contrast, equation 3 ->
+dual_loss, algorithm 1 -> hierarchical_contrastive_loss. Training takes the dual loss by tiles (kernels_contrast.py).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -15,7 +18,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_ts2vec import TS2VecConfig
-from .distributed_time_series import fork_generator, gather_rows, process_share
+from .distributed_time_series import GlobalBatch
 from .encoding_time_series import observed_span, slide_by_windows
 from .heads_time_series import (
     ClassificationHead,
@@ -26,7 +29,7 @@ from .heads_time_series import (
     TimeSeriesModelOutput,
     pool_instance,
 )
-from .kernels_contrast import hierarchical_contrastive_loss
+from .kernels_contrast import dual_loss as tiled_dual_loss
 from .kernels_sliding import slide_dilated_blocks
 from .layers_convolution import DilatedResidualBlock
 from .modeling_time_series import TimeSeriesPreTrainedModel
@@ -192,6 +195,132 @@ def take_steps(values: torch.Tensor, start: torch.Tensor, length: int) -> torch.
     """
     steps = start.to(values.device).unsqueeze(1) + torch.arange(length, device=values.device)
     return values[torch.arange(len(values), device=values.device).unsqueeze(1), steps]
+
+
+def contrast(groups: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Contrast every vector with its group: minus the logarithm of the partner's share in the sum over all others.
+
+    Args:
+        groups: (num_groups, 2 * half, size); vector i and vector i + half of a group are partners.
+        valid: (num_groups, 2 * half) bool; a vector that is not valid is neither anchor nor negative. None: all are.
+
+    Returns:
+        (num_groups, 2 * half), 0 for a vector that is not valid.
+    """
+    num_vectors = groups.shape[1]
+    if valid is None:
+        valid = groups.new_ones(groups.shape[:2], dtype=torch.bool)
+    others = ~torch.eye(num_vectors, dtype=torch.bool, device=groups.device) & valid.unsqueeze(1)
+    # A row without any other would have no finite logarithm; it counts nowhere.
+    similarity = (groups @ groups.transpose(1, 2)).masked_fill(~others & valid.unsqueeze(2), -torch.inf)
+    positive = torch.linalg.vecdot(groups, groups.roll(num_vectors // 2, dims=1))
+    return (similarity.logsumexp(2) - positive).masked_fill(~valid, 0.0)
+
+
+def temporal_contrast(views: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
+    """Contrast a timestamp with the other timestamps of its series, in both views (paper, equation 1).
+
+    Args:
+        views: (batch_size, 2, length, embedding_size), the same timestamps in both views.
+        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
+
+    Returns:
+        (batch_size, 2 * length), the loss of every timestamp of the first view, then of the second; 0 where it is not
+        observed.
+    """
+    return contrast(views.flatten(1, 2), None if observed is None else observed.repeat(1, 2))
+
+
+def instance_contrast(views: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
+    """Contrast a series with the other series of the batch at the same timestamp, in both views (paper, equation 2).
+
+    Args:
+        views: (batch_size, 2, length, embedding_size), the same timestamps in both views.
+        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
+
+    Returns:
+        (length, 2 * batch_size), the loss of every series in the first view, then in the second; 0 where it is not
+        observed.
+    """
+    groups = views.permute(2, 1, 0, 3).flatten(1, 2)
+    return contrast(groups, None if observed is None else observed.t().repeat(1, 2))
+
+
+def dual_loss(
+    views: torch.Tensor, alpha: float = 0.5, temporal: bool = True, observed: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Contrast two views at one level of the hierarchy (paper, equation 3, whose factor is 1 where ours is 1/2).
+
+    Args:
+        views: (batch_size, 2, length, embedding_size), the same timestamps in both views.
+        alpha: Weight of the instance-wise contrast.
+        temporal: Whether there is a temporal contrast.
+        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
+
+    Returns:
+        alpha * instance-wise + (1 - alpha) * temporal, and the two means themselves without gradient, as scalars. A
+        term with weight 0 is 0, as are the instance-wise one of a single series and the temporal one of a single
+        timestamp: each would compare a vector with its partner alone.
+    """
+    batch_size, _, length, _ = views.shape
+    num_vectors = 2 * batch_size * length if observed is None else (2 * observed.sum()).clamp(min=1)
+    instance_loss = temporal_loss = views.new_zeros(())
+    if alpha > 0 and batch_size > 1:
+        instance_loss = instance_contrast(views, observed).sum() / num_vectors
+    if alpha < 1 and temporal and length > 1:
+        temporal_loss = temporal_contrast(views, observed).sum() / num_vectors
+    loss = alpha * instance_loss + (1.0 - alpha) * temporal_loss
+    return loss, instance_loss.detach(), temporal_loss.detach()
+
+
+def halve(views: torch.Tensor, observed: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Max-pool pairs of consecutive timestamps; an odd last one is dropped (paper, algorithm 1).
+
+    Args:
+        views: (batch_size, 2, length, embedding_size).
+        observed: (batch_size, length) bool or None; a timestamp that is not observed never wins against one that is.
+
+    Returns:
+        (batch_size, 2, length // 2, embedding_size), and its observed mask (batch_size, length // 2) or None.
+    """
+    even_length = views.shape[2] // 2 * 2
+    even, odd = views[:, :, 0:even_length:2], views[:, :, 1:even_length:2]
+    choose_even = even >= odd
+    if observed is None:
+        return torch.where(choose_even, even, odd), None
+    even_seen, odd_seen = observed[:, 0:even_length:2], observed[:, 1:even_length:2]
+    choose_even = (choose_even & even_seen[:, None, :, None]) | ~odd_seen[:, None, :, None]
+    return torch.where(choose_even, even, odd), even_seen | odd_seen
+
+
+def hierarchical_contrastive_loss(
+    first_view: torch.Tensor,
+    second_view: torch.Tensor,
+    alpha: float = 0.5,
+    temporal_unit: int = 0,
+    observed: torch.Tensor | None = None,
+    loss_of_level: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = tiled_dual_loss,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Contrast two views at all levels of the hierarchy (paper, algorithm 1).
+
+    Args:
+        first_view: (batch_size, length, embedding_size), the compared timestamps in the first view.
+        second_view: The same timestamps in the second view, same shape.
+        alpha: Weight of the instance-wise contrast; 1 - alpha is the temporal one's.
+        temporal_unit: First level that has a temporal contrast; levels below still count in the mean.
+        observed: (batch_size, length) bool; the other timestamps are left out. None: all are observed.
+        loss_of_level: The dual loss, by tiles or as the equations write it.
+
+    Returns:
+        Scalars: the loss, and, without gradient, the means over the levels of its instance-wise and temporal terms.
+    """
+    views = torch.stack([first_view, second_view], dim=1)
+    levels = [loss_of_level(views, alpha, temporal_unit <= 0, observed)]
+    while views.shape[2] > 1:
+        views, observed = halve(views, observed)
+        levels.append(loss_of_level(views, alpha, temporal_unit <= len(levels), observed))
+    loss, instance_loss, temporal_loss = (torch.stack(terms).mean() for terms in zip(*levels, strict=True))
+    return loss, instance_loss, temporal_loss
 
 
 # Masks of `encode` that are the same in every call.
@@ -433,32 +562,54 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
             The loss, its terms and the compared embeddings.
         """
         observed = self.observed_values(past_values, past_observed_mask)
-        share = process_share() if self.training else (0, 1)
+        batch = GlobalBatch.of(self)
         if views is None:
-            views = self._draw(past_values, share, generator)
-        values = torch.where(observed, past_values, torch.nan)
-        inside = observed_span(observed.all(-1))
-        first = self._view(values, inside, views.first_start, views.first_length, views.first_mask)
-        second = self._view(values, inside, views.second_start, views.second_length, views.second_mask)
-        first, second = first[:, -views.crop_length :], second[:, : views.crop_length]
-        compared = self._compared(observed.all(-1), views, share[1])
-        everywhere = (gather_rows(first), gather_rows(second)) if share[1] > 1 else (first, second)
-        loss, instance_loss, temporal_loss = hierarchical_contrastive_loss(
-            *everywhere, self.config.alpha, self.config.temporal_unit, compared, share
-        )
+            length, config = past_values.shape[1], self.config
+            views = batch.draw(lambda size, source: draw_views(size, length, config, source), past_values, generator)
+        first, second = self.embed_views(torch.where(observed, past_values, torch.nan), observed.all(-1), views)
+        compared = take_steps(observed.all(-1), views.second_start, views.crop_length)
+        loss, instance_loss, temporal_loss = self._contrast_global_batch(batch, first, second, compared)
         output = TS2VecForPreTrainingOutput(
             loss=loss, instance_loss=instance_loss, temporal_loss=temporal_loss, last_hidden_state=first.detach()
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _draw(
-        self, past_values: torch.Tensor, share: tuple[int, int], generator: torch.Generator | None
-    ) -> TS2VecViews:
-        rank, num_processes = share
-        batch_size, length, _ = past_values.shape
-        source = fork_generator(generator, past_values.device, is_shared=self.training)
-        views = draw_views(num_processes * batch_size, length, self.config, source)
-        return views.rows(rank * batch_size, (rank + 1) * batch_size)
+    def embed_views(
+        self, values: torch.Tensor, observed: torch.Tensor, views: TS2VecViews
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed the timestamps that two views of every series have in common, once in the context of each.
+
+        Args:
+            values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            observed: (batch_size, sequence_length) bool, True = all channels of the timestamp are observed.
+            views: The random choices.
+
+        Returns:
+            Twice (batch_size, crop_length, embedding_size).
+        """
+        inside = observed_span(observed)
+        first = self._view(values, inside, views.first_start, views.first_length, views.first_mask)
+        second = self._view(values, inside, views.second_start, views.second_length, views.second_mask)
+        return first[:, -views.crop_length :], second[:, : views.crop_length]
+
+    def _contrast_global_batch(
+        self, batch: GlobalBatch, first: torch.Tensor, second: torch.Tensor, compared: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Contrast the views with those of all processes, each of which computes its share of the groups."""
+        config = self.config
+        # In the official code missing timestamps are masked ones, and compared as these are.
+        observed = batch.gather(compared) if config.gate_padding else None
+        if observed is not None and bool(observed.all()):
+            observed = None
+        share = (batch.rank, batch.num_processes)
+        return hierarchical_contrastive_loss(
+            batch.gather(first),
+            batch.gather(second),
+            config.alpha,
+            config.temporal_unit,
+            observed,
+            loss_of_level=functools.partial(tiled_dual_loss, share=share),
+        )
 
     def _view(
         self, values: torch.Tensor, inside: torch.Tensor, start: torch.Tensor, length: int, mask: torch.Tensor | None
@@ -469,15 +620,6 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
             take_steps(values, start, length), None, take_steps(inside, start, length), mask
         )
         return embeddings
-
-    def _compared(self, observed: torch.Tensor, views: TS2VecViews, num_processes: int) -> torch.Tensor | None:
-        """Mark the observed timestamps of the crop: (num_processes * batch_size, crop_length) bool; None for all."""
-        if not self.config.gate_padding:
-            return None
-        compared = take_steps(observed, views.second_start, views.crop_length)
-        if num_processes > 1:
-            compared = gather_rows(compared.to(torch.uint8)).bool()
-        return None if bool(compared.all()) else compared
 
 
 class TS2VecForTimeSeriesClassification(GenericForTimeSeriesClassification, TS2VecPreTrainedModel):

@@ -1,11 +1,16 @@
-"""The blocks that TimeDRL and SimMTM share."""
+"""The blocks that methods share: dilated convolutions, pooling, patches, normalisation, Transformer and dropout."""
 
 from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
+from hf_tsrep.modeling.heads_time_series import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
+from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
 from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
 from hf_tsrep.modeling.layers_normalization import (
     ObservedBatchNorm,
@@ -185,3 +190,65 @@ def test_batch_normalisation_is_pytorchs_on_the_observed_rows_of_each_view():
     before = ours.running_mean.clone()
     assert torch.isfinite(ours.train()(rows, torch.zeros(18, dtype=torch.bool))).all()
     torch.testing.assert_close(ours.running_mean, before, rtol=0, atol=0)
+
+
+@given(
+    length=st.integers(1, 30),
+    batch_size=st.integers(1, 4),
+    dilation=st.sampled_from([1, 2, 5, 64]),
+    gated=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_dilated_convolution_and_its_gradients_are_conv1d_after_gelu(length, batch_size, dilation, gated):
+    torch.manual_seed(0)
+    layer = DilatedConvolution(3, 5, dilation).double()
+    hidden = torch.randn(length, batch_size, 3, dtype=torch.float64, requires_grad=True)
+    gate = (torch.rand(length, batch_size) > 0.3).double() if gated else None
+    output = layer(hidden, gate)
+    weight = torch.randn_like(output)
+    found = torch.autograd.grad((output * weight).sum(), (hidden, layer.weight, layer.bias))
+    rows = F.gelu(hidden) if gate is None else F.gelu(hidden) * gate.unsqueeze(-1)
+    expected = F.conv1d(rows.permute(1, 2, 0), layer.weight, layer.bias, padding=dilation, dilation=dilation)
+    expected = expected.permute(2, 0, 1)
+    torch.testing.assert_close(output, expected)
+    gradients = torch.autograd.grad((expected * weight).sum(), (hidden, layer.weight, layer.bias))
+    for one, other in zip(found, gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_block_projects_its_residual_only_where_told():
+    assert DilatedResidualBlock(4, 4, 1, project_residual=False).residual_projection is None
+    block = DilatedResidualBlock(4, 6, 1, project_residual=True)
+    assert block(torch.randn(7, 2, 4)).shape == (7, 2, 6)
+
+
+def test_window_pooling_is_the_maximum_of_the_neighbourhood():
+    values = torch.randn(2, 11, 3)
+    observed = torch.rand(2, 11) > 0.3
+    for window in (1, 2, 3, 6, 25):
+        pooled, seen_pooled = max_pool_window(values, window), max_pool_window(values, window, observed)
+        for row in range(2):
+            for step in range(11):
+                around = range(max(0, step - window // 2), min(11, step - window // 2 + window))
+                torch.testing.assert_close(pooled[row, step], values[row, list(around)].amax(0))
+                seen = [index for index in around if observed[row, index]]
+                expected = values[row, seen].amax(0) if seen else torch.zeros(3)
+                torch.testing.assert_close(seen_pooled[row, step], expected)
+
+
+def test_multiscale_windows_follow_the_paper():
+    assert multiscale_windows(2) == []
+    assert multiscale_windows(3) == [3]
+    assert multiscale_windows(10) == [3, 5, 9, 17]
+    with pytest.raises(ValueError, match="at least 3 timestamps"):
+        pool_timestamps(torch.zeros(1, 2, 4), "multiscale")
+
+
+def test_pooling_an_unobserved_series_is_zero():
+    values = torch.randn(2, 5, 3)
+    observed = torch.tensor([[False] * 5, [True, True, False, True, False]])
+    for pooling in ("max", "mean", "last"):
+        pooled = pool_instance(values, observed, pooling)
+        assert (pooled[0] == 0).all()
+    torch.testing.assert_close(pool_instance(values, observed, "last")[1], values[1, 3])
+    torch.testing.assert_close(pool_instance(values, observed, "mean")[1], values[1, [0, 1, 3]].mean(0))
