@@ -7,6 +7,7 @@ from typing import Any
 from .configuration_time_series import TimeSeriesConfig
 
 ENCODER_TYPES = ("transformer", "resnet")
+MASK_RULES = ("geometric", "random", "head", "tail")
 
 
 class SimMTMConfig(TimeSeriesConfig):
@@ -33,6 +34,7 @@ class SimMTMConfig(TimeSeriesConfig):
         num_hidden_layers: Number of layers of the transformer.
         num_attention_heads: Number of heads, a divisor of hidden_size.
         intermediate_size: Width inside the transformer's feed-forward networks.
+        activation: "gelu" (the paper's) or "relu", inside the transformer's feed-forward networks; "resnet" has ReLU.
         first_kernel_size: Kernel of the first convolution of "resnet".
         first_stride: Stride of the first convolution of "resnet".
         dropout: Dropout probability inside the encoder.
@@ -40,19 +42,21 @@ class SimMTMConfig(TimeSeriesConfig):
             above 0 a training step there holds all attention weights in memory and takes several times as long.
         instance_normalization: Whether every channel of a series is normalised by its own mean and deviation, and
             reconstructions and forecasts are returned to its scale.
+        mask_rule: "geometric" (the paper's): masked and kept stretches of geometric lengths; "random": every value by
+            itself; "head" or "tail": the first or the last values of every series, the same in all its masked views.
         mask_ratio: Expected share of masked values (paper, section 3.1; 0.5).
-        mean_mask_length: Expected length of a masked stretch.
+        mean_mask_length: Expected length of a masked stretch where mask_rule is "geometric".
         num_masked_views: Number of masked views of a series in the pretext task.
         temperature: Divides the similarities of series, in the constraint and in the aggregation (equations 4 and 7).
         projector_hidden_size: Width inside the projector; None for half of the flattened point-wise representations.
         projection_size: Width of the series-wise representations.
-        head_dropout: Dropout probability behind the projector, the decoder and the forecasting head.
+        head_dropout: Dropout probability after the projector, the decoder and the forecasting head.
         classifier_hidden_size: Width of the hidden layer of the classification head.
         use_constraint_loss: False leaves out the constraint loss (ablation).
         use_aggregation: False reconstructs a series from each of its masked views by itself, as plain masked
             modelling does, instead of from the similar series of the batch (ablation).
-        mask_across_series: False: every series is masked by a chain of its own, as in the paper. True: one chain runs
-            on through the batch, as in the official code.
+        mask_across_series: False: every series is masked by a chain of its own, as in the paper. True: one geometric
+            chain runs on through the batch, as in the official code.
         reconstruct_masked_views: False: the originals are reconstructed, as in the paper. True: masked views also
             reconstruct themselves, masked as they are, as in the official classification code.
 
@@ -71,11 +75,13 @@ class SimMTMConfig(TimeSeriesConfig):
     num_hidden_layers: int = 2
     num_attention_heads: int = 8
     intermediate_size: int = 64
+    activation: str = "gelu"
     first_kernel_size: int = 25
     first_stride: int = 3
     dropout: float = 0.1
     attention_dropout: float = 0.0
     instance_normalization: bool = True
+    mask_rule: str = "geometric"
     mask_ratio: float = 0.5
     mean_mask_length: float = 3.0
     num_masked_views: int = 3
@@ -114,6 +120,8 @@ class SimMTMConfig(TimeSeriesConfig):
         self.embedding_size = self.hidden_size
         super().check_ranges()
         self.require_one_of("encoder_type", ENCODER_TYPES)
+        self.require_one_of("activation", ("gelu", "relu"))
+        self.require_one_of("mask_rule", MASK_RULES)
         self.require_at_least(
             1,
             "context_length",

@@ -1,12 +1,15 @@
 """SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling (Dong et al., NeurIPS 2023, 2302.00861).
 
-Section 3.1, masking: geometric masks of several views -> geometric_mask, SimMTMDraws.
-Section 3.2, representations: point-wise -> PointEncoder, SimMTMModel; series-wise -> SeriesProjector.
-Sections 3.2 to 3.4, similarity, aggregation and the losses -> SimMTMForPreTraining.
+Section 3.1, masking (equation 1) -> geometric_mask, draw_step.
+Section 3.2, representations (equation 2) -> PointEncoder and its two networks, SeriesProjector.
+Section 3.3, similarity, aggregation and decoding (equations 3 to 5) -> cosine_similarity, aggregation_weights,
+ContextDecoder. Section 3.4, losses (equations 6 and 7) -> squared_errors, constraint_losses, weigh_losses.
+SimMTMForPreTraining.forward puts them together. The converter of official checkpoints is at the end.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -16,7 +19,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_simmtm import SimMTMConfig
-from .distributed_time_series import fork_generator, gather_rows, process_share
+from .distributed_time_series import fork_generator, gather_rows, mean_over_processes, process_share
 from .heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
@@ -42,6 +45,246 @@ from .layers_transformer import (
     sinusoidal_positions,
 )
 from .modeling_time_series import TimeSeriesPreTrainedModel
+
+
+def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
+    """Let a chain of two states, masked and kept, walk over the timestamps (equation 1; section 3.1).
+
+    Masked stretches so have the given mean length, kept ones mean_mask_length * (1 - mask_ratio) / mask_ratio.
+
+    Args:
+        uniforms: (..., 1 + length) in [0, 1): the first number draws the state of the first step, number i + 1
+            whether the state changes after step i.
+        mask_ratio: Expected share of masked steps; above 0 and below 1.
+        mean_mask_length: Expected length of a masked stretch; at least 1.
+
+    Returns:
+        (..., length) bool, True = kept.
+    """
+    leaves_mask = 1.0 / mean_mask_length
+    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
+    kept, steps = uniforms[..., 0] > mask_ratio, []
+    for number in uniforms[..., 1:].unbind(-1):
+        steps.append(kept)
+        kept = kept ^ torch.where(kept, number < leaves_kept, number < leaves_mask)
+    return torch.stack(steps, dim=-1)
+
+
+def geometric_mask_at_once(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
+    """Compute what geometric_mask does, for all steps together: the chain of a batch can have 100,000 steps.
+
+    A number below both probabilities changes the state, whichever it is; one between them leads to the same state from
+    both, which is where counting the changes can begin anew; a higher one changes nothing.
+
+    Args:
+        uniforms: As in geometric_mask.
+        mask_ratio: As in geometric_mask.
+        mean_mask_length: As in geometric_mask.
+
+    Returns:
+        (..., length) bool, True = kept.
+    """
+    length = uniforms.shape[-1] - 1
+    leaves_mask = 1.0 / mean_mask_length
+    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
+    first, numbers = uniforms[..., :1] > mask_ratio, uniforms[..., 1:length]
+    changes = numbers < min(leaves_mask, leaves_kept)
+    settles = (numbers < max(leaves_mask, leaves_kept)) & ~changes
+    num_changes = torch.cat([torch.zeros_like(first), changes], dim=-1).cumsum(-1)
+    steps = torch.arange(length, device=uniforms.device)
+    anchors = torch.cat([torch.ones_like(first), settles], dim=-1)
+    last_anchor = torch.where(anchors, steps, 0).cummax(-1).values
+    settled = leaves_mask > leaves_kept  # True = kept: the state that is left less often
+    state_there = torch.where(last_anchor == 0, first, settled)
+    changed_since = (num_changes - num_changes.gather(-1, last_anchor)) % 2 == 1
+    return state_there ^ changed_since
+
+
+def draw_masks(config: SimMTMConfig, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
+    """Draw a mask for every series (equation 1).
+
+    Args:
+        config: Gives mask_rule, mask_ratio, mean_mask_length and mask_across_series.
+        shape: (..., length).
+        generator: Source of randomness on the CPU; None for torch's global one.
+
+    Returns:
+        Bool of the given shape, True = kept.
+    """
+    length, ratio = shape[-1], config.mask_ratio
+    if config.mask_rule == "random":
+        return random_mask(torch.rand(shape, generator=generator), ratio)
+    if config.mask_rule != "geometric":
+        return end_mask(length, ratio, config.mask_rule).expand(shape)
+    if config.mask_across_series:
+        uniforms = torch.rand(1 + torch.Size(shape).numel(), generator=generator)
+        return geometric_mask_at_once(uniforms, ratio, config.mean_mask_length).view(shape)
+    uniforms = torch.rand(*shape[:-1], 1 + length, generator=generator)
+    return geometric_mask_at_once(uniforms, ratio, config.mean_mask_length)
+
+
+def random_mask(uniforms: torch.Tensor, mask_ratio: float) -> torch.Tensor:
+    """Mask every step by itself: uniforms in [0, 1) of any shape to bool of the same shape, True = kept."""
+    return uniforms < 1.0 - mask_ratio
+
+
+def end_mask(length: int, mask_ratio: float, end: str) -> torch.Tensor:
+    """Mask the first steps (end="head") or the last ones ("tail"): (length,) bool, True = kept.
+
+    Rounded as in the official code, where a step that the ratio cuts is masked at the head and kept at the tail.
+    """
+    steps = torch.arange(length)
+    if end == "head":
+        return steps >= math.ceil(length * mask_ratio)
+    return steps < math.ceil(length * (1.0 - mask_ratio))
+
+
+@dataclass(frozen=True)
+class SimMTMDraws:
+    """The random choices of one step.
+
+    Args:
+        start: First timestamp that is looked at, of series longer than the context.
+        keep: (num_masked_views, batch_size, context_length, num_channels) bool, True = kept.
+        dropout_seed: Seed of all dropout of a step in training; None for torch's global generator.
+    """
+
+    start: int
+    keep: torch.Tensor
+    dropout_seed: int | None = None
+
+    def rows(self, start: int, stop: int) -> SimMTMDraws:
+        """Return the choices for some series of the batch."""
+        return SimMTMDraws(self.start, self.keep[:, start:stop], self.dropout_seed)
+
+
+def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: torch.Generator) -> SimMTMDraws:
+    """Draw a window of the context's length, the masks in it and the seed of dropout.
+
+    Args:
+        config: Gives context_length, num_masked_views and the masks' settings.
+        batch_size: Number of series.
+        length: Number of timestamps that they have.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        The choices.
+    """
+    start = int(torch.randint(max(length - config.context_length, 0) + 1, (), generator=generator))
+    shape = (config.num_masked_views, batch_size, config.num_input_channels, config.context_length)
+    keep = draw_masks(config, shape, generator)
+    return SimMTMDraws(start, keep.transpose(2, 3), int(torch.randint(2**62, (), generator=generator)))
+
+
+class RowPairs(NamedTuple):
+    """Which rows are compared with which: a row is a view of a series, the original or masked.
+
+    Args:
+        compared: (num_anchors, num_rows) bool: every row but the anchor itself and those without values.
+        positive: The same shape: the other views of the anchor's series.
+        observed: (num_anchors,) bool, False for an anchor without any value, which nothing is asked of.
+    """
+
+    compared: torch.Tensor
+    positive: torch.Tensor
+    observed: torch.Tensor
+
+
+def pair_views(places: torch.Tensor, num_views: int, observed: torch.Tensor) -> RowPairs:
+    """Pair anchors with all rows.
+
+    Args:
+        places: (num_anchors,) place of every anchor among the rows.
+        num_views: Number of views of a series, which lie side by side.
+        observed: (num_rows,) bool, False for a row without any value.
+
+    Returns:
+        The pairs.
+    """
+    rows, own = torch.arange(len(observed), device=observed.device), observed[places]
+    # An anchor without values is compared with all: softmax of an empty row is not a number.
+    compared = (places.unsqueeze(1) != rows) & (observed | ~own.unsqueeze(1))
+    same_series = places.unsqueeze(1) // num_views == rows // num_views
+    return RowPairs(compared, compared & same_series & own.unsqueeze(1), own)
+
+
+def cosine_similarity(anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Compare series-wise representations (equation 3).
+
+    Args:
+        anchors: (num_anchors, projection_size).
+        rows: (num_rows, projection_size).
+
+    Returns:
+        (num_anchors, num_rows), float32, in [-1, 1].
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        return F.normalize(anchors.float(), dim=-1) @ F.normalize(rows.float(), dim=-1).T
+
+
+def aggregation_weights(similarity: torch.Tensor, compared: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Weigh the other rows by their similarity (equation 4).
+
+    Args:
+        similarity: (num_anchors, num_rows).
+        compared: The same shape, bool.
+        temperature: Divides the similarities.
+
+    Returns:
+        (num_anchors, num_rows), every row sums to 1; 0 for what is not compared.
+    """
+    return (similarity / temperature).masked_fill(~compared, -torch.inf).softmax(-1)
+
+
+def squared_errors(
+    decoded: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor | None
+) -> torch.Tensor:
+    """Compare reconstructions with the observed values (equation 6).
+
+    Args:
+        decoded: (num_reconstructions, batch_size, context_length, num_input_channels).
+        values: (batch_size, context_length, num_input_channels).
+        observed: The same shape, bool.
+        keep: (num_masked_views, batch_size, context_length, num_input_channels) bool where the reconstructions are of
+            the originals and the masked views, which are zero where they are masked; None: all are of the originals.
+
+    Returns:
+        The shape of decoded, 0 where nothing is observed.
+    """
+    target = torch.where(observed, values, 0.0).float()
+    if keep is not None:
+        target = torch.cat([target.unsqueeze(0), target * keep])
+    return torch.where(observed, decoded - target, 0.0).square()
+
+
+def constraint_losses(similarity: torch.Tensor, pairs: RowPairs, temperature: float) -> torch.Tensor:
+    """Ask for similar views of a series and dissimilar series (equation 7).
+
+    Args:
+        similarity: (num_anchors, num_rows).
+        pairs: Which of them are compared, and which should be similar.
+        temperature: Divides the similarities.
+
+    Returns:
+        (num_anchors,): the sum over the other views of minus the log-probability among all compared rows; 0 for an
+        anchor without values.
+    """
+    log_probability = (similarity / temperature).masked_fill(~pairs.compared, -torch.inf).log_softmax(-1)
+    return -torch.where(pairs.positive, log_probability, 0.0).sum(-1)
+
+
+def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Add losses with learned weights (section 3.4; Kendall et al., CVPR 2018).
+
+    Args:
+        losses: (num_losses,).
+        weights: (num_losses,) learned, 1 in the beginning.
+
+    Returns:
+        Scalar: the sum of loss / (2 weight^2) + log(1 + weight^2).
+    """
+    squares = weights.float().square()
+    return (0.5 / squares * losses + torch.log1p(squares)).sum()
 
 
 def take_positions(hidden: torch.Tensor, places: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -88,235 +331,18 @@ def take_context(
     return values.gather(1, index), observed.gather(1, index) & inside.unsqueeze(-1)
 
 
-def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
-    """Turn uniform numbers into masks whose masked stretches have the given mean length.
-
-    Kept stretches have the mean length mean_mask_length * (1 - mask_ratio) / mask_ratio.
-
-    Args:
-        uniforms: (..., 1 + length) in [0, 1): the first number draws the state of the first step, number i + 1
-            whether the state changes behind step i.
-        mask_ratio: Expected share of masked steps; above 0 and below 1.
-        mean_mask_length: Expected length of a masked stretch; at least 1.
-
-    Returns:
-        (..., length) bool, True = kept.
-    """
-    length = uniforms.shape[-1] - 1
-    leaves_mask = 1.0 / mean_mask_length
-    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
-    first, changes = uniforms[..., :1] > mask_ratio, uniforms[..., 1:length]
-    parity = torch.cat([torch.zeros_like(first), changes < min(leaves_mask, leaves_kept)], dim=-1).cumsum(-1) % 2
-    # Between the two probabilities only one state is left, so the other one is where the chain is behind the step.
-    settles = (changes < max(leaves_mask, leaves_kept)) & (changes >= min(leaves_mask, leaves_kept))
-    settled_state = leaves_mask > leaves_kept  # kept
-    steps = torch.arange(length, device=uniforms.device)
-    anchors = torch.cat([torch.ones_like(first), settles], dim=-1)
-    last_anchor = torch.where(anchors, steps, 0).cummax(-1).values
-    state_there = torch.where(last_anchor == 0, first, settled_state)
-    changed_since = (parity - parity.gather(-1, last_anchor)) % 2 == 1
-    return state_there ^ changed_since
-
-
-def draw_geometric_masks(
-    shape: tuple[int, ...],
-    mask_ratio: float,
-    mean_mask_length: float,
-    across_series: bool = False,
-    generator: torch.Generator | None = None,
-) -> torch.Tensor:
-    """Draw a mask for every series.
-
-    Args:
-        shape: (..., length).
-        mask_ratio: Expected share of masked steps.
-        mean_mask_length: Expected length of a masked stretch.
-        across_series: False: every series has a chain of its own (the paper). True: one chain runs on from series to
-            series, as in the official code.
-        generator: Source of randomness on the CPU; None for torch's global one.
-
-    Returns:
-        Bool of the given shape, True = kept.
-    """
-    if across_series:
-        uniforms = torch.rand(1 + torch.Size(shape).numel(), generator=generator)
-        return geometric_mask(uniforms, mask_ratio, mean_mask_length).view(shape)
-    uniforms = torch.rand(*shape[:-1], 1 + shape[-1], generator=generator)
-    return geometric_mask(uniforms, mask_ratio, mean_mask_length)
-
-
-@dataclass(frozen=True)
-class SimMTMDraws:
-    """The random choices of one step.
-
-    Args:
-        start: First timestamp that is looked at, of series longer than the context.
-        keep: (num_masked_views, batch_size, context_length, num_channels) bool, True = kept.
-        dropout_seed: Seed of all dropout of a step in training; None for torch's global generator.
-    """
-
-    start: int
-    keep: torch.Tensor
-    dropout_seed: int | None = None
-
-    def rows(self, start: int, stop: int) -> SimMTMDraws:
-        """Return the choices for some series of the batch."""
-        return SimMTMDraws(self.start, self.keep[:, start:stop], self.dropout_seed)
-
-
-def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: torch.Generator) -> SimMTMDraws:
-    """Draw a window of the context's length, the masks in it and the seed of dropout.
-
-    Args:
-        config: Gives context_length and the masks' settings.
-        batch_size: Number of series.
-        length: Number of timestamps that they have.
-        generator: Source of randomness, on the CPU.
-
-    Returns:
-        The choices.
-    """
-    start = int(torch.randint(max(length - config.context_length, 0) + 1, (), generator=generator))
-    shape = (config.num_masked_views, batch_size, config.num_input_channels, config.context_length)
-    keep = draw_geometric_masks(
-        shape, config.mask_ratio, config.mean_mask_length, config.mask_across_series, generator
-    )
-    return SimMTMDraws(start, keep.transpose(2, 3), int(torch.randint(2**62, (), generator=generator)))
-
-
-@dataclass(frozen=True)
-class RowPairs:
-    """Which rows are compared with which.
-
-    Args:
-        anchor_series: (num_anchors,) number of the series of every row that is compared, the anchors.
-        series: (num_rows,) number of the series of every row that they are compared with.
-        itself: (num_anchors,) place of every anchor among the rows.
-        observed: (num_rows,) bool, False for a row without any value.
-    """
-
-    anchor_series: torch.Tensor
-    series: torch.Tensor
-    itself: torch.Tensor
-    observed: torch.Tensor
-
-    def of_anchors(self, which: torch.Tensor) -> RowPairs:
-        """Return the pairs of some anchors: (num_chosen,) their places among the anchors."""
-        return RowPairs(self.anchor_series[which], self.series, self.itself[which], self.observed)
-
-    @property
-    def compared(self) -> torch.Tensor:
-        """(num_anchors, num_rows) bool: every row but the anchor itself and those without values."""
-        places = torch.arange(len(self.series), device=self.series.device)
-        others = self.itself.unsqueeze(1) != places
-        # An anchor without values is compared with all, so that no row of weights is empty; nothing uses it.
-        return others & (self.observed | ~self.anchor_observed.unsqueeze(1))
-
-    @property
-    def positive(self) -> torch.Tensor:
-        """(num_anchors, num_rows) bool: the other views of the anchor's series."""
-        return (self.anchor_series.unsqueeze(1) == self.series) & self.compared
-
-    @property
-    def anchor_observed(self) -> torch.Tensor:
-        """(num_anchors,) bool, False for an anchor without any value."""
-        return self.observed[self.itself]
-
-
-def cosine_similarity(anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Compare series-wise representations (equation 3).
-
-    Args:
-        anchors: (num_anchors, projection_size).
-        rows: (num_rows, projection_size).
-
-    Returns:
-        (num_anchors, num_rows), float32, in [-1, 1].
-    """
-    with torch.autocast(anchors.device.type, enabled=False):
-        return F.normalize(anchors.float(), dim=-1) @ F.normalize(rows.float(), dim=-1).T
-
-
-def constraint_losses(similarity: torch.Tensor | None, pairs: RowPairs, temperature: float) -> torch.Tensor:
-    """Ask for similar views of a series and dissimilar series (equation 7).
-
-    Args:
-        similarity: (num_anchors, num_rows); None where nothing is compared.
-        pairs: What the rows are.
-        temperature: Divides the similarities.
-
-    Returns:
-        (num_anchors,): the sum over the other views of minus the log-probability among all compared rows; 0 for an
-        anchor without values, and where nothing is compared.
-    """
-    if similarity is None:
-        return torch.zeros(len(pairs.itself), device=pairs.itself.device)
-    logits = (similarity / temperature).masked_fill(~pairs.compared, -torch.inf)
-    log_probability = logits.log_softmax(-1)
-    terms = torch.where(pairs.positive & pairs.anchor_observed.unsqueeze(1), log_probability, 0.0)
-    return -terms.sum(-1)
-
-
-def aggregation_weights(similarity: torch.Tensor, pairs: RowPairs, temperature: float) -> torch.Tensor:
-    """Weigh the other rows by their similarity (equation 4).
-
-    Args:
-        similarity: (num_anchors, num_rows).
-        pairs: What the rows are.
-        temperature: Divides the similarities.
-
-    Returns:
-        (num_anchors, num_rows), every row sums to 1; 0 for what is not compared.
-    """
-    return (similarity / temperature).masked_fill(~pairs.compared, -torch.inf).softmax(-1)
-
-
-def squared_errors(
-    decoded: torch.Tensor, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor | None
-) -> torch.Tensor:
-    """Compare reconstructions with the observed values (equation 6).
-
-    Args:
-        decoded: (num_reconstructions, batch_size, context_length, num_input_channels).
-        values: (batch_size, context_length, num_input_channels).
-        observed: The same shape, bool.
-        keep: (num_masked_views, batch_size, context_length, num_input_channels) bool where the reconstructions are of
-            the originals and the masked views, which are zero where they are masked; None: all are of the originals.
-
-    Returns:
-        The shape of decoded, 0 where nothing is observed.
-    """
-    target = torch.where(observed, values, 0.0).float()
-    if keep is not None:
-        target = torch.cat([target.unsqueeze(0), target * keep])
-    return torch.where(observed, decoded - target, 0.0).square()
-
-
-def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Add losses with learned weights (section 3.4; Kendall et al., CVPR 2018).
-
-    Args:
-        losses: (num_losses,).
-        weights: (num_losses,) learned, 1 in the beginning.
-
-    Returns:
-        Scalar: the sum of loss / (2 weight^2) + log(1 + weight^2).
-    """
-    squares = weights.float().square()
-    return (0.5 / squares * losses + torch.log1p(squares)).sum()
-
-
+# The official classification code's, which its command line does not change.
 INNER_WIDTHS = (32, 64)
 INNER_KERNEL_SIZE = 8
 
 
 def convolved_length(length: Any, kernel_size: int, stride: int) -> Any:
-    """Return the length behind a convolution padded with kernel_size // 2; of numbers or of a tensor of them."""
+    """Return the length after a convolution padded with kernel_size // 2; of numbers or of a tensor of them."""
     return (length + 2 * (kernel_size // 2) - kernel_size) // stride + 1
 
 
 def pooled_length(length: Any) -> Any:
-    """Return the length behind a maximum over pairs, the first of which lies half before the series."""
+    """Return the length after a maximum over pairs, the first of which lies half before the series."""
     return length // 2 + 1
 
 
@@ -343,7 +369,7 @@ class ConvolutionBlock(nn.Module):
         self.dropout = SeededDropout(dropout, site)
 
     def output_length(self, length: Any) -> Any:
-        """Return the number of positions that a series of this length has behind the block."""
+        """Return the number of positions that a series of this length has after the block."""
         convolution = self.convolution
         return pooled_length(convolved_length(length, convolution.kernel_size[0], convolution.stride[0]))
 
@@ -353,12 +379,12 @@ class ConvolutionBlock(nn.Module):
         """Map (num_rows, input_width, length) to (num_rows, output_width, output_length(length)).
 
         Args:
-            hidden: The input, zero behind the end of every row.
+            hidden: The input, zero after the end of every row.
             lengths: (num_rows,) number of positions of every row; None where all have the whole length.
             draws: The random choices of dropout; None for random ones in training.
 
         Returns:
-            The output, zero behind the end of every row.
+            The output, zero after the end of every row.
         """
         hidden = self.convolution(hidden)
         if lengths is None:
@@ -381,29 +407,21 @@ def _inside(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 class ConvolutionEncoder(nn.Module):
-    """Three blocks, the first with a wide kernel and a stride.
+    """Three blocks of convolution, the first with a wide kernel and a stride: the paper's encoder for classification.
 
-    Args:
-        num_channels: Number of channels of the input.
-        hidden_size: Number of output features.
-        first_kernel_size: Kernel of the first convolution.
-        first_stride: Its stride.
-        dropout: Dropout probability of the first block; the others have none, as in the official code.
+    Dropout is in the first block alone, as in the official code.
     """
 
-    def __init__(
-        self, num_channels: int, hidden_size: int, first_kernel_size: int, first_stride: int, dropout: float
-    ) -> None:
+    def __init__(self, config: SimMTMConfig) -> None:
         super().__init__()
         first, second = INNER_WIDTHS
-        self.blocks = nn.ModuleList(
-            [
-                ConvolutionBlock(num_channels, first, first_kernel_size, first_stride, dropout, site=0),
-                ConvolutionBlock(first, second, INNER_KERNEL_SIZE, 1, 0.0, site=1),
-                ConvolutionBlock(second, hidden_size, INNER_KERNEL_SIZE, 1, 0.0, site=2),
-            ]
+        blocks = (
+            (config.channels_of_a_group, first, config.first_kernel_size, config.first_stride, config.dropout),
+            (first, second, INNER_KERNEL_SIZE, 1, 0.0),
+            (second, config.hidden_size, INNER_KERNEL_SIZE, 1, 0.0),
         )
-        self.first_stride = first_stride
+        self.blocks = nn.ModuleList(ConvolutionBlock(*block, site=site) for site, block in enumerate(blocks))
+        self.first_stride = config.first_stride
 
     def output_length(self, length: Any) -> Any:
         """Return the number of positions of a series of this length."""
@@ -422,14 +440,14 @@ class ConvolutionEncoder(nn.Module):
         """Encode.
 
         Args:
-            rows: (num_rows, length, num_channels), zero where missing and behind the end of every row.
-            observed: Taken as TimestampTransformer takes it; a convolution sees a missing value as the zero it is.
+            rows: (num_rows, length, num_channels), zero where missing and after the end of every row.
+            observed: Not used: a convolution sees a missing value as the zero it is.
             lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
             states: Takes every block's output (num_rows, positions, width), when given.
             draws: The random choices of dropout; None for random ones in training.
 
         Returns:
-            (num_rows, output_length(length), hidden_size), zero behind the end of every row.
+            (num_rows, output_length(length), hidden_size), zero after the end of every row.
         """
         hidden = rows.transpose(1, 2)
         for block in self.blocks:
@@ -440,7 +458,7 @@ class ConvolutionEncoder(nn.Module):
         return hidden.transpose(1, 2)
 
     def position_of_steps(self, steps: torch.Tensor) -> torch.Tensor:
-        """Return the position whose field is centred nearest to each timestamp, which may lie behind the last one.
+        """Return the position whose field is centred nearest to each timestamp, which may lie after the last one.
 
         Position p is centred at the timestamp (8 p - 6.5) * first_stride: a maximum over pairs lies half a place, a
         convolution with an even kernel another half, before the place that it counts from.
@@ -449,39 +467,21 @@ class ConvolutionEncoder(nn.Module):
 
 
 class TimestampTransformer(nn.Module):
-    """A circular convolution over three timestamps, sinusoidal positions and Transformer layers.
+    """A circular convolution over three timestamps, sinusoidal positions and Transformer layers: for forecasting."""
 
-    Args:
-        num_channels: Number of channels of the input.
-        hidden_size: Width of a token.
-        num_hidden_layers: Number of layers.
-        num_attention_heads: Number of heads.
-        intermediate_size: Width inside the feed-forward networks.
-        dropout: Dropout probability of the embedded tokens and of every linear layer's result.
-        attention_dropout: Dropout probability of attention weights.
-    """
-
-    def __init__(
-        self,
-        num_channels: int,
-        hidden_size: int,
-        num_hidden_layers: int,
-        num_attention_heads: int,
-        intermediate_size: int,
-        dropout: float,
-        attention_dropout: float,
-    ) -> None:
+    def __init__(self, config: SimMTMConfig) -> None:
         super().__init__()
-        self.token_embedding = CircularTokenEmbedding(num_channels, hidden_size, kernel_size=3)
-        self.dropout = SeededDropout(dropout, site=0)
+        self.token_embedding = CircularTokenEmbedding(config.channels_of_a_group, config.hidden_size, kernel_size=3)
+        self.dropout = SeededDropout(config.dropout, site=0)
         self.transformer = TransformerEncoder(
-            hidden_size,
-            num_hidden_layers,
-            num_attention_heads,
-            intermediate_size,
-            dropout,
+            config.hidden_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.intermediate_size,
+            config.dropout,
             first_site=1,
-            attention_dropout=attention_dropout,
+            attention_dropout=config.attention_dropout,
+            activation=config.activation,
         )
 
     def output_length(self, length: Any) -> Any:
@@ -510,7 +510,7 @@ class TimestampTransformer(nn.Module):
             draws: The random choices of dropout; None for random ones in training.
 
         Returns:
-            (num_rows, length, hidden_size), zero behind the end of every row.
+            (num_rows, length, hidden_size), zero after the end of every row.
         """
         length = rows.shape[1]
         hidden = self.token_embedding(rows, lengths)
@@ -542,34 +542,13 @@ class PointFeatures(NamedTuple):
 
 
 class PointEncoder(nn.Module):
-    """Encodes every channel by itself, or all channels together.
-
-    Args:
-        config: Sizes.
-    """
+    """Encode every channel by itself, or all channels together (equation 2, point-wise)."""
 
     def __init__(self, config: SimMTMConfig) -> None:
         super().__init__()
         self.config = config
-        self.network: TimestampTransformer | ConvolutionEncoder
-        if config.encoder_type == "resnet":
-            self.network = ConvolutionEncoder(
-                config.channels_of_a_group,
-                config.hidden_size,
-                config.first_kernel_size,
-                config.first_stride,
-                config.dropout,
-            )
-        else:
-            self.network = TimestampTransformer(
-                config.channels_of_a_group,
-                config.hidden_size,
-                config.num_hidden_layers,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.dropout,
-                config.attention_dropout,
-            )
+        network = ConvolutionEncoder if config.encoder_type == "resnet" else TimestampTransformer
+        self.network: TimestampTransformer | ConvolutionEncoder = network(config)
 
     @property
     def num_context_features(self) -> int:
@@ -610,7 +589,7 @@ class PointEncoder(nn.Module):
         states: list[torch.Tensor] | None = None,
         draws: DropoutDraws | None = None,
     ) -> PointFeatures:
-        """Encode series that begin at the first position."""
+        """Encode series that begin at the first position; the arguments are those of `point_features`."""
         config, sequence_length = self.config, aligned.values.shape[1]
         visible = aligned.observed if visible is None else aligned.observed & visible
         statistics = None
@@ -682,7 +661,7 @@ PROJECTOR_SITE, DECODER_SITE = 10_000, 10_001
 
 
 class SeriesProjector(nn.Module):
-    """From the point-wise representations of a row to its series-wise one (section 3.2).
+    """From the point-wise representations of a row to its series-wise one (equation 2, series-wise).
 
     Args:
         config: Gives the widths.
@@ -715,7 +694,7 @@ class SeriesProjector(nn.Module):
 
 
 class ContextDecoder(nn.Module):
-    """One linear layer from all point-wise representations of a row to its values; dropout behind it.
+    """One linear layer from all point-wise representations of a row to its values, and dropout (equation 5).
 
     Args:
         num_features: Number of numbers of a row.
@@ -853,11 +832,7 @@ class SimMTMPreTrainedModel(TimeSeriesPreTrainedModel):
 
 
 class SimMTMModel(SimMTMPreTrainedModel):
-    """The encoder.
-
-    Args:
-        config: Sizes.
-    """
+    """The encoder: a point-wise representation of every timestamp, and their mean."""
 
     def __init__(self, config: SimMTMConfig) -> None:
         super().__init__(config)
@@ -987,36 +962,36 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         Returns:
             The loss, its terms and the reconstruction.
         """
+        config, num_processes = self.config, self._share()[1]
         observed = self.observed_values(past_values, past_observed_mask)
-        if draws is None:
-            draws = self._draw(past_values, generator)
-        window = slice(draws.start, draws.start + self.config.context_length)
-        values, observed = take_context(
-            past_values[:, window], observed[:, window], self.config.context_length, at_end=False
-        )
+        draws = self._draw(past_values, generator) if draws is None else draws
+        values, observed = self._cut_window(past_values, observed, draws.start)
         keep = draws.keep.to(values.device)
-        rows, statistics = self.encode_views(values, observed, keep, self._dropout(draws, 1 + len(keep)))
-        everywhere, pairs = self._gather(rows, observed)
-        similarity = None if self.projector is None else self.compare_series(rows, pairs, self._dropout(draws, 1))
-        decoded = self.decode(rows, everywhere, similarity, pairs, statistics, self._dropout(draws, 1))
-        num_processes = self._share()[1]
-        errors = squared_errors(decoded, values, observed, keep if self.config.reconstruct_masked_views else None)
-        num_errors = self._everywhere(observed.sum().view(1)).sum() * len(decoded)
-        reconstruction_loss = errors.sum() * num_processes / num_errors.clamp(min=1)
-        constraint = constraint_losses(similarity, pairs, self.config.temperature)
-        constraint = constraint.sum() * num_processes / pairs.observed.sum().clamp(min=1)
+        rows, statistics = self.encode_views(values, observed, keep, self._dropout(draws, 1 + len(keep)))  # eq. 1, 2
+        pairs = self.pair_views(observed, 1 + len(keep))
+        similarity, constraint_loss = None, rows.new_zeros((), dtype=torch.float32)
+        if self.projector is not None:
+            projected = self.project(rows, pairs, self._dropout(draws, 1))  # equation 2
+            similarity = cosine_similarity(projected, self._everywhere(projected))  # equation 3
+            constraints = constraint_losses(similarity, pairs, config.temperature)  # equation 7
+            constraint_loss = mean_over_processes(constraints, pairs.observed, num_processes)
+        aggregated = self.aggregate(rows, similarity, pairs)  # equation 4
+        decoded = self.decode(aggregated, statistics, self._dropout(draws, 1))  # equation 5
+        errors = squared_errors(decoded, values, observed, keep if config.reconstruct_masked_views else None)
+        reconstruction_loss = mean_over_processes(errors, observed, num_processes)  # equation 6
         loss = reconstruction_loss
         if self.loss_weights is not None:
-            loss = weigh_losses(torch.stack([constraint, reconstruction_loss]), self.loss_weights)
+            loss = weigh_losses(torch.stack([constraint_loss, reconstruction_loss]), self.loss_weights)
         output = SimMTMForPreTrainingOutput(
             loss=loss,
-            constraint_loss=constraint.detach(),
+            constraint_loss=constraint_loss.detach(),
             reconstruction_loss=reconstruction_loss.detach(),
-            reconstruction=(decoded[0] if self.config.use_aggregation else decoded.mean(0)).detach(),
+            reconstruction=(decoded[0] if config.use_aggregation else decoded.mean(0)).detach(),
         )
         return output if return_dict is not False else output.to_tuple()
 
     def _draw(self, past_values: torch.Tensor, generator: torch.Generator | None) -> SimMTMDraws:
+        """Draw for the global batch, the same on all processes, and return this process's part."""
         rank, num_processes = self._share()
         batch_size, length, _ = past_values.shape
         source = fork_generator(generator, past_values.device, is_shared=self.training)
@@ -1024,17 +999,25 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         return draws.rows(rank * batch_size, (rank + 1) * batch_size)
 
     def _dropout(self, draws: SimMTMDraws, num_views: int) -> DropoutDraws | None:
-        """Return the choices of dropout, for rows of so many views behind each other; None for random ones."""
+        """Return the choices of dropout, for rows of so many views after each other; None for random ones."""
         # The fused kernels draw the dropout of attention weights themselves.
         if not self.training or draws.dropout_seed is None or self.config.attention_dropout > 0:
             return None
         return DropoutDraws(draws.dropout_seed, num_views, *self._share())
 
     def _share(self) -> tuple[int, int]:
+        # Validation batches differ in size over the processes, so that each one is a batch by itself.
         return process_share() if self.training else (0, 1)
 
     def _everywhere(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows of all processes, with their gradient: in training the global batch is compared."""
         return gather_rows(rows) if self.training else rows
+
+    def _cut_window(
+        self, values: torch.Tensor, observed: torch.Tensor, start: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        window = slice(start, start + self.config.context_length)
+        return take_context(values[:, window], observed[:, window], self.config.context_length, at_end=False)
 
     def encode_views(
         self, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor, draws: DropoutDraws | None = None
@@ -1058,63 +1041,83 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         rows = features.hidden.flatten(2).unflatten(0, (num_views, -1)).flatten(1, 2)
         return rows.transpose(0, 1).contiguous(), features.statistics
 
-    def _gather(self, rows: torch.Tensor, observed: torch.Tensor) -> tuple[torch.Tensor, RowPairs]:
-        """Return the rows of all processes, (num_rows, num_features), and how this process's are paired with them."""
-        rank, _ = self._share()
-        num_series, num_views, _ = rows.shape
-        series_observed = self.model.encoder.rows(observed).any(-1).any(-1)
-        row_observed = self._everywhere(series_observed.repeat_interleave(num_views).to(torch.uint8)).bool()
-        series = torch.arange(len(row_observed), device=rows.device) // num_views
-        itself = rank * num_series * num_views + torch.arange(num_series * num_views, device=rows.device)
-        everywhere = self._everywhere(rows.flatten(0, 1)) if self.config.use_aggregation else rows.flatten(0, 1)
-        return everywhere, RowPairs(series[itself], series, itself, row_observed)
-
-    def compare_series(self, rows: torch.Tensor, pairs: RowPairs, draws: DropoutDraws | None = None) -> torch.Tensor:
-        """Project the rows and compare them: (num_anchors, num_rows) cosine similarities."""
-        assert self.projector is not None, "without constraint and aggregation nothing is compared"
-        own_observed = pairs.anchor_observed
-        gate = None if bool(own_observed.all()) else own_observed
-        anchors = self.projector(rows.flatten(0, 1), gate, draws)
-        return cosine_similarity(anchors, self._everywhere(anchors))
-
-    def decode(
-        self,
-        rows: torch.Tensor,
-        everywhere: torch.Tensor,
-        similarity: torch.Tensor | None,
-        pairs: RowPairs,
-        statistics: InstanceStatistics | None,
-        draws: DropoutDraws | None = None,
-    ) -> torch.Tensor:
-        """Aggregate and reconstruct (equations 4 and 5).
+    def pair_views(self, observed: torch.Tensor, num_views: int) -> RowPairs:
+        """Pair this process's views with those of all processes.
 
         Args:
-            rows: (num_series, 1 + num_masked_views, num_features), of this process.
-            everywhere: (num_rows, num_features), of all.
-            similarity: (num_anchors, num_rows).
-            pairs: What the rows are.
-            statistics: What the views were normalised by.
+            observed: (batch_size, context_length, num_input_channels) bool.
+            num_views: Number of views of a series.
+
+        Returns:
+            The pairs of batch_size * num_groups * num_views anchors, views of a series side by side.
+        """
+        series_observed = self.model.encoder.rows(observed).any(-1).any(-1)
+        row_observed = series_observed.repeat_interleave(num_views)
+        everywhere = self._everywhere(row_observed.to(torch.uint8)).bool()
+        places = self._share()[0] * len(row_observed) + torch.arange(len(row_observed), device=observed.device)
+        return pair_views(places, num_views, everywhere)
+
+    def project(self, rows: torch.Tensor, pairs: RowPairs, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Compute series-wise representations (equation 2).
+
+        Args:
+            rows: (num_series, 1 + num_masked_views, num_features) point-wise representations.
+            pairs: Which rows have values: the others do not count in the batch normalisation.
             draws: The random choices of dropout; None for random ones in training.
 
         Returns:
-            (num_reconstructions, batch_size, context_length, num_input_channels): of the originals, or of all views,
-            or without aggregation of the originals from each masked view.
+            (num_anchors, projection_size).
         """
-        config, num_views = self.config, rows.shape[1]
-        if config.use_aggregation:
-            assert similarity is not None, "aggregation has a projector"
-            views = slice(None) if config.reconstruct_masked_views else slice(1)
-            anchors = torch.arange(len(similarity), device=rows.device).view(-1, num_views)[:, views].flatten()
-            weights = aggregation_weights(similarity[anchors], pairs.of_anchors(anchors), config.temperature)
-            aggregated = (weights.to(everywhere.dtype) @ everywhere).unflatten(0, (len(rows), -1))
-        else:
-            views = slice(1, None)
-            aggregated = rows[:, views]
-        decoded = self.decoder(aggregated, draws).unflatten(0, (-1, config.num_groups))
+        assert self.projector is not None, "without constraint and aggregation nothing is compared"
+        return self.projector(rows.flatten(0, 1), None if bool(pairs.observed.all()) else pairs.observed, draws)
+
+    def aggregate(self, rows: torch.Tensor, similarity: torch.Tensor | None, pairs: RowPairs) -> torch.Tensor:
+        """Replace what is decoded by the weighted sum of all other rows of the global batch (equation 4).
+
+        Args:
+            rows: (num_series, 1 + num_masked_views, num_features) point-wise representations of this process.
+            similarity: (num_anchors, num_rows); None without a projector.
+            pairs: Which of them are compared.
+
+        Returns:
+            (num_series, num_reconstructions, num_features): of the originals, or of all views; without aggregation the
+            masked views as they are.
+        """
+        if not self.config.use_aggregation:
+            return rows[:, self._decoded_views]
+        assert similarity is not None, "aggregation has a projector"
+        anchors = (
+            torch.arange(len(similarity), device=rows.device).view(len(rows), -1)[:, self._decoded_views].flatten()
+        )
+        weights = aggregation_weights(similarity[anchors], pairs.compared[anchors], self.config.temperature)
+        everywhere = self._everywhere(rows.flatten(0, 1))
+        return (weights.to(everywhere.dtype) @ everywhere).unflatten(0, (len(rows), -1))
+
+    @property
+    def _decoded_views(self) -> slice:
+        if not self.config.use_aggregation:
+            return slice(1, None)
+        return slice(None) if self.config.reconstruct_masked_views else slice(1)
+
+    def decode(
+        self, aggregated: torch.Tensor, statistics: InstanceStatistics | None, draws: DropoutDraws | None = None
+    ) -> torch.Tensor:
+        """Reconstruct values in the scale of each view (equation 5).
+
+        Args:
+            aggregated: (num_series, num_reconstructions, num_features).
+            statistics: What all views were normalised by, originals first.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_reconstructions, batch_size, context_length, num_input_channels).
+        """
+        decoded = self.decoder(aggregated, draws).unflatten(0, (-1, self.config.num_groups))
         decoded = decoded.permute(2, 0, 3, 1, 4).flatten(3)
         if statistics is None:
             return decoded.float()
-        mean, deviation = (part.unflatten(0, (num_views, -1))[views] for part in statistics)
+        batch_size = decoded.shape[1]
+        mean, deviation = (part.unflatten(0, (-1, batch_size))[self._decoded_views] for part in statistics)
         return denormalize_instances(decoded, InstanceStatistics(mean, deviation))
 
 
@@ -1139,11 +1142,7 @@ class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimM
         past_observed_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> EncodedForHead:
-        """Represent all positions of the context; see GenericWithHead.compute_head_inputs.
-
-        Returns:
-            features (batch_size, num_groups * num_positions * hidden_size).
-        """
+        """Represent all positions of the context: features (batch_size, num_groups * num_positions * hidden_size)."""
         observed = self.observed_values(past_values, past_observed_mask)
         values, observed = take_context(past_values, observed, self.config.context_length, at_end=False)
         features, states = self.model.context_features(values, observed, output_hidden_states)

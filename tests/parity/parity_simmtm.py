@@ -18,7 +18,7 @@ from hf_tsrep.hub.conversion_simmtm import (
     simmtm_fields_of_hyperparameters,
 )
 from hf_tsrep.modeling.layers_patching import align_series
-from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, aggregation_weights, geometric_mask
+from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, aggregation_weights, cosine_similarity, geometric_mask
 
 
 def converted(parameters):
@@ -78,7 +78,7 @@ class PretrainingStep:
     """One step of our code on the fixture's draws, its rows put into the official order: views before series."""
 
     def __init__(self, fixture, values):
-        model = build_model(fixture, SimMTMForPreTraining, dropout=0.0, head_dropout=0.0)
+        model = build_model(fixture, SimMTMForPreTraining, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
         self.model = fixture.set_mode(model, default="train")
         config = self.model.config
         num_views, (batch_size, length, num_channels) = config.num_masked_views, values.shape
@@ -97,16 +97,16 @@ class PretrainingStep:
         """What lies between input and loss."""
         observed = torch.ones_like(self.values, dtype=torch.bool)
         rows, statistics = self.model.encode_views(self.values, observed, self.keep)
-        everywhere, pairs = self.model._gather(rows, observed)
-        similarity = self.model.compare_series(rows, pairs)
-        weights = aggregation_weights(similarity, pairs, self.model.config.temperature)
-        self.rows = self.by_view(rows.flatten(0, 1))
-        self.projections = self.by_view(self.model.projector(everywhere))
+        pairs = self.model.pair_views(observed, self.num_views)
+        projected = self.model.project(rows, pairs)
+        similarity = cosine_similarity(projected, projected)
+        weights = aggregation_weights(similarity, pairs.compared, self.model.config.temperature)
+        self.rows, self.projections = self.by_view(rows.flatten(0, 1)), self.by_view(projected)
         self.similarity, self.weights, self.positive = (
             self.by_view(self.by_view(pair).T).T for pair in (similarity, weights, pairs.positive)
         )
-        self.aggregated = self.by_view(weights @ everywhere)
-        self.decoded = self.model.decode(rows, everywhere, similarity, pairs, statistics)
+        self.aggregated = self.by_view(weights @ rows.flatten(0, 1))
+        self.decoded = self.model.decode(self.model.aggregate(rows, similarity, pairs), statistics)
 
     def by_view(self, rows):
         return rows.unflatten(0, (-1, self.num_views)).transpose(0, 1).flatten(0, 1)

@@ -77,7 +77,9 @@ def test_the_pretext_layers_of_simmtm_are_kept(tmp_path, name):
     from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, geometric_mask
 
     folder, tensors = converted(tmp_path, name)
-    model = AutoModelForPreTraining.from_pretrained(folder, dropout=0.0, head_dropout=0.0).train()
+    model = AutoModelForPreTraining.from_pretrained(
+        folder, dropout=0.0, attention_dropout=0.0, head_dropout=0.0
+    ).train()
     values, config = tensors["input.x"], model.config
     if name == "simmtm_cls_pretrain_step":
         values = values.transpose(1, 2)

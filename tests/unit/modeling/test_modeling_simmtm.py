@@ -1,4 +1,4 @@
-"""SimMTM's variants, losses and heads: what the contract suite tests for one of them holds for all."""
+"""SimMTM's masks, equations, variants and heads: what the contract suite tests for one variant holds for all."""
 
 import itertools
 
@@ -16,11 +16,17 @@ from hf_tsrep import (
 from hf_tsrep.benchmarking.plain_simmtm import plain_loss
 from hf_tsrep.modeling.modeling_simmtm import (
     ConvolutionEncoder,
-    RowPairs,
     SimMTMDraws,
+    TimestampTransformer,
     aggregation_weights,
     constraint_losses,
+    draw_masks,
     draw_step,
+    end_mask,
+    geometric_mask,
+    geometric_mask_at_once,
+    pair_views,
+    random_mask,
     take_context,
     weigh_losses,
 )
@@ -42,6 +48,115 @@ def build(model_class=SimMTMModel, **fields):
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw_chains(shape, mask_ratio=0.5, mean_mask_length=3.0, across=False, seed=0):
+    config = SimMTMConfig(mask_ratio=mask_ratio, mean_mask_length=mean_mask_length, mask_across_series=across)
+    return draw_masks(config, shape, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("length", [1, 2, 400])
+@pytest.mark.parametrize(
+    ("mask_ratio", "mean_mask_length"), [(0.5, 3.0), (0.2, 5.0), (0.75, 2.0), (0.9, 1.5), (0.4, 1.0)]
+)
+def test_the_mask_at_once_is_the_chain_step_by_step(mask_ratio, mean_mask_length, length):
+    uniforms = torch.rand(6, 1 + length, generator=torch.Generator().manual_seed(length))
+    at_once = geometric_mask_at_once(uniforms, mask_ratio, mean_mask_length)
+    assert torch.equal(at_once, geometric_mask(uniforms, mask_ratio, mean_mask_length))
+
+
+def test_the_chain_leaves_a_state_where_the_number_is_below_its_probability():
+    # Masked stretches are left below 1/4, kept ones below 1/12.
+    uniforms = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.05, 0.9])
+    assert geometric_mask(uniforms, 0.25, 4.0).tolist() == [False, False, True, True, False]
+
+
+def stretch_lengths(keep, value):
+    """Lengths of the stretches of `value` inside a long mask, those at the ends left out."""
+    borders = (keep[1:] != keep[:-1]).nonzero().flatten()
+    lengths, values = borders.diff(), keep[1:][borders[:-1]]
+    return lengths[values == value].float()
+
+
+@pytest.mark.parametrize(("mask_ratio", "mean_mask_length"), [(0.5, 3.0), (0.25, 4.0), (0.75, 6.0)])
+def test_masked_and_kept_stretches_have_geometric_lengths(mask_ratio, mean_mask_length):
+    keep = draw_chains((200_000,), mask_ratio, mean_mask_length)
+    assert abs((~keep).float().mean() - mask_ratio) < 0.01
+    for value, mean in ((False, mean_mask_length), (True, mean_mask_length * (1 - mask_ratio) / mask_ratio)):
+        lengths = stretch_lengths(keep, value)
+        assert abs(lengths.mean() / mean - 1.0) < 0.03
+        for count in (1, 2, 5):
+            expected = (1.0 / mean) * (1.0 - 1.0 / mean) ** (count - 1)
+            assert abs((lengths == count).float().mean() - expected) < 0.01
+
+
+def test_every_step_is_masked_with_the_same_probability():
+    keep = draw_chains((40_000, 12), mask_ratio=0.3, seed=1)
+    torch.testing.assert_close((~keep).float().mean(0), torch.full((12,), 0.3), rtol=0, atol=0.01)
+
+
+def test_one_chain_runs_through_all_series_and_separate_ones_do_not():
+    through, apart = (
+        draw_chains((20_000, 2), mean_mask_length=8.0, across=across, seed=2) for across in (True, False)
+    )
+    agreement = [(keep[:-1, -1] == keep[1:, 0]).float().mean() for keep in (through, apart)]
+    assert abs(agreement[0] - 7 / 8) < 0.01
+    assert abs(agreement[1] - 1 / 2) < 0.015
+
+
+def test_the_other_rules_mask_single_values_or_an_end():
+    assert random_mask(torch.tensor([0.0, 0.69, 0.7, 0.99]), 0.3).tolist() == [True, True, False, False]
+    assert end_mask(5, 0.5, "head").tolist() == [False, False, False, True, True]
+    assert end_mask(5, 0.5, "tail").tolist() == [True, True, True, False, False]
+    single = draw_masks(
+        SimMTMConfig(mask_rule="random", mask_ratio=0.25), (200_000,), torch.Generator().manual_seed(0)
+    )
+    assert abs((~single).float().mean() - 0.25) < 0.01
+    assert abs((single[1:] == single[:-1]).float().mean() - (0.75**2 + 0.25**2)) < 0.01
+
+
+@pytest.mark.parametrize("rule", ["random", "head", "tail"])
+def test_the_pretext_task_learns_from_masks_of_every_rule(rule):
+    model = build(SimMTMForPreTraining, mask_rule=rule).train()
+    draws = draw_step(model.config, 4, 24, torch.Generator().manual_seed(0))
+    assert draws.keep.shape == (3, 4, 24, 3)
+    if rule == "head":
+        assert not draws.keep[:, :, :12].any()
+        assert draws.keep[:, :, 12:].all()
+    model(random(4, 24, 3), draws=draws).loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_transformer_is_pytorchs_after_the_embedding(activation):
+    """torch.nn.TransformerEncoderLayer normalises after each branch too, and has both activations."""
+    config = SimMTMConfig(hidden_size=8, num_attention_heads=2, intermediate_size=16, activation=activation, dropout=0)
+    torch.manual_seed(0)
+    ours, states = TimestampTransformer(config).eval(), []
+    values = random(3, 10, 1)
+    with torch.no_grad():
+        found = hidden = ours(values, states=states)
+        for index, layer in enumerate(ours.transformer.layers):
+            theirs = torch.nn.TransformerEncoderLayer(8, 2, 16, 0.0, activation, batch_first=True).train()
+            theirs.load_state_dict(
+                {
+                    "self_attn.in_proj_weight": layer.attention.input_projection.weight,
+                    "self_attn.in_proj_bias": layer.attention.input_projection.bias,
+                    "self_attn.out_proj.weight": layer.attention.output_projection.weight,
+                    "self_attn.out_proj.bias": layer.attention.output_projection.bias,
+                    "linear1.weight": layer.expansion.weight,
+                    "linear1.bias": layer.expansion.bias,
+                    "linear2.weight": layer.contraction.weight,
+                    "linear2.bias": layer.contraction.bias,
+                    "norm1.weight": layer.attention_norm.weight,
+                    "norm1.bias": layer.attention_norm.bias,
+                    "norm2.weight": layer.output_norm.weight,
+                    "norm2.bias": layer.output_norm.bias,
+                }
+            )
+            hidden = theirs(states[index])
+            torch.testing.assert_close(states[index + 1], hidden)
+        torch.testing.assert_close(found, ours.transformer.norm(hidden))
 
 
 @every_variant
@@ -153,10 +268,9 @@ def test_the_plain_side_of_the_benchmark_computes_the_same():
 
 
 def test_constraint_and_weights_leave_out_the_anchor_and_rows_without_values():
-    series = torch.tensor([0, 0, 1, 1])
-    pairs = RowPairs(series, series, torch.arange(4), torch.tensor([True, True, False, False]))
+    pairs = pair_views(torch.arange(4), 2, torch.tensor([True, True, False, False]))
     similarity = torch.tensor([[9.0, 1.0, 5.0, 5.0]] * 4)
-    weights = aggregation_weights(similarity, pairs, 1.0)
+    weights = aggregation_weights(similarity, pairs.compared, 1.0)
     torch.testing.assert_close(weights[0], torch.tensor([0.0, 1.0, 0.0, 0.0]))
     assert torch.isfinite(weights).all()
     torch.testing.assert_close(constraint_losses(similarity, pairs, 1.0), torch.zeros(4))
@@ -193,16 +307,6 @@ def test_masked_modelling_sees_nothing_of_masked_values():
     torch.testing.assert_close(first, second)
 
 
-def test_official_masks_run_through_the_batch_and_ours_do_not():
-    own, official = (
-        draw_step(SimMTMConfig(mask_across_series=across, mean_mask_length=300.0), 64, 336, generator).keep
-        for across, generator in zip((False, True), (torch.Generator().manual_seed(0) for _ in range(2)), strict=True)
-    )
-    borders = [(keep[0, :-1, -1] == keep[0, 1:, 0]).float().mean() for keep in (own, official)]
-    assert borders[0] < 0.75
-    assert borders[1] > 0.95
-
-
 def test_of_a_longer_series_a_random_window_is_taken():
     config = build(SimMTMForPreTraining).config
     starts = {draw_step(config, 1, 30, torch.Generator().manual_seed(seed)).start for seed in range(60)}
@@ -222,7 +326,7 @@ def test_context_begins_or_ends_with_the_series():
 
 def test_positions_of_the_convolutions_lie_where_their_fields_are_centred():
     torch.manual_seed(0)
-    encoder, length = ConvolutionEncoder(1, 4, 25, 3, 0.0).eval(), 600
+    encoder, length = ConvolutionEncoder(SimMTMConfig(hidden_size=4, num_attention_heads=2)).eval(), 600
     with torch.no_grad():
         base = encoder(torch.zeros(1, length, 1))
         changed = (encoder(torch.diag(torch.full((length,), 50.0)).unsqueeze(-1)) - base).abs().amax(-1) > 0
@@ -261,6 +365,8 @@ def test_independent_channels_do_not_see_each_other_and_take_any_number():
     [
         ({"encoder_type": "tcn"}, "encoder_type is 'tcn'"),
         ({"mask_ratio": 1.0}, "mask_ratio is 1.0"),
+        ({"mask_rule": "middle"}, "mask_rule is 'middle'"),
+        ({"activation": "tanh"}, "activation is 'tanh'"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads=4 does not divide"),
         ({"embedding_size": 12}, "set hidden_size"),
