@@ -77,14 +77,13 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
         Name of the recipe.
     """
     from ..data.known_corpora import SHORT_NAMES
-    from ..registry import get_method
 
     known = list_recipes(method)
     own = next((name for name in corpus_recipe_names(corpus) if name in known), None)
     if own is not None:
         return own
     family, slash, _ = SHORT_NAMES.get((corpus or "").lower(), corpus or "").partition("/")
-    return family if slash and family in known else get_method(method).default_recipe
+    return family if slash and family in known else "default"
 
 
 def corpus_recipe_names(corpus: str | None) -> list[str]:

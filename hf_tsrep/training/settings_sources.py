@@ -301,6 +301,8 @@ def _meanings(value: Any) -> Iterator[Any]:
                 yield json.loads(value)
         yield value
         yield value.lower()
+    elif isinstance(value, Path):
+        yield from (value, str(value))
     elif isinstance(value, (list, tuple)):
         yield list(value)
         yield [_number(item) for item in value]

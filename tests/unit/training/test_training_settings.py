@@ -111,6 +111,7 @@ def test_number_words_of_yaml_are_numbers():
     assert coerce("kernel", '{"a": 1}', dict[str, int] | None, "file") == {"a": 1}
     assert coerce("kind", "COSINE", SchedulerType | str, "file") == coerce("kind", SchedulerType.COSINE, str, "file")
     assert coerce("name", "1", str | None, "file") == "1"
+    assert coerce("folder", Path("a") / "b", str | None, "file") == str(Path("a") / "b")
 
 
 @pytest.mark.parametrize(
