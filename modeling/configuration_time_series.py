@@ -13,7 +13,10 @@ logger = logging.get_logger(__name__)
 
 _WRITTEN_BY_TRANSFORMERS = frozenset(
     {"auto_map", "custom_pipelines", "model_type", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
+    | {"attn_implementation", "experts_implementation", "name_or_path", "output_attentions"}
 )
+# Options of `from_pretrained` that reach `from_dict`.
+_OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kwargs", "trust_remote_code"})
 
 
 def near_match_hint(name: str, known: Iterable[str]) -> str:
@@ -25,7 +28,9 @@ def near_match_hint(name: str, known: Iterable[str]) -> str:
 class TimeSeriesConfig(PreTrainedConfig):
     """Fields shared by all methods of the house.
 
-    A key that neither a field nor transformers knows is kept, as in transformers, and a warning names the near match.
+    A key that neither a field nor transformers knows is an error: what somebody asks for by a misspelt name would
+    silently not happen. In a folder that is loaded, which a later version may have written, such a key is kept, as in
+    transformers, with a warning.
 
     Args:
         num_input_channels: Number of channels of a series, time features included.
@@ -38,6 +43,7 @@ class TimeSeriesConfig(PreTrainedConfig):
         classifier_dropout: Dropout probability before the classification layer.
 
     Raises:
+        TypeError: A key is unknown. The message names the near match and the fields that there are.
         ValueError: A field is out of its range. The message names the field, the value and the range.
     """
 
@@ -50,17 +56,58 @@ class TimeSeriesConfig(PreTrainedConfig):
     classifier_dropout: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Warn about unknown keys and check the ranges."""
+        """Refuse unknown keys and check the ranges."""
+        self._refuse(self.unknown_keys(kwargs))
         super().__post_init__(**kwargs)
-        known = {name for name in vars(type(self)) if not name.startswith("_")} | set(self.__dataclass_fields__)
-        for key in kwargs:
-            if key in known or key in _WRITTEN_BY_TRANSFORMERS or key.startswith("_") or hasattr(type(self), key):
-                continue
-            hint = near_match_hint(key, self.__dataclass_fields__)
-            logger.warning(
-                f"{type(self).__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}"
-            )
         self.check_ranges()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a config of what a folder holds; see PreTrainedConfig.from_dict.
+
+        Args:
+            config_dict: Content of config.json. Unknown keys are kept, with a warning.
+            kwargs: What the user sets beside it.
+
+        Returns:
+            The config; with return_unused_kwargs a pair of it and the unused keys.
+
+        Raises:
+            TypeError: The user sets an unknown key, unless return_unused_kwargs asks for these.
+        """
+        if not kwargs.get("return_unused_kwargs"):
+            cls._refuse(cls.unknown_keys(kwargs) - _OPTIONS_OF_LOADING)
+        unknown = cls.unknown_keys(config_dict)
+        known = {key: value for key, value in config_dict.items() if key not in unknown}
+        result = super().from_dict(known, **kwargs)
+        config = result[0] if isinstance(result, tuple) else result
+        for key in sorted(unknown):
+            hint = near_match_hint(key, cls.__dataclass_fields__)
+            logger.warning(f"{cls.__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
+            setattr(config, key, config_dict[key])
+        return result
+
+    @classmethod
+    def unknown_keys(cls, keys: Iterable[str]) -> set[str]:
+        """Return the keys that are neither fields of this class nor transformers' own."""
+        return {
+            key
+            for key in keys
+            if key not in cls.__dataclass_fields__
+            and key not in _WRITTEN_BY_TRANSFORMERS
+            and not key.startswith("_")
+            and not hasattr(PreTrainedConfig, key)
+        }
+
+    @classmethod
+    def _refuse(cls, unknown: set[str]) -> None:
+        if unknown:
+            own = sorted(set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__))
+            named = ", ".join(f"{key!r}.{near_match_hint(key, cls.__dataclass_fields__)}" for key in sorted(unknown))
+            raise TypeError(
+                f"{cls.__name__} has no field {named} Its fields are {', '.join(own)}, and those of transformers' "
+                "PreTrainedConfig."
+            )
 
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range; methods extend this."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -188,15 +189,34 @@ def test_config_round_trips_and_heads_do_not_change_it(name, tmp_path):
 
 
 @every_method
-def test_an_unknown_config_key_warns_with_the_near_match(name, caplog):
+def test_an_unknown_config_key_is_refused_with_the_near_match_and_the_fields(name, tmp_path):
+    config_class = get_method(name).config_class
+    build_config(name).save_pretrained(tmp_path)
+    words = r"no field 'num_input_chanels'. Did you mean 'num_input_channels'\? Its fields are .*classifier_dropout"
+    from_folder = [partial(loader.from_pretrained, tmp_path) for loader in (config_class, AutoConfig)]
+    for load in (config_class, *from_folder):
+        with pytest.raises(TypeError, match=words):
+            load(num_input_chanels=3)
+    with pytest.raises(TypeError, match="no field 'foo'"):
+        AutoConfig.from_pretrained(tmp_path, foo=1)
+    assert AutoConfig.from_pretrained(tmp_path, prediction_length=7, num_labels=5).prediction_length == 7
+    assert AutoConfig.from_pretrained(tmp_path, foo=1, return_unused_kwargs=True)[1] == {"foo": 1}
+
+
+@every_method
+def test_an_unknown_key_of_a_folder_is_kept_with_a_warning(name, tmp_path, caplog):
+    build_config(name).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_input_chanels": 3, "of_a_later_version": [1]}))
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     try:
-        get_method(name).config_class(num_input_chanels=3)
+        config = AutoConfig.from_pretrained(tmp_path)
     finally:
         logger.removeHandler(caplog.handler)
-    assert "num_input_chanels" in caplog.text
-    assert "num_input_channels" in caplog.text
+    assert "no field 'num_input_chanels'" in caplog.text
+    assert "Did you mean 'num_input_channels'?" in caplog.text
+    assert config.of_a_later_version == config.to_dict()["of_a_later_version"] == [1]
 
 
 @every_method
