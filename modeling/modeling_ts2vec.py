@@ -9,7 +9,8 @@ dual_loss, algorithm 1 -> hierarchical_contrastive_loss. Training takes the dual
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -18,6 +19,14 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_ts2vec import TS2VecConfig
+from .conversion_time_series import (
+    ConversionError,
+    Converter,
+    FieldsAndParameters,
+    list_names,
+    rename_hyperparameters,
+    require_parameters,
+)
 from .distributed_time_series import GlobalBatch
 from .encoding_time_series import observed_span, slide_by_windows
 from .heads_time_series import (
@@ -660,6 +669,142 @@ class TS2VecForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TS2VecPreTra
         observed = self.model.observed_values(past_values, past_observed_mask).all(-1)
         last = pool_instance(encoded.last_hidden_state, self.pooled_timestamps(observed), "last")
         return EncodedForHead({"embedding": last}, encoded.hidden_states)
+
+
+# Official checkpoints (github.com/zhihanyue/ts2vec).
+# torch's AveragedModel, which TS2Vec.save stores, puts a prefix before every name and counts its updates.
+_AVERAGED_PREFIX, _AVERAGED_COUNTER = "module.", "n_averaged"
+_OFFICIAL_BLOCK = re.compile(r"feature_extractor\.net\.(\d+)\.(conv1\.conv|conv2\.conv|projector)\.(weight|bias)")
+_OUR_LAYER = {
+    "conv1.conv": "first_convolution",
+    "conv2.conv": "second_convolution",
+    "projector": "residual_projection",
+}
+# Arguments of the official TS2Vec class, of its TSEncoder and of the command line that shape the model -> our fields.
+_FIELDS_OF_ARGUMENTS = {
+    "input_dims": "num_input_channels",
+    "hidden_dims": "hidden_size",
+    "output_dims": "embedding_size",
+    "repr_dims": "embedding_size",
+    "depth": "num_hidden_layers",
+    "mask_mode": "mask_mode",
+    "temporal_unit": "temporal_unit",
+}
+# Arguments of the same that concern its training and evaluation alone; recipes hold them.
+_TRAINING_ARGUMENTS = frozenset(
+    {"batch_size", "device", "epochs", "gpu", "iters", "lr", "max_threads", "max_train_length", "n_epochs", "n_iters"}
+    | {"after_epoch_callback", "after_iter_callback", "save_every", "seed", "verbose"}
+    | {"dataset", "run_name", "loader", "eval", "irregular"}
+)
+
+
+def rename_ts2vec_parameter(official: str) -> str | None:
+    """Return our name of an official parameter, or None where the official code has no such parameter."""
+    if official in ("input_fc.weight", "input_fc.bias"):
+        return official.replace("input_fc", "input_projection")
+    match = _OFFICIAL_BLOCK.fullmatch(official)
+    return None if match is None else f"blocks.{match[1]}.{_OUR_LAYER[match[2]]}.{match[3]}"
+
+
+def convert_ts2vec_state_dict(state_dict: Mapping[str, torch.Tensor]) -> FieldsAndParameters:
+    """Turn an official state dict into ours.
+
+    Args:
+        state_dict: Of the official TSEncoder, or of the AveragedModel around it that TS2Vec.save stores.
+
+    Returns:
+        Fields for TS2VecConfig, with the official treatment of missing values (gate_padding=False), and the parameters
+        of TS2VecModel.
+
+    Raises:
+        ConversionError: Parameters are missing, unknown or of shapes that do not fit each other.
+    """
+    official = {key.removeprefix(_AVERAGED_PREFIX): value for key, value in state_dict.items()}
+    official.pop(_AVERAGED_COUNTER, None)
+    blocks = [int(match[1]) for key in official if (match := _OFFICIAL_BLOCK.fullmatch(key))]
+    num_blocks = max(blocks, default=-1) + 1
+    if not num_blocks:
+        raise ConversionError(
+            f"This is no TS2Vec checkpoint: it holds {list_names(sorted(state_dict)) or 'nothing'}, and none of "
+            "feature_extractor.net.0.conv1.conv.weight, ..."
+        )
+    if num_blocks > len(official):  # a wrong number must not make a list of millions of missing names
+        raise ConversionError(
+            f"Blocks are numbered up to {num_blocks - 1}, but there are only {len(official)} parameters."
+        )
+    require_parameters(official, _official_parameters(num_blocks), f"a TS2Vec of {num_blocks} blocks")
+    fields = _fields_of_shapes(official, num_blocks)
+    _check_shapes(official, fields)
+    ours = {cast(str, rename_ts2vec_parameter(key)): value for key, value in official.items()}
+    return {**fields, "gate_padding": False}, ours
+
+
+def ts2vec_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn arguments of the official code into fields of TS2VecConfig, but for what concerns training alone.
+
+    Args:
+        hyperparameters: Official names, such as input_dims, hidden_dims, output_dims, depth.
+
+    Returns:
+        Fields. A depth of 10 means 11 blocks.
+
+    Raises:
+        ConversionError: Two arguments contradict each other, or depth is no whole number.
+    """
+    depth = hyperparameters.get("depth")
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
+        raise ConversionError(f"depth={depth!r} is no whole number.")
+    values = {} if depth is None else {"depth": {depth: depth + 1}}
+    return rename_hyperparameters(hyperparameters, _FIELDS_OF_ARGUMENTS, _TRAINING_ARGUMENTS, values)
+
+
+def _official_parameters(num_blocks: int) -> list[str]:
+    layers = [(index, layer) for index in range(num_blocks) for layer in ("conv1.conv", "conv2.conv")]
+    layers.append((num_blocks - 1, "projector"))
+    names = ["input_fc", *(f"feature_extractor.net.{index}.{layer}" for index, layer in layers)]
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+def _fields_of_shapes(official: Mapping[str, torch.Tensor], num_blocks: int) -> dict[str, int]:
+    projection = official["input_fc.weight"]
+    last = official[f"feature_extractor.net.{num_blocks - 1}.conv2.conv.weight"]
+    if projection.ndim != 2 or last.ndim != 3:
+        raise ConversionError(
+            f"The sizes of the model cannot be told: input_fc.weight has shape {tuple(projection.shape)} and the "
+            f"last convolution {tuple(last.shape)}."
+        )
+    return {
+        "num_input_channels": projection.shape[1],
+        "hidden_size": projection.shape[0],
+        "embedding_size": last.shape[0],
+        "num_hidden_layers": num_blocks,
+    }
+
+
+def _check_shapes(official: Mapping[str, torch.Tensor], fields: Mapping[str, int]) -> None:
+    hidden, embedding, num_blocks = fields["hidden_size"], fields["embedding_size"], fields["num_hidden_layers"]
+    expected = {"input_fc.weight": (hidden, fields["num_input_channels"]), "input_fc.bias": (hidden,)}
+    for index in range(num_blocks):
+        block, width = f"feature_extractor.net.{index}", embedding if index == num_blocks - 1 else hidden
+        expected[f"{block}.conv1.conv.weight"] = (width, hidden, 3)
+        expected[f"{block}.conv2.conv.weight"] = (width, width, 3)
+        expected[f"{block}.projector.weight"] = (width, hidden, 1)
+        expected |= {f"{block}.{layer}.bias": (width,) for layer in ("conv1.conv", "conv2.conv", "projector")}
+    wrong = [
+        f"{key} has shape {tuple(value.shape)} instead of {expected[key]}"
+        for key, value in official.items()
+        if tuple(value.shape) != expected[key]
+    ]
+    if wrong:
+        raise ConversionError(f"The parameters do not fit each other: {'; '.join(wrong)}.")
+
+
+TS2VecPreTrainedModel.converter = Converter(
+    convert=convert_ts2vec_state_dict,
+    fields_of_hyperparameters=ts2vec_fields_of_hyperparameters,
+    hyperparameter_names={*_FIELDS_OF_ARGUMENTS, *_TRAINING_ARGUMENTS},
+    fields_of_shapes=("num_input_channels", "hidden_size", "embedding_size", "num_hidden_layers"),
+)
 
 
 TS2VecModel.register_for_auto_class("AutoModel")

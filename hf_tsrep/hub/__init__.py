@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from .cards import build_model_card
     from .conversion import convert_checkpoint
     from .conversion_simmtm import convert_simmtm_state_dict
-    from .conversion_ts2vec import convert_ts2vec_state_dict
     from .errors import IncompleteModelError
     from .preprocessing import feature_extractor_of_corpus
     from .publish import check_model_folder, push_to_hub
@@ -20,7 +19,6 @@ _MODULE_OF_NAME = {
     "check_model_folder": "publish",
     "convert_checkpoint": "conversion",
     "convert_simmtm_state_dict": "conversion_simmtm",
-    "convert_ts2vec_state_dict": "conversion_ts2vec",
     "feature_extractor_of_corpus": "preprocessing",
     "push_to_hub": "publish",
 }
@@ -32,7 +30,6 @@ __all__ = [
     "check_model_folder",
     "convert_checkpoint",
     "convert_simmtm_state_dict",
-    "convert_ts2vec_state_dict",
     "feature_extractor_of_corpus",
     "push_to_hub",
 ]

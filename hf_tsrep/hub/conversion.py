@@ -19,7 +19,7 @@ from torch import Tensor
 from hf_tsrep.registry import Method, get_method
 
 from ..modeling.conversion_time_series import ConversionError, Converter
-from . import conversion_crosstimenet_files, conversion_simmtm, conversion_ts2vec
+from . import conversion_crosstimenet_files, conversion_simmtm
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,6 @@ CONVERTERS = {
         conversion_simmtm.complete_simmtm_fields,
         conversion_simmtm.convert_simmtm_heads,
         conversion_simmtm.choose_simmtm_model,
-    ),
-    "ts2vec": Converter(
-        conversion_ts2vec.convert_ts2vec_state_dict,
-        conversion_ts2vec.ts2vec_fields_of_hyperparameters,
-        conversion_ts2vec.TRAINING_HYPERPARAMETERS | set(conversion_ts2vec.MODEL_HYPERPARAMETERS),
-        conversion_ts2vec.FIELDS_OF_SHAPES,
     ),
 }
 

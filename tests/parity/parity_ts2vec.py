@@ -6,13 +6,13 @@ from parity_support import GRADIENT_TOLERANCE, STEPPED_PARAMETER_TOLERANCE
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
 from hf_tsrep.data import preparation
-from hf_tsrep.hub.conversion_ts2vec import (
-    MODEL_HYPERPARAMETERS,
-    convert_ts2vec_state_dict,
-    ts2vec_fields_of_hyperparameters,
-)
 from hf_tsrep.modeling import kernels_contrast
-from hf_tsrep.modeling.modeling_ts2vec import TS2VecViews, dual_loss, hierarchical_contrastive_loss
+from hf_tsrep.modeling.modeling_ts2vec import (
+    TS2VecViews,
+    convert_ts2vec_state_dict,
+    dual_loss,
+    hierarchical_contrastive_loss,
+)
 from hf_tsrep.training.weight_averaging import WeightAveragingCallback
 
 
@@ -26,7 +26,10 @@ def official_parameters(fixture, prefix=""):
 def build_model(fixture, model_class=TS2VecModel):
     """Our model of the parameters and arguments of a fixture; dropout, which stays random, is off in all of them."""
     of_shapes, state_dict = convert_ts2vec_state_dict(fixture.parameters)
-    given = ts2vec_fields_of_hyperparameters(fixture.hyperparameters(MODEL_HYPERPARAMETERS, within="model"))
+    converter = TS2VecModel.converter
+    training = {"lr", "batch_size", "max_train_length"}  # looked up where they change what is compared
+    understood = set(converter.hyperparameter_names) - training
+    given = converter.fields_of_hyperparameters(fixture.hyperparameters(understood, within="model"))
     assert all(given.get(name, value) == value for name, value in of_shapes.items())
     model = model_class(TS2VecConfig(**{**of_shapes, **given}, output_dropout=0.0))
     model.base_model.load_state_dict(state_dict)

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModel
 
 from hf_tsrep import TS2VecModel, convert_checkpoint
-from hf_tsrep.hub import ConversionError, check_model_folder, convert_ts2vec_state_dict
+from hf_tsrep.hub import ConversionError, check_model_folder
+from hf_tsrep.modeling.modeling_ts2vec import convert_ts2vec_state_dict
 
 
 class OfficialBlock(torch.nn.Module):
