@@ -115,6 +115,11 @@ class SimMTMConfig(TimeSeriesConfig):
         """Number of channels that are encoded together."""
         return self.num_input_channels // self.num_groups
 
+    @property
+    def head_reads_context(self) -> bool:
+        """Whether a classification head covers the first `context_length` timestamps: of SimMTM always."""
+        return True
+
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range; derive embedding_size."""
         self.embedding_size = self.hidden_size

@@ -55,6 +55,11 @@ class TimeSeriesConfig(PreTrainedConfig):
     num_output_channels: int | None = None
     classifier_dropout: float = 0.0
 
+    @property
+    def head_reads_context(self) -> bool:
+        """Whether a classification head covers the first `context_length` timestamps, instead of the whole series."""
+        return False
+
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys and check the ranges."""
         self._refuse(self.unknown_keys(kwargs))

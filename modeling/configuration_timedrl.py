@@ -151,6 +151,11 @@ class TimeDRLConfig(TimeSeriesConfig):
         return self.cls_position == "last" or (self.cls_position == "auto" and self.encoder in CAUSAL_ENCODERS)
 
     @property
+    def head_reads_context(self) -> bool:
+        """Whether a classification head covers `context_length` timestamps: one that reads all patches does."""
+        return self.instance_embedding == "all"
+
+    @property
     def num_context_patches(self) -> int:
         """Number of patches of context_length timestamps."""
         return self.layout.num_patches(self.context_length)

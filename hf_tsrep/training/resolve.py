@@ -229,8 +229,7 @@ def head_reads_context(settings: FinetuneSettings) -> bool:
     config = config_of(settings.model)
     for name, value in settings.config.items():
         setattr(config, name, value)
-    # SimMTM's head covers the first context_length timestamps, and so does TimeDRL's instance embedding "all".
-    return hasattr(config, "context_length") and getattr(config, "instance_embedding", "all") == "all"
+    return config.head_reads_context
 
 
 def _refuse_what_is_not_read(settings: FinetuneSettings) -> None:
