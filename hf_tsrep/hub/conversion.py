@@ -19,26 +19,13 @@ from torch import Tensor
 from hf_tsrep.registry import Method, get_method
 
 from ..modeling.conversion_time_series import ConversionError, Converter
-from . import conversion_crosstimenet_files, conversion_simmtm
+from . import conversion_crosstimenet_files
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
 
 PICKLED_SUFFIXES = (".pkl", ".pt", ".pth", ".bin", ".ckpt")
 
-
-# Methods whose converter does not lie beside the model yet.
-CONVERTERS = {
-    "simmtm": Converter(
-        conversion_simmtm.convert_simmtm_state_dict,
-        conversion_simmtm.simmtm_fields_of_hyperparameters,
-        conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
-        conversion_simmtm.FIELDS_OF_SHAPES,
-        conversion_simmtm.complete_simmtm_fields,
-        conversion_simmtm.convert_simmtm_heads,
-        conversion_simmtm.choose_simmtm_model,
-    ),
-}
 
 # Methods whose checkpoints hold more than one model's parameters: what writes the folder, once all is found right.
 FOLDER_WRITERS = {"crosstimenet": conversion_crosstimenet_files.prepare_crosstimenet}
@@ -83,7 +70,7 @@ def convert_checkpoint(
         return _convert_folder(
             method, Path(checkpoint), output_directory, {**(hyperparameters or {}), **config_fields}, overwrite
         )
-    converter = cast(Any, described.model_class).converter or CONVERTERS.get(method)
+    converter = cast(Any, described.model_class).converter
     if converter is None:
         raise ConversionError(f"{described.title} has no converter of official checkpoints.")
     given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
