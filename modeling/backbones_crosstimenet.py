@@ -137,10 +137,10 @@ def copy_layers(language_model: PreTrainedModel, backbone: PreTrainedModel) -> N
         raise ValueError(f"The language model lacks weights of the backbone: {', '.join(lacking[:6])}.")
 
 
-def start_from_words(
+def word_mapping(
     words: torch.Tensor, num_codes: int, initialization: str, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Make embeddings of codes out of a language model's word table (the word mapping of the paper's section 3.3).
+    """Make embeddings of codes out of a language model's word table, so that it reads codes as words (section 3.3).
 
     Args:
         words: (num_words, hidden_size).

@@ -52,6 +52,32 @@ class Converter:
     choose_model: Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[str, dict[str, Any]]] = _encoder_alone
 
 
+@dataclass(frozen=True)
+class PreparedFolder:
+    """What the folder of a converted checkpoint will hold.
+
+    Args:
+        content: A model, or whatever else has save_pretrained.
+        card: Text of its README.md, with `{source}` where the checkpoint's name belongs; None for a model's card.
+    """
+
+    content: Any
+    card: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderConverter:
+    """How checkpoints that hold more than one model's parameters are converted, such as a tokenizer's too.
+
+    Args:
+        prepare_folder: From an official state dict, official arguments and config fields by name, and the method's
+            classes (`model_classes` by kind, `tokenizer_class`) to what the folder holds. It refuses by name what it
+            does not understand; nothing can be wrong any more after it.
+    """
+
+    prepare_folder: Callable[[Mapping[str, Tensor], Mapping[str, Any], Any], PreparedFolder]
+
+
 def rename_hyperparameters(
     hyperparameters: Mapping[str, Any],
     fields: Mapping[str, str],

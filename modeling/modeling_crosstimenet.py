@@ -8,10 +8,10 @@ Section 3.4, fine-tuning -> CrossTimeNetForTimeSeriesClassification.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.utils import ModelOutput, cached_file, logging
+from transformers.utils import ModelOutput
 
 from .backbones_crosstimenet import (
     activation_name,
@@ -31,14 +31,17 @@ from .backbones_crosstimenet import (
     load_language_model,
     normalization_epsilon,
     read_tokens,
-    start_from_words,
+    word_mapping,
 )
 from .configuration_crosstimenet import (
     EMBEDDING_INITIALIZATIONS,
+    MASK_TOKEN_ID,
     SPECIAL_TOKEN_IDS,
     CrossTimeNetConfig,
     domains_of_tokenizer,
 )
+from .configuration_time_series import near_match_hint
+from .conversion_time_series import ConversionError, FolderConverter, PreparedFolder, list_names
 from .distributed_time_series import fork_generator, process_share
 from .encoding_time_series import observed_span, slide_by_windows
 from .heads_time_series import (
@@ -53,292 +56,15 @@ from .heads_time_series import (
     pool_instance,
 )
 from .modeling_time_series import TimeSeriesPreTrainedModel
-
-
-def check_token_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CrossTimeNetConfig) -> None:
-    """Refuse ids of a wrong shape or kind, or out of range; values are not looked at while a model is compiled.
-
-    Args:
-        input_ids: (batch_size, num_tokens), whole numbers.
-        attention_mask: (batch_size, num_tokens) or None.
-        config: Gives the number of ids.
-
-    Raises:
-        ValueError: The message names what was given and what was expected.
-    """
-    is_whole = not (input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool)
-    if input_ids.ndim != 2 or not is_whole:
-        raise ValueError(
-            f"input_ids has shape {tuple(input_ids.shape)} and {input_ids.dtype}; it must be (batch, tokens) int64."
-        )
-    if attention_mask is not None and attention_mask.shape != input_ids.shape:
-        raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, but input_ids {tuple(input_ids.shape)}; "
-            "they must be equal."
-        )
-    if torch.compiler.is_compiling():
-        return
-    if not input_ids.numel():
-        raise ValueError(
-            f"input_ids has shape {tuple(input_ids.shape)}; give at least one row of at least one token (a series "
-            f"without any observed value is one mask token, id {config.mask_token_id})."
-        )
-    low, high = (int(one) for one in input_ids.aminmax())
-    most = int(config.vocab_size or 0) - 1
-    if low < 0 or high > most:
-        raise ValueError(
-            f"input_ids has {low if low < 0 else high}; the model's ids are 0 to {most}. Was another tokenizer used?"
-        )
-
-
-def check_owner(input_ids: torch.Tensor, config: CrossTimeNetConfig, place: int) -> None:
-    """Refuse codes of another domain than the one that was named; special tokens and added ones are of any domain.
-
-    Args:
-        input_ids: (batch_size, num_tokens) int64.
-        config: Gives the domains.
-        place: Place of the domain that was named.
-
-    Raises:
-        ValueError: The message names an id and its domain.
-    """
-    if torch.compiler.is_compiling():
-        return
-    domains = config.domains or []
-    first = domains[place]["first_id"]
-    for owner, described in enumerate(domains):
-        start = described["first_id"]
-        foreign = input_ids[(input_ids >= start) & (input_ids < start + described["codebook_size"])]
-        if owner != place and len(foreign):
-            raise ValueError(
-                f"input_ids has {int(foreign[0])}, a code of domain {described['name']!r}, but "
-                f"domain={domains[place]['name']!r} was named, whose codes are {first} to "
-                f"{first + domains[place]['codebook_size'] - 1}; name the domain that the ids are of."
-            )
-
-
-SETTINGS_FILE = "tokenizer_config.json"
-TOKENIZER_FILES = (SETTINGS_FILE, "codec.safetensors")
-# What from_pretrained was told of where a model lies, and the tokenizer beside it.
-_PLACE_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-_SIZES = ("name", "first_id", "codebook_size", "num_input_channels", "patch_length")
-
-
-@dataclass(frozen=True)
-class TokenizerPlace:
-    """Where a model was loaded from, beside which its tokenizer lies.
-
-    Args:
-        name_or_path: Absolute path of a folder, or id on the Hub.
-        options: Arguments of from_pretrained, such as revision.
-    """
-
-    name_or_path: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, name_or_path: str | os.PathLike, arguments: Mapping[str, Any]) -> TokenizerPlace:
-        """Remember what from_pretrained was given: a folder by its absolute path, which a change of folder leaves."""
-        place = os.fspath(name_or_path)
-        options = {name: arguments[name] for name in _PLACE_ARGUMENTS if arguments.get(name) is not None}
-        return cls(os.path.abspath(place) if os.path.isdir(place) else place, options)
-
-    def holds_tokenizer(self) -> bool:
-        """Whether there is any file of a tokenizer.
-
-        Raises:
-            OSError: It is no folder, and the Hub cannot be asked or does not have it.
-        """
-        if os.path.isdir(self.name_or_path):
-            folder = Path(self.name_or_path, self.options.get("subfolder", ""))
-            return any((folder / name).is_file() for name in TOKENIZER_FILES)
-        return any(map(self._is_on_hub, TOKENIZER_FILES))
-
-    def _is_on_hub(self, name: str) -> bool:
-        options = {key: value for key, value in self.options.items() if key != "force_download"}
-        try:
-            return cached_file(self.name_or_path, name, **options) is not None
-        except OSError as error:
-            if error.__cause__ is None:  # the repository was looked at; otherwise the error has a cause
-                return False
-            raise
-
-    def load(self, owner: type) -> Any:
-        """Load the tokenizer.
-
-        Args:
-            owner: Class of the model: who trusted its code trusts the code of the tokenizer beside it.
-
-        Raises:
-            ValueError: There is none, or it cannot be loaded; the message says which and why.
-        """
-        trusted = owner.__module__.startswith("transformers_modules")
-        try:
-            with torch.inference_mode(False):
-                return AutoTokenizer.from_pretrained(
-                    self.name_or_path, trust_remote_code=trusted or None, **self.options
-                )
-        except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError) as error:
-            reason = f"{SETTINGS_FILE} is no JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
-            problem = "cannot load the" if self._seems_to_hold_one() else "found no"
-            raise ValueError(
-                f"{owner.__name__} {problem} tokenizer to read series with beside its checkpoint {self.name_or_path} "
-                f"({reason}); call model.set_tokenizer(tokenizer), or pass input_ids."
-            ) from error
-
-    def _seems_to_hold_one(self) -> bool:
-        try:
-            return self.holds_tokenizer()
-        except OSError:
-            return False
-
-
-def check_common_domains(config: CrossTimeNetConfig, tokenizer: Any) -> list[dict[str, Any]]:
-    """Check that the tokenizer's first domains are those of the model, with the weights that it learnt with.
-
-    Args:
-        config: The model's configuration.
-        tokenizer: A CrossTimeNetTokenizer, which may have more domains.
-
-    Returns:
-        Its domains, as CrossTimeNetConfig.domains has them.
-
-    Raises:
-        ValueError: It is no tokenizer, lacks a domain or has another one. The message names the first that differs.
-    """
-    if not all(hasattr(tokenizer, name) for name in ("tokenize_values", "domains", "first_id", "fingerprint")):
-        hint = f" AutoTokenizer.from_pretrained({tokenizer!r}) loads one." if isinstance(tokenizer, str) else ""
-        raise ValueError(f"A model reads series with a CrossTimeNetTokenizer, not a {type(tokenizer).__name__}.{hint}")
-    ours, theirs = config.domains or [], domains_of_tokenizer(tokenizer)
-    for place, (own, other) in enumerate(zip(ours, theirs, strict=False)):
-        wrong = [f"{key}={other[key]!r} instead of {own[key]!r}" for key in _SIZES if own[key] != other[key]]
-        if wrong:
-            raise ValueError(f"The tokenizer's domain {place} has {', '.join(wrong)}; it belongs to another model.")
-    if len(theirs) < len(ours):
-        names = ", ".join(one["name"] for one in ours[len(theirs) :])
-        raise ValueError(
-            f"The tokenizer has {len(theirs)} domains and the model {len(ours)}; the difference: {names}. Take the "
-            "tokenizer that the model was trained with, such as the one beside its checkpoint."
-        )
-    for place, (own, other) in enumerate(zip(ours, theirs, strict=False)):
-        known = own.get("tokenizer_fingerprint")
-        if known is not None and known != other["tokenizer_fingerprint"]:
-            raise ValueError(
-                f"The tokenizer's domain {own['name']!r} has other weights than the one that the model was made for: "
-                "equal ids mean other series. Take the tokenizer beside the model's checkpoint; for a model that is "
-                f"to learn the new ids, first call model.config.domains[{place}].pop('tokenizer_fingerprint')."
-            )
-    return theirs
-
-
-def paired_domains(config: CrossTimeNetConfig, tokenizer: Any) -> list[dict[str, Any]]:
-    """Check that a tokenizer is the model's, and return the model's domains with the tokenizer's fingerprints.
-
-    Raises:
-        ValueError: See check_common_domains; or it has more domains or tokens than the model.
-    """
-    ours, theirs = config.domains or [], check_common_domains(config, tokenizer)
-    if len(theirs) > len(ours):
-        names = ", ".join(one["name"] for one in theirs[len(ours) :])
-        raise ValueError(
-            f"The tokenizer has {len(theirs)} domains and the model {len(ours)}; the difference: {names}. "
-            "model.add_domains(tokenizer) gives the model those that it lacks."
-        )
-    if len(tokenizer) > int(config.vocab_size or 0):
-        raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens, but the model embeddings of {config.vocab_size}: tokens were "
-            "added to it. model.add_domains(tokenizer) gives the model those that it lacks."
-        )
-    return [
-        {**own, "tokenizer_fingerprint": other["tokenizer_fingerprint"]}
-        for own, other in zip(ours, theirs, strict=True)
-    ]
-
-
-# As transformers' collators mark tokens that nothing is asked of.
-NO_LABEL = -100
-
-
-def check_labels(
-    labels: torch.Tensor, input_ids: torch.Tensor | None, mask: torch.Tensor | None, config: CrossTimeNetConfig
-) -> None:
-    """Refuse labels that do not fit; see CrossTimeNetForPreTraining.forward for the arguments.
-
-    Raises:
-        ValueError: The message names what was given and what was expected.
-    """
-    if input_ids is None or input_ids.is_floating_point() or mask is not None:
-        raise ValueError(
-            "labels are for input_ids in which tokens are hidden already; leave them out for series and with a mask."
-        )
-    if labels.shape != input_ids.shape or labels.is_floating_point():
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)} and {labels.dtype}, but input_ids {tuple(input_ids.shape)}; they "
-            "must be equal, and whole numbers."
-        )
-    wanted = labels[labels != NO_LABEL]
-    never = torch.isin(
-        wanted, torch.tensor(list(config.never_predicted_ids), dtype=labels.dtype, device=labels.device)
-    )
-    wrong = wanted[never | (wanted < 0) | (wanted >= int(config.vocab_size or 0))]
-    if len(wrong):
-        raise ValueError(
-            f"labels has {int(wrong[0])}, which the model never predicts; write {NO_LABEL} where nothing is asked."
-        )
-
-
-def token_mask(
-    real: torch.Tensor, mask_ratio: float, generator: torch.Generator | None = None, shared: bool = True
-) -> torch.Tensor:
-    """Draw the hidden tokens: each real one by itself, and in any case the one with the lowest draw of the batch.
-
-    So at least one token is hidden wherever there is a real one, and the loss is a mean over something. All processes
-    draw for the global batch from the first one's seed, and each takes its rows.
-
-    Args:
-        real: (batch_size, num_tokens) bool, the tokens that may be hidden.
-        mask_ratio: Probability that a token is hidden.
-        generator: Source of the seed, on the CPU; None for torch's global one.
-        shared: Whether the batch is a part of the global batch of all processes.
-
-    Returns:
-        (batch_size, num_tokens) bool, True = hidden.
-    """
-    is_shared = shared and process_share()[1] > 1
-    source = fork_generator(generator, real.device, is_shared)
-    before, num_rows, num_columns = _place_of_rows(real) if is_shared else (0, *real.shape)
-    draws = torch.rand(num_rows, num_columns, generator=source)
-    draws = draws[before : before + len(real), : real.shape[1]].to(real.device)
-    # Above every draw: of a batch without a real token nothing is hidden.
-    lowest = torch.where(real, draws, 2.0).amin() if real.numel() else draws.new_tensor(2.0)
-    if is_shared:
-        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
-    return real & ((draws < mask_ratio) | (draws <= lowest))
-
-
-def _place_of_rows(real: torch.Tensor) -> tuple[int, int, int]:
-    """Return the number of rows before ours in the global batch, of its rows, and of its longest row's tokens."""
-    rank, num_processes = process_share()
-    own = torch.tensor(real.shape, device=real.device)
-    sizes = [torch.empty_like(own) for _ in range(num_processes)]
-    dist.all_gather(sizes, own)
-    rows = [int(size[0]) for size in sizes]
-    return sum(rows[:rank]), sum(rows), max(int(size[1]) for size in sizes)
-
-
-def global_count(mask: torch.Tensor, shared: bool = True) -> torch.Tensor:
-    """Return the number of hidden tokens divided by the number of processes that share the batch; a scalar.
-
-    The sum of a process's losses divided by it has the mean over processes that one process has on the global batch.
-    """
-    count = mask.sum().float()
-    if not shared or process_share()[1] == 1:
-        return count
-    dist.all_reduce(count)
-    return count / process_share()[1]
-
-
-logger = logging.get_logger(__name__)
+from .pairing_crosstimenet import (
+    NO_LABEL,
+    TokenizerPlace,
+    check_common_domains,
+    check_labels,
+    check_owner,
+    check_token_ids,
+    paired_domains,
+)
 
 
 class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
@@ -421,7 +147,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         return self
 
     def add_domains(self, tokenizer: Any) -> Self:
-        """Give the model embeddings of what a tokenizer has behind the model's tokens, and set the tokenizer.
+        """Give the model embeddings of what a tokenizer has after the model's tokens, and set the tokenizer.
 
         Args:
             tokenizer: A CrossTimeNetTokenizer whose first domains are those of the model; it may have further domains,
@@ -671,13 +397,358 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             table, first = encoder.get_input_embeddings().weight, len(SPECIAL_TOKEN_IDS)
             words = cast(nn.Embedding, language_model.get_input_embeddings()).weight
             with torch.no_grad():
-                table[first:] = start_from_words(words, len(table) - first, embedding_initialization, generator)
+                table[first:] = word_mapping(words, len(table) - first, embedding_initialization, generator)
         return model if tokenizer is None else model.set_tokenizer(tokenizer)
 
 
-def _name_of(name_or_path: str | os.PathLike) -> str:
-    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
-    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)
+@dataclass
+class CrossTimeNetForPreTrainingOutput(ModelOutput):
+    """Loss of the pretext task.
+
+    Args:
+        loss: Scalar: mean cross-entropy over the hidden tokens.
+        accuracy: Share of the hidden tokens whose code has the highest score, a scalar without gradient.
+        logits: (num_hidden_tokens, vocab_size), row by row of the batch.
+        mask: (batch_size, num_tokens) bool, True = hidden.
+        last_hidden_state: (batch_size, num_tokens, embedding_size), without gradient.
+    """
+
+    loss: torch.Tensor | None = None
+    accuracy: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+
+
+class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
+    """The encoder: tokens of a series to embeddings.
+
+    Args:
+        config: Domains and backbone.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.backbone = build_backbone(config.backbone_config)  # type: ignore[arg-type]  # the config has made it one
+        self.post_init()
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """Return the embedding of tokens, which is the backbone's own."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        """Set the embedding of tokens."""
+        self.backbone.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TimeSeriesModelOutput | tuple[torch.Tensor, ...]:
+        """Embed a batch of series, given as tokens or as values; see CrossTimeNetPreTrainedModel.tokens_of.
+
+        Args:
+            input_ids: (batch_size, num_tokens) int64.
+            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
+            past_observed_mask: The shape of past_values, True = observed, or None.
+            domain: Name or place of the domain of past_values; None where there is only one.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: Whether to return a TimeSeriesModelOutput instead of a tuple.
+
+        Returns:
+            last_hidden_state (batch_size, num_tokens, embedding_size), zero at padding; pooler_output (batch_size,
+            embedding_size) over all tokens but special ones; hidden_states.
+        """
+        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
+        wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
+        hidden, states = read_tokens(self.backbone, input_ids, attended, bool(wants_states))
+        pooled = pool_instance(hidden, self.real_tokens(input_ids, attended), self.config.pooling)
+        output = TimeSeriesModelOutput(last_hidden_state=hidden, pooler_output=pooled, hidden_states=states)
+        return output if return_dict is not False else output.to_tuple()
+
+    @staticmethod
+    def real_tokens(input_ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Mark the tokens that say something of the series: (batch_size, num_tokens) bool. Special ones do not."""
+        return attended & (input_ids >= len(SPECIAL_TOKEN_IDS))
+
+    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
+        """Embed every series by its tokens: `pooler_output`. A last token of fewer timestamps counts as any other."""
+        return self(past_values=past_values, **method_arguments).pooler_output
+
+    def embed_timestamps(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        inside: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Give every timestamp the embedding of its token; see TimeSeriesPreTrainedModel.embed_timestamps.
+
+        Timestamps before the first and after the last observed one have no token and the embedding zero, whether
+        they are `inside` or not. Pooling takes the timestamps of tokens that are no special ones.
+        """
+        ids, attended, first_steps = self.tokenise(past_values, past_observed_mask, domain)
+        hidden, _ = read_tokens(self.backbone, ids, attended, False)
+        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
+        steps = torch.arange(past_values.shape[1], device=ids.device)
+        places = (steps - first_steps.unsqueeze(1)).div(described["patch_length"], rounding_mode="floor")
+        places = places.clamp(0, ids.shape[1] - 1)
+        observed = ~past_values.isnan()
+        if past_observed_mask is not None:
+            observed = observed & past_observed_mask.bool()
+        has_token = observed_span(observed.any(-1)) & attended.gather(1, places)
+        embeddings = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        pooled = has_token & self.real_tokens(ids, attended).gather(1, places)
+        return torch.where(has_token.unsqueeze(-1), embeddings, 0.0), pooled
+
+
+class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
+    """The pretext task: hidden tokens are recovered from the others (paper, section 3.3).
+
+    A hidden token becomes the mask token, always; its loss is the cross-entropy over the whole vocabulary. With
+    several processes tokens are hidden in the global batch, and the mean of the processes' losses is the loss of one
+    process on the same global batch, with its gradient.
+
+    Args:
+        config: Domains, backbone and settings of the task.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.model = CrossTimeNetModel(config)
+        self.head = MaskedTokenHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        """Return the layer of the tokens' scores, which is not tied to their embedding."""
+        return self.head.decoder
+
+    def set_output_embeddings(self, new_embeddings: torch.nn.Linear) -> None:
+        """Set the layer of the tokens' scores."""
+        self.head.decoder = new_embeddings
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> CrossTimeNetForPreTrainingOutput | tuple[torch.Tensor, ...]:
+        """Compute the loss of a batch.
+
+        Args:
+            input_ids: (batch_size, num_tokens) int64, nothing hidden yet.
+            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
+            past_observed_mask: The shape of past_values, True = observed, or None.
+            domain: Name or place of the domain of past_values; None where there is only one.
+            mask: (batch_size, num_tokens) bool, the tokens to hide; None to draw them with probability
+                `config.mask_ratio` among the real tokens, at least one a global batch. Special tokens and padding are
+                never hidden.
+            generator: Source of the draw, on the CPU; None for torch's global one.
+            labels: (batch_size, num_tokens) int64, for input_ids in which something is hidden already, as
+                DataCollatorForLanguageModeling of transformers does: what is to be recovered, and -100 elsewhere.
+                Nothing is drawn.
+            return_dict: Whether to return a CrossTimeNetForPreTrainingOutput instead of a tuple.
+
+        Returns:
+            The loss, the accuracy, and the scores at the hidden tokens. A batch without a real token has loss 0.
+
+        Raises:
+            ValueError: The mask or the labels have another shape than the tokens, or labels are given for series, with
+                a mask, or of ids that are never predicted.
+        """
+        if labels is not None:
+            check_labels(labels, input_ids, mask, self.config)
+            domain = None  # ids that were drawn to disturb are of any domain
+        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
+        if labels is None:
+            mask = self._hidden_tokens(input_ids, attended, mask, generator)
+            hidden_ids, known = input_ids.masked_fill(mask, self.config.mask_token_id), input_ids
+        else:
+            mask, hidden_ids, known = (labels != NO_LABEL) & attended, input_ids, labels
+        hidden, _ = read_tokens(self.model.backbone, hidden_ids, attended, False)
+        logits, targets = self.head(hidden[mask]), known[mask]
+        count = global_count(mask, shared=self.training).clamp(min=torch.finfo(torch.float32).tiny)
+        right = (logits.argmax(-1) == targets).sum() / count
+        output = CrossTimeNetForPreTrainingOutput(
+            loss=masked_token_loss(logits, targets, count),
+            accuracy=right.detach(),
+            logits=logits,
+            mask=mask,
+            last_hidden_state=hidden.detach(),
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _hidden_tokens(
+        self,
+        input_ids: torch.Tensor,
+        attended: torch.Tensor,
+        mask: torch.Tensor | None,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor:
+        """Return the real tokens that the mask names, or draw them: (batch_size, num_tokens) bool."""
+        real = self.model.real_tokens(input_ids, attended)
+        if mask is None:
+            return token_mask(real, self.config.mask_ratio, generator, shared=self.training)
+        if mask.shape != input_ids.shape:
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}, but the tokens {tuple(input_ids.shape)}; they must be equal."
+            )
+        return mask.bool() & real
+
+
+class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, CrossTimeNetPreTrainedModel):
+    """The encoder with class scores, from one head for all domains or one a domain.
+
+    Args:
+        config: Domains and backbone; `num_labels` of the domains, or else of the config, gives the classes.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.model = CrossTimeNetModel(config)
+        self.head = DomainClassifiers(config)
+        self.post_init()
+
+    def forward(  # type: ignore[override]  # it also takes tokens
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        labels: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
+        """Score the classes.
+
+        Args:
+            input_ids: (batch_size, num_tokens) int64.
+            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
+            past_observed_mask: The shape of past_values, True = observed, or None.
+            domain: Name or place of the domain, of the series or ids and of the head; None where there is only one,
+                or only one with a head.
+            labels: (batch_size,) class indices, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
+
+        Returns:
+            Loss (with labels) and logits (batch_size, num_labels).
+        """
+        encoded = EncodedForHead(head_inputs or {})
+        if head_inputs is None:
+            encoded = self.compute_head_inputs(
+                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
+            )
+        return self.score(encoded, labels, return_dict, domain=domain)
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> EncodedForHead:
+        """Embed the series (batch_size, embedding_size), for flat heads its tokens (.., num_tokens, embedding_size).
+
+        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
+        """
+        place = self.head.place_of(domain)
+        domain = domain if place is None else place
+        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
+        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
+        is_flat = self.config.classifier == "flatten"
+        features = encoded.last_hidden_state if is_flat else encoded.pooler_output
+        return EncodedForHead({"features": features}, encoded.hidden_states)
+
+
+class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossTimeNetPreTrainedModel):
+    """The encoder with a linear prediction of the future from the embedding of the last token.
+
+    Args:
+        config: Domains and backbone; prediction_length and num_output_channels give the future's sizes,
+            target_mean and target_scale its units.
+    """
+
+    def __init__(self, config: CrossTimeNetConfig) -> None:
+        super().__init__(config)
+        self.model = CrossTimeNetModel(config)
+        self.head = ScaledPredictionHead(config)
+        self.post_init()
+
+    def forward(  # type: ignore[override]  # it also takes tokens
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        future_values: torch.Tensor | None = None,
+        future_observed_mask: torch.Tensor | None = None,
+        head_inputs: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
+        """Predict the future.
+
+        Args:
+            input_ids: (batch_size, num_tokens) int64.
+            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
+            past_observed_mask: The shape of past_values, True = observed, or None.
+            domain: Name or place of the domain of past_values; None where there is only one.
+            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
+            future_observed_mask: The same shape, True = observed, or None.
+            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
+
+        Returns:
+            Loss (with future_values), in units of target_scale; and prediction_outputs (batch_size, prediction_length,
+            num_output_channels), in those of the series.
+        """
+        encoded = EncodedForHead(head_inputs or {})
+        if head_inputs is None:
+            encoded = self.compute_head_inputs(
+                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
+            )
+        return self.predict(encoded, future_values, future_observed_mask, return_dict)
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> EncodedForHead:
+        """Embed the last token: (batch_size, embedding_size).
+
+        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
+        """
+        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
+        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
+        last = pool_instance(encoded.last_hidden_state, self.model.real_tokens(input_ids, attended), "last")
+        return EncodedForHead({"embedding": last}, encoded.hidden_states)
 
 
 class MaskedTokenHead(nn.Module):
@@ -887,354 +958,376 @@ class ScaledPredictionHead(PredictionHead):
         return loss, prediction.float() * scale + mean
 
 
-@dataclass
-class CrossTimeNetForPreTrainingOutput(ModelOutput):
-    """Loss of the pretext task.
+# The pretext task's equations and draws.
+
+
+def masked_token_loss(logits: torch.Tensor, tokens: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """Return -1/count * sum over the hidden tokens of log p(token | the others) (section 3.3).
 
     Args:
-        loss: Scalar: mean cross-entropy over the hidden tokens.
-        accuracy: Share of the hidden tokens whose code has the highest score, a scalar without gradient.
-        logits: (num_hidden_tokens, vocab_size), row by row of the batch.
-        mask: (batch_size, num_tokens) bool, True = hidden.
-        last_hidden_state: (batch_size, num_tokens, embedding_size), without gradient.
+        logits: (num_hidden_tokens, vocab_size), float32.
+        tokens: (num_hidden_tokens,) int64, what was hidden.
+        count: A scalar above 0, by which the sum is divided.
+
+    Returns:
+        A scalar.
     """
-
-    loss: torch.Tensor | None = None
-    accuracy: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
+    return F.cross_entropy(logits, tokens, reduction="sum") / count
 
 
-class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
-    """The encoder: tokens of a series to embeddings.
+def token_mask(
+    real: torch.Tensor, mask_ratio: float, generator: torch.Generator | None = None, shared: bool = True
+) -> torch.Tensor:
+    """Draw the hidden tokens (section 3.3): each real one by itself, and always the one with the batch's lowest draw.
+
+    So at least one token is hidden wherever there is a real one, and the loss is a mean over something. All processes
+    draw for the global batch from the first one's seed, and each takes its rows.
 
     Args:
-        config: Domains and backbone.
+        real: (batch_size, num_tokens) bool, the tokens that may be hidden.
+        mask_ratio: Probability that a token is hidden.
+        generator: Source of the seed, on the CPU; None for torch's global one.
+        shared: Whether the batch is a part of the global batch of all processes.
+
+    Returns:
+        (batch_size, num_tokens) bool, True = hidden.
     """
-
-    def __init__(self, config: CrossTimeNetConfig) -> None:
-        super().__init__(config)
-        self.backbone = build_backbone(config.backbone_config)  # type: ignore[arg-type]  # the config has made it one
-        self.post_init()
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        """Return the embedding of tokens, which is the backbone's own."""
-        return self.backbone.get_input_embeddings()
-
-    def set_input_embeddings(self, value: torch.nn.Module) -> None:
-        """Set the embedding of tokens."""
-        self.backbone.set_input_embeddings(value)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesModelOutput | tuple[torch.Tensor, ...]:
-        """Embed a batch of series, given as tokens or as values; see CrossTimeNetPreTrainedModel.tokens_of.
-
-        Args:
-            input_ids: (batch_size, num_tokens) int64.
-            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
-            past_observed_mask: The shape of past_values, True = observed, or None.
-            domain: Name or place of the domain of past_values; None where there is only one.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: Whether to return a TimeSeriesModelOutput instead of a tuple.
-
-        Returns:
-            last_hidden_state (batch_size, num_tokens, embedding_size), zero at padding; pooler_output (batch_size,
-            embedding_size) over all tokens but special ones; hidden_states.
-        """
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
-        hidden, states = read_tokens(self.backbone, input_ids, attended, bool(wants_states))
-        pooled = pool_instance(hidden, self.real_tokens(input_ids, attended), self.config.pooling)
-        output = TimeSeriesModelOutput(last_hidden_state=hidden, pooler_output=pooled, hidden_states=states)
-        return output if return_dict is not False else output.to_tuple()
-
-    @staticmethod
-    def real_tokens(input_ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Mark the tokens that say something of the series: (batch_size, num_tokens) bool. Special ones do not."""
-        return attended & (input_ids >= len(SPECIAL_TOKEN_IDS))
-
-    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
-        """Embed every series by its tokens: `pooler_output`. A last token of fewer timestamps counts as any other."""
-        return self(past_values=past_values, **method_arguments).pooler_output
-
-    def embed_timestamps(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        inside: torch.Tensor | None = None,
-        domain: str | int | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Give every timestamp the embedding of its token; see TimeSeriesPreTrainedModel.embed_timestamps.
-
-        Timestamps before the first and behind the last observed one have no token and the embedding zero, whether
-        they are `inside` or not. Pooling takes the timestamps of tokens that are no special ones.
-        """
-        ids, attended, first_steps = self.tokenise(past_values, past_observed_mask, domain)
-        hidden, _ = read_tokens(self.backbone, ids, attended, False)
-        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
-        steps = torch.arange(past_values.shape[1], device=ids.device)
-        places = (steps - first_steps.unsqueeze(1)).div(described["patch_length"], rounding_mode="floor")
-        places = places.clamp(0, ids.shape[1] - 1)
-        observed = ~past_values.isnan()
-        if past_observed_mask is not None:
-            observed = observed & past_observed_mask.bool()
-        has_token = observed_span(observed.any(-1)) & attended.gather(1, places)
-        embeddings = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        pooled = has_token & self.real_tokens(ids, attended).gather(1, places)
-        return torch.where(has_token.unsqueeze(-1), embeddings, 0.0), pooled
+    is_shared = shared and process_share()[1] > 1
+    source = fork_generator(generator, real.device, is_shared)
+    before, num_rows, num_columns = _place_of_rows(real) if is_shared else (0, *real.shape)
+    draws = torch.rand(num_rows, num_columns, generator=source)
+    draws = draws[before : before + len(real), : real.shape[1]].to(real.device)
+    # Above every draw: of a batch without a real token nothing is hidden.
+    lowest = torch.where(real, draws, 2.0).amin() if real.numel() else draws.new_tensor(2.0)
+    if is_shared:
+        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return real & ((draws < mask_ratio) | (draws <= lowest))
 
 
-class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
-    """The pretext task: hidden tokens are recovered from the others (paper, section 3.3).
+def _place_of_rows(real: torch.Tensor) -> tuple[int, int, int]:
+    """Return the number of rows before ours in the global batch, of its rows, and of its longest row's tokens."""
+    rank, num_processes = process_share()
+    own = torch.tensor(real.shape, device=real.device)
+    sizes = [torch.empty_like(own) for _ in range(num_processes)]
+    dist.all_gather(sizes, own)
+    rows = [int(size[0]) for size in sizes]
+    return sum(rows[:rank]), sum(rows), max(int(size[1]) for size in sizes)
 
-    A hidden token becomes the mask token, always; its loss is the cross-entropy over the whole vocabulary. With
-    several processes tokens are hidden in the global batch, and the mean of the processes' losses is the loss of one
-    process on the same global batch, with its gradient.
+
+def global_count(mask: torch.Tensor, shared: bool = True) -> torch.Tensor:
+    """Return the number of hidden tokens divided by the number of processes that share the batch; a scalar.
+
+    The sum of a process's losses divided by it has the mean over processes that one process has on the global batch.
+    """
+    count = mask.sum().float()
+    if not shared or process_share()[1] == 1:
+        return count
+    dist.all_reduce(count)
+    return count / process_share()[1]
+
+
+def _name_of(name_or_path: str | os.PathLike) -> str:
+    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
+    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)
+
+
+# Official checkpoints: github.com/Mingyue-Cheng/CrossTimeNet, bert4timeseries.py and TStokenizer/model.py.
+
+_CODEC_PREFIX, _BERT_PREFIX = "vqvae_model.", "encoder.bert."
+# Parameters that the official code creates and no computation reads.
+_UNUSED_PARAMETERS = re.compile(
+    r"mask|encoder\.bert\.embeddings\.(word_embeddings\.weight|position_ids)|encoder\.cls\.predictions\.bias"
+)
+_OUR_NAMES = {
+    "encoder.cls.predictions.transform.dense": "head.dense",
+    "encoder.cls.predictions.transform.LayerNorm": "head.norm",
+    "encoder.cls.predictions.decoder": "head.decoder",
+    "emb_layer": "model.backbone.embeddings.word_embeddings",
+}
+_TABLES = ("emb_layer.weight", "encoder.cls.predictions.decoder.weight")
+_BERT_SIZES = {
+    "hidden_size": "encoder.bert.embeddings.LayerNorm.weight",
+    "max_position_embeddings": "encoder.bert.embeddings.position_embeddings.weight",
+    "type_vocab_size": "encoder.bert.embeddings.token_type_embeddings.weight",
+    "intermediate_size": "encoder.bert.encoder.layer.0.intermediate.dense.weight",
+}
+# Options of the official BERT that no shape tells, and what says nothing of it once its parameters are there.
+BERT_OPTIONS = frozenset(
+    {"attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "initializer_range", "is_decoder"}
+    | {"layer_norm_eps", "num_attention_heads"}
+)
+_BERT_DETAILS = frozenset(
+    {
+        "architectures",
+        "classifier_dropout",
+        "gradient_checkpointing",
+        "model_type",
+        "output_attentions",
+        "pad_token_id",
+    }
+    | {"output_hidden_states", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache", "vocab_size"}
+)
+_TASK_OPTIONS = frozenset({"embeding", "local_model_path", "mask_ratio", "params", "task_type"})
+# Official arguments of training alone, and some that the official model reads nowhere: its sizes stand in its code.
+_TRAINING_ARGUMENTS = frozenset(
+    {"batch_size", "class_num", "classifier", "data_path", "device", "feat_dim", "fine_tuning_all", "frozen"}
+    | {"learning_rate", "learning_rate_pretrain", "load_pretrain", "lr", "lr_decay", "lr_decay_rate"}
+    | {"lr_decay_steps", "model_path", "num_epoch", "num_epochs", "pretrain_mlp_num_epochs", "pretrain_num_epochs"}
+    | {"pretrain_stage", "results_dir", "save_path", "seed", "seq_len", "sub_dir", "test_batch_size"}
+    | {"train_batch_size", "train_batch_size_pretrain", "train_ratio", "vqvae_model_path", "weight_decay"}
+    | {"wordmapping"}
+)
+_UNREAD_SIZES = frozenset(
+    {"n_embed", "wave_length"}
+)  # of the command line of the official model, not of its tokenizers
+_TOLD_BY_SHAPES = frozenset(
+    {"backbone_config", "domains", "embedding_size", "num_input_channels", "num_tokens", "vocab_size"}
+)
+_HEADS = ("pretraining", "classification")
+
+
+def prepare_crosstimenet_folder(
+    state_dict: Mapping[str, torch.Tensor], hyperparameters: Mapping[str, Any], method: Any
+) -> PreparedFolder:
+    """Convert an official checkpoint, of a tokenizer or of a model with its three tokenizers.
 
     Args:
-        config: Domains, backbone and settings of the task.
+        state_dict: Of the official VQVAE, or of the official bert4ts.
+        hyperparameters: Official arguments, compared with the shapes that tell them; `domain`, the name of a lone
+            tokenizer's domain. Of a model: `bert_config` or single arguments of the BERT; `head`, "pretraining" (the
+            default) for the layer that recovers tokens or "classification" for the data sets' heads, of which
+            training leaves only one kind trained; and fields of CrossTimeNetConfig.
+        method: The method's classes: `model_classes` by kind and `tokenizer_class`.
+
+    Returns:
+        The tokenizer, or the model with its tokenizer.
+
+    Raises:
+        ConversionError: The parameters are no such checkpoint's, or a hyper-parameter is unknown or contradicts them.
     """
+    given = {
+        name: value for name, value in hyperparameters.items() if value is not None and name not in _TRAINING_ARGUMENTS
+    }
+    parts = split_codecs(state_dict)
+    try:
+        if parts:
+            return _prepared_model(state_dict, given, method, method.tokenizer_class.from_official(parts))
+        tokenizer = method.tokenizer_class.from_official({str(given.pop("domain", "series")): state_dict}, given)
+    except ConversionError:
+        raise
+    except ValueError as error:  # the tokenizer's own, which knows no conversion
+        raise ConversionError(str(error)) from error
+    return PreparedFolder(tokenizer, _card_of_tokenizer(tokenizer.domains[0]))
 
-    def __init__(self, config: CrossTimeNetConfig) -> None:
-        super().__init__(config)
-        self.model = CrossTimeNetModel(config)
-        self.head = MaskedTokenHead(config)
-        self.post_init()
 
-    def get_output_embeddings(self) -> torch.nn.Module:
-        """Return the layer of the tokens' scores, which is not tied to their embedding."""
-        return self.head.decoder
+def _prepared_model(
+    state_dict: Mapping[str, torch.Tensor], given: dict[str, Any], method: Any, tokenizer: Any
+) -> PreparedFolder:
+    head = given.pop("head", _HEADS[0])
+    if head not in _HEADS:
+        raise ConversionError(f"head={head!r} is unknown; choose one of {', '.join(map(repr, _HEADS))}.")
+    fields, parameters, classifiers = convert_crosstimenet_state_dict(
+        state_dict, tokenizer.domains, fields_of_official_arguments(given)
+    )
+    if head == "classification":
+        parameters = {name: value for name, value in parameters.items() if name.startswith("model.")} | classifiers
+    model = method.model_classes[head](CrossTimeNetConfig(**fields))
+    try:
+        model.load_state_dict({name: value.float() for name, value in parameters.items()}, strict=True)
+    except RuntimeError as error:
+        raise ConversionError(f"The parameters do not fit each other: {' '.join(str(error).split())}") from error
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ConversionError(f"Parameters are not finite: {list_names(broken)}; the training had diverged.")
+    return PreparedFolder(model.eval().set_tokenizer(tokenizer))
 
-    def set_output_embeddings(self, new_embeddings: torch.nn.Linear) -> None:
-        """Set the layer of the tokens' scores."""
-        self.head.decoder = new_embeddings
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-        mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-        labels: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> CrossTimeNetForPreTrainingOutput | tuple[torch.Tensor, ...]:
-        """Compute the loss of a batch.
+def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the official model's arguments into fields of CrossTimeNetConfig.
 
-        Args:
-            input_ids: (batch_size, num_tokens) int64, nothing hidden yet.
-            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
-            past_observed_mask: The shape of past_values, True = observed, or None.
-            domain: Name or place of the domain of past_values; None where there is only one.
-            mask: (batch_size, num_tokens) bool, the tokens to hide; None to draw them with probability
-                `config.mask_ratio` among the real tokens, at least one a global batch. Special tokens and padding are
-                never hidden.
-            generator: Source of the draw, on the CPU; None for torch's global one.
-            labels: (batch_size, num_tokens) int64, for input_ids in which something is hidden already, as
-                DataCollatorForLanguageModeling of transformers does: what is to be recovered, and -100 elsewhere.
-                Nothing is drawn.
-            return_dict: Whether to return a CrossTimeNetForPreTrainingOutput instead of a tuple.
+    Args:
+        given: Arguments of the official command line, of its BERT (alone or as `bert_config`), and fields of ours.
 
-        Returns:
-            The loss, the accuracy, and the scores at the hidden tokens. A batch without a real token has loss 0.
+    Returns:
+        Fields; `backbone_config` holds what was said of the BERT.
 
-        Raises:
-            ValueError: The mask or the labels have another shape than the tokens, or labels are given for series, with
-                a mask, or of ids that are never predicted.
-        """
-        if labels is not None:
-            check_labels(labels, input_ids, mask, self.config)
-            domain = None  # ids that were drawn to disturb are of any domain
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        if labels is None:
-            mask = self._hidden_tokens(input_ids, attended, mask, generator)
-            hidden_ids, known = input_ids.masked_fill(mask, self.config.mask_token_id), input_ids
-        else:
-            mask, hidden_ids, known = (labels != NO_LABEL) & attended, input_ids, labels
-        hidden, _ = read_tokens(self.model.backbone, hidden_ids, attended, False)
-        logits, targets = self.head(hidden[mask]), known[mask]
-        count = global_count(mask, shared=self.training).clamp(min=torch.finfo(torch.float32).tiny)
-        right = (logits.argmax(-1) == targets).sum() / count
-        output = CrossTimeNetForPreTrainingOutput(
-            loss=F.cross_entropy(logits, targets, reduction="sum") / count,
-            accuracy=right.detach(),
-            logits=logits,
-            mask=mask,
-            last_hidden_state=hidden.detach(),
+    Raises:
+        ConversionError: An argument is unknown, or asks for what is not converted.
+    """
+    ours = set(CrossTimeNetConfig.__dataclass_fields__) - _TOLD_BY_SHAPES
+    bert_names = {*BERT_OPTIONS, *_BERT_SIZES, "num_hidden_layers", "position_embedding_type"}
+    known = {"bert_config", *ours, *_TASK_OPTIONS, *_UNREAD_SIZES, *bert_names}
+    fields: dict[str, Any] = {}
+    bert: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ConversionError(
+                f"CrossTimeNet's model has no hyper-parameter {name!r}.{near_match_hint(name, known)}"
+            )
+        if name in ours:
+            fields[name] = value
+        elif name in bert_names:
+            bert[name] = value
+    for name, value in given.get("bert_config", {}).items():
+        if name not in bert_names | _BERT_DETAILS:
+            hint = near_match_hint(name, bert_names)
+            raise ConversionError(
+                f"bert_config.{name} is not converted.{hint} Known are {list_names(sorted(bert_names))}."
+            )
+        if name in bert_names:
+            bert[name] = value
+    if bert.pop("position_embedding_type", "absolute") != "absolute":
+        raise ConversionError("Only position_embedding_type='absolute' is converted: transformers dropped the others.")
+    is_language_model = bool(given.get("params"))
+    if is_language_model:
+        fields.setdefault("backbone_name", given.get("local_model_path", "bert-base-uncased"))
+    # Rows of an untrained word table are random numbers; the official code draws both kinds under one name.
+    mapped = given.get("embeding", given.get("task_type", "word_mapping")) == "word_mapping"
+    fields.setdefault("embedding_initialization", "word_sample" if mapped and is_language_model else "random")
+    return {**fields, "backbone_config": bert}
+
+
+def convert_crosstimenet_state_dict(
+    state_dict: Mapping[str, torch.Tensor], tokenizer_domains: Sequence[Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Turn an official model's state dict into ours.
+
+    Args:
+        state_dict: Of the official bert4ts.
+        tokenizer_domains: The converted tokenizers' domains, in the order of ids.
+        given: Fields that the caller says, of fields_of_official_arguments.
+
+    Returns:
+        Fields of CrossTimeNetConfig; the parameters of CrossTimeNetForPreTraining; and those of the classification
+        heads of CrossTimeNetForTimeSeriesClassification (classifier="flatten").
+
+    Raises:
+        ConversionError: Parameters are missing, unknown or of shapes that do not fit each other or what was said.
+    """
+    official = {
+        key: value
+        for key, value in state_dict.items()
+        if not key.startswith(_CODEC_PREFIX) and not _UNUSED_PARAMETERS.fullmatch(key)
+    }
+    domains, classifiers = _domains_and_heads(official, split_codecs(state_dict), tokenizer_domains)
+    num_codes = sum(one["codebook_size"] for one in domains)
+    parameters = {}
+    for key, value in official.items():
+        if not key.startswith("head."):
+            converted = rows_of_our_vocabulary(value, num_codes) if key in _TABLES else value
+            parameters[rename_official_parameter(key)] = converted
+    fields = {
+        "domains": domains,
+        "never_predicted_ids": [one for one in SPECIAL_TOKEN_IDS if one != MASK_TOKEN_ID],
+        "classifier": "flatten",
+    }
+    backbone = _bert_fields(official, given.get("backbone_config", {}))
+    return {**fields, **given, "backbone_config": backbone}, parameters, classifiers
+
+
+def rename_official_parameter(key: str) -> str:
+    """Return our name of a parameter of the official model, its tokenizers and classification heads left aside.
+
+    Raises:
+        ConversionError: The official model has no such parameter.
+    """
+    if key.startswith(_BERT_PREFIX):
+        return f"model.backbone.{key.removeprefix(_BERT_PREFIX)}"
+    layer, _, kind = key.rpartition(".")
+    if layer not in _OUR_NAMES:
+        raise ConversionError(f"The official model has no parameters {key}.")
+    return f"{_OUR_NAMES[layer]}.{kind}"
+
+
+def split_codecs(state_dict: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tokenizers' state dicts of a model's by their domain, "har" for "har-data", in the order of ids.
+
+    The official code counts its data sets ecg-data, eeg-data, har-data, which is also their alphabetical order.
+    """
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key in sorted(state_dict):
+        if key.startswith(_CODEC_PREFIX):
+            data_set, name = key.removeprefix(_CODEC_PREFIX).split(".", 1)
+            parts.setdefault(data_set.removesuffix("-data"), {})[name] = state_dict[key]
+    return parts
+
+
+def rows_of_our_vocabulary(table: torch.Tensor, num_codes: int) -> torch.Tensor:
+    """Put the rows of an official table, codes and then the mask token, at our ids; zeros where it has none.
+
+    Args:
+        table: (num_codes + 1, width).
+        num_codes: Number of codes of all domains.
+
+    Returns:
+        (4 + num_codes, width).
+    """
+    if table.ndim != 2 or len(table) != num_codes + 1:
+        raise ConversionError(
+            f"A table of tokens has shape {tuple(table.shape)}; {num_codes + 1} rows are needed, the {num_codes} "
+            "codes of the tokenizers and the mask token."
         )
-        return output if return_dict is not False else output.to_tuple()
-
-    def _hidden_tokens(
-        self,
-        input_ids: torch.Tensor,
-        attended: torch.Tensor,
-        mask: torch.Tensor | None,
-        generator: torch.Generator | None,
-    ) -> torch.Tensor:
-        """Return the real tokens that the mask names, or draw them: (batch_size, num_tokens) bool."""
-        real = self.model.real_tokens(input_ids, attended)
-        if mask is None:
-            return token_mask(real, self.config.mask_ratio, generator, shared=self.training)
-        if mask.shape != input_ids.shape:
-            raise ValueError(
-                f"mask has shape {tuple(mask.shape)}, but the tokens {tuple(input_ids.shape)}; they must be equal."
-            )
-        return mask.bool() & real
+    rows = table.new_zeros(len(SPECIAL_TOKEN_IDS) + num_codes, table.shape[1])
+    rows[MASK_TOKEN_ID] = table[-1]
+    rows[len(SPECIAL_TOKEN_IDS) :] = table[:-1]
+    return rows
 
 
-class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, CrossTimeNetPreTrainedModel):
-    """The encoder with class scores, from one head for all domains or one a domain.
-
-    Args:
-        config: Domains and backbone; `num_labels` of the domains, or else of the config, gives the classes.
-    """
-
-    def __init__(self, config: CrossTimeNetConfig) -> None:
-        super().__init__(config)
-        self.model = CrossTimeNetModel(config)
-        self.head = DomainClassifiers(config)
-        self.post_init()
-
-    def forward(  # type: ignore[override]  # it also takes tokens
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-        labels: torch.Tensor | None = None,
-        head_inputs: dict[str, torch.Tensor] | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
-        """Score the classes.
-
-        Args:
-            input_ids: (batch_size, num_tokens) int64.
-            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
-            past_observed_mask: The shape of past_values, True = observed, or None.
-            domain: Name or place of the domain, of the series or ids and of the head; None where there is only one,
-                or only one with a head.
-            labels: (batch_size,) class indices, or None.
-            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
-
-        Returns:
-            Loss (with labels) and logits (batch_size, num_labels).
-        """
-        encoded = EncodedForHead(head_inputs or {})
-        if head_inputs is None:
-            encoded = self.compute_head_inputs(
-                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
-            )
-        return self.score(encoded, labels, return_dict, domain=domain)
-
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-    ) -> EncodedForHead:
-        """Embed the series (batch_size, embedding_size), for flat heads its tokens (.., num_tokens, embedding_size).
-
-        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
-        """
-        place = self.head.place_of(domain)
-        domain = domain if place is None else place
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
-        is_flat = self.config.classifier == "flatten"
-        features = encoded.last_hidden_state if is_flat else encoded.pooler_output
-        return EncodedForHead({"features": features}, encoded.hidden_states)
+def _domains_and_heads(
+    official: Mapping[str, torch.Tensor], parts: Mapping[str, Any], tokenizer_domains: Sequence[Any]
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    domains, heads = [], {}
+    for place, (name, described) in enumerate(zip(parts, tokenizer_domains, strict=True)):
+        for layer, ours in (("1", "norm"), ("2", "projection")):
+            for kind in ("weight", "bias"):
+                key = f"head.{name}-data.{layer}.{kind}"
+                if key not in official:
+                    raise ConversionError(f"This is no whole model of CrossTimeNet: {key} is missing.")
+                heads[f"head.heads.{place}.{ours}.{kind}"] = official[key]
+        sizes = {field: getattr(described, field) for field in ("num_input_channels", "patch_length", "codebook_size")}
+        num_tokens = described.num_patches(described.context_length)
+        num_labels = len(official[f"head.{name}-data.2.bias"])
+        domains.append({"name": described.name, **sizes, "num_labels": num_labels, "num_tokens": num_tokens})
+    return domains, heads
 
 
-class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossTimeNetPreTrainedModel):
-    """The encoder with a linear prediction of the future from the embedding of the last token.
+def _bert_fields(official: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
+    missing = [key for key in (*_BERT_SIZES.values(), *_TABLES) if key not in official]
+    if missing:
+        raise ConversionError(f"This is no model of CrossTimeNet: {', '.join(missing)} is missing.")
+    fields: dict[str, Any] = {name: len(official[key]) for name, key in _BERT_SIZES.items()}
+    layers = {key.split(".")[4] for key in official if key.startswith(f"{_BERT_PREFIX}encoder.layer.")}
+    fields["num_hidden_layers"] = len(layers)
+    contradictions = [
+        f"{name}={given[name]!r} was given, but the parameters have {name}={value!r}"
+        for name, value in fields.items()
+        if given.get(name, value) != value
+    ]
+    if contradictions:
+        raise ConversionError(f"The hyper-parameters contradict the file: {'; '.join(contradictions)}.")
+    width = fields["hidden_size"]
+    if "num_attention_heads" not in given and width % 64:
+        raise ConversionError(
+            f"The number of attention heads cannot be told from the width {width}; give num_attention_heads in the "
+            "hyper-parameters."
+        )
+    # As every BERT has them, where nothing else is said.
+    return {"model_type": "bert", "num_attention_heads": width // 64, **fields, **given}
 
-    Args:
-        config: Domains and backbone; prediction_length and num_output_channels give the future's sizes,
-            target_mean and target_scale its units.
-    """
 
-    def __init__(self, config: CrossTimeNetConfig) -> None:
-        super().__init__(config)
-        self.model = CrossTimeNetModel(config)
-        self.head = ScaledPredictionHead(config)
-        self.post_init()
+def _card_of_tokenizer(domain: Any) -> str:
+    return (
+        "---\nlibrary_name: hf-tsrep\nlicense: unknown\ntags:\n- time-series\n- tokenizer\n- crosstimenet\n---\n\n"
+        f"# CrossTimeNet tokenizer of {domain.name}\n\n"
+        "Converted from `{source}`, a checkpoint of the official implementation of CrossTimeNet (Cheng et al., WSDM "
+        f"2025, arXiv 2403.12372). It turns series of {domain.context_length} timestamps and "
+        f"{domain.num_input_channels} channels into {domain.num_patches(domain.context_length)} of "
+        f"{domain.codebook_size} codes; the published decoder takes that length only. The official training "
+        "multiplied series by 2.5 before the tokenizer: whoever trained it so does the same before tokenising.\n"
+    )
 
-    def forward(  # type: ignore[override]  # it also takes tokens
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-        future_values: torch.Tensor | None = None,
-        future_observed_mask: torch.Tensor | None = None,
-        head_inputs: dict[str, torch.Tensor] | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TimeSeriesPredictionOutput | tuple[torch.Tensor, ...]:
-        """Predict the future.
 
-        Args:
-            input_ids: (batch_size, num_tokens) int64.
-            attention_mask: (batch_size, num_tokens), True or 1 = token; None: all but the padding ids.
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing, in place of input_ids.
-            past_observed_mask: The shape of past_values, True = observed, or None.
-            domain: Name or place of the domain of past_values; None where there is only one.
-            future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
-            future_observed_mask: The same shape, True = observed, or None.
-            head_inputs: What `compute_head_inputs` returned for the series, in place of the series.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
-
-        Returns:
-            Loss (with future_values), in units of target_scale; and prediction_outputs (batch_size, prediction_length,
-            num_output_channels), in those of the series.
-        """
-        encoded = EncodedForHead(head_inputs or {})
-        if head_inputs is None:
-            encoded = self.compute_head_inputs(
-                past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
-            )
-        return self.predict(encoded, future_values, future_observed_mask, return_dict)
-
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-    ) -> EncodedForHead:
-        """Embed the last token: (batch_size, embedding_size).
-
-        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
-        """
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
-        last = pool_instance(encoded.last_hidden_state, self.model.real_tokens(input_ids, attended), "last")
-        return EncodedForHead({"embedding": last}, encoded.hidden_states)
+CrossTimeNetPreTrainedModel.converter = FolderConverter(prepare_crosstimenet_folder)
 
 
 CrossTimeNetModel.register_for_auto_class("AutoModel")

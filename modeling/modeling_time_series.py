@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
-from .conversion_time_series import Converter
+from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
 
@@ -42,7 +42,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     # Auto class -> "file.Class" of this method. Saved configs hold it, so that any Auto class opens any checkpoint.
     auto_classes: ClassVar[dict[str, str]] = {}
     # How official checkpoints of the method become ours; None where there are none.
-    converter: ClassVar[Converter | None] = None
+    converter: ClassVar[Converter | FolderConverter | None] = None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

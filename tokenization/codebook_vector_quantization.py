@@ -1,4 +1,4 @@
-"""A codebook that is learnt by moving averages (van den Oord et al., NeurIPS 2017, appendix A.1)."""
+"""A codebook that is learnt by moving averages (van den Oord et al., NeurIPS 2017, arXiv 1711.00937)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Return the index of the nearest code by squared distance, up to rounding.
+    """Return the index of the nearest code by squared distance (equation 1), up to rounding.
 
     |latent|^2 is the same for all codes, so that the nearest has the largest product minus half its own square: one
     matrix product, in float32 whatever runs around it. Between codes that are all but equally near its rounding
@@ -25,6 +25,57 @@ def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
     with torch.autocast(latents.device.type, enabled=False):
         codebook = codebook.float()
         return torch.addmm(-0.5 * codebook.square().sum(1), latents.float(), codebook.t()).argmax(1)
+
+
+def straight_through(latents: torch.Tensor, quantised: torch.Tensor) -> torch.Tensor:
+    """Return the codes in the forward pass, and pass the gradient on to the latents (section 3.2).
+
+    Args:
+        latents: Any shape.
+        quantised: The same shape: the latents' codes (equation 2).
+
+    Returns:
+        The same shape.
+    """
+    return latents + (quantised - latents).detach()
+
+
+def commitment_loss(latents: torch.Tensor, quantised: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared distance of a latent to its code: equation 3's last term, without its weight.
+
+    The middle term, which would move the codes, is missing: here they are moving averages.
+
+    Args:
+        latents: (..., hidden_size).
+        quantised: The same shape: the latents' codes, which get no gradient.
+        counted: (...) bool, the latents that count.
+
+    Returns:
+        A scalar, 0 where none counts.
+    """
+    distance = (latents.float() - quantised.float().detach()).square().mean(-1)
+    return (distance * counted).sum() / counted.sum().clamp(min=1)
+
+
+def moving_average(average: torch.Tensor, observed: torch.Tensor, decay: float) -> torch.Tensor:
+    """Move an average in place: decay * average + (1 - decay) * observed (appendix, equations 6 and 7)."""
+    return average.mul_(decay).add_(observed, alpha=1 - decay)
+
+
+def codes_of_averages(counts: torch.Tensor, sums: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Return the codes: sums of latents over their counts (appendix, equation 8), counts by Laplace smoothing.
+
+    Args:
+        counts: (codebook_size,) moving number of latents of each code.
+        sums: (codebook_size, hidden_size) moving sum of these latents.
+        epsilon: What every count is raised by before all are scaled to their total again.
+
+    Returns:
+        (codebook_size, hidden_size).
+    """
+    total = counts.sum()
+    smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
+    return sums / smoothed.unsqueeze(1)
 
 
 def perplexity_of_counts(counts: torch.Tensor) -> torch.Tensor:
@@ -94,16 +145,14 @@ class Codebook(nn.Module):
         latents = latents.detach().float()
         counts = torch.bincount(indices, minlength=len(self.codes)).to(latents.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, indices, latents)
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        if _is_distributed():
             distributed.all_reduce(counts)
             distributed.all_reduce(sums)
         if not bool(counts.any()):
             return  # a fresh codebook has no counts yet, and sums divided by none are NaN
-        self.counts.mul_(self.decay).add_(counts, alpha=1 - self.decay)
-        self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
-        total = self.counts.sum()
-        smoothed = (self.counts + self.epsilon) / (total + len(self.codes) * self.epsilon) * total
-        self.codes.copy_(self.sums / smoothed.unsqueeze(1))
+        moving_average(self.counts, counts, self.decay)
+        moving_average(self.sums, sums, self.decay)
+        self.codes.copy_(codes_of_averages(self.counts, self.sums, self.epsilon))
         if self.dead_code_threshold > 0:
             self._revive(latents, generator)
 
@@ -116,8 +165,12 @@ class Codebook(nn.Module):
         if len(latents):
             chosen = torch.randint(len(latents), (len(dead),), generator=generator)
             fresh = latents[chosen.to(latents.device)].contiguous()
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        if _is_distributed():
             distributed.broadcast(fresh, 0)
         self.codes[dead] = fresh
         self.counts[dead] = self.dead_code_threshold
         self.sums[dead] = fresh * self.dead_code_threshold
+
+
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -7,31 +7,28 @@ series -> causal dilated encoder -> one vector a patch -> nearest code -> decode
 from __future__ import annotations
 
 import copy
-import difflib
-import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .codebook_vector_quantization import Codebook, perplexity_of_counts
-from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
-from .layers_causal_convolution import KERNEL_SIZE, CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
+from .codebook_vector_quantization import Codebook, commitment_loss, perplexity_of_counts, straight_through
+from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig, near_match_hint
+from .kernels_codes import distinct_codes, exact_codes
+from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
 
 # Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
 STEPS_IN_CACHE = 16_384
+# Timestamps that go through the codec together: what a batch of a long series needs stays bounded.
+STEPS_IN_CHUNK = 65_536
 
 
 @dataclass
@@ -55,115 +52,6 @@ class CrossTimeNetCodecOutput(ModelOutput):
     reconstruction: torch.Tensor | None = None
     codes: torch.Tensor | None = None
     latents: torch.Tensor | None = None
-
-
-def fill_missing(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
-    """Repeat the last observed value of a channel where it is missing; 0, the mean, before the first one.
-
-    Args:
-        values: (batch_size, time, num_channels), normalised.
-        observed: The same shape, bool.
-    """
-    if not torch.compiler.is_compiling() and bool(observed.all()):
-        return values
-    steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1)
-    last = torch.where(observed, steps, -1).cummax(dim=1).values
-    filled = torch.where(observed, values, 0.0).gather(1, last.clamp(min=0))
-    return torch.where(last < 0, 0.0, filled)
-
-
-class PatchExpansion(nn.Module):
-    """The any-length decoder's first step: every token becomes its timestamps, by one map for all positions.
-
-    Args:
-        hidden_size: Width.
-        patch_length: Number of timestamps of a token.
-    """
-
-    def __init__(self, hidden_size: int, patch_length: int) -> None:
-        super().__init__()
-        self.projection = nn.Linear(hidden_size, patch_length * hidden_size)
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Map (num_patches, batch_size, hidden_size) to (num_patches * patch_length, batch_size, hidden_size)."""
-        num_patches, batch_size, hidden_size = embeddings.shape
-        steps = self.projection(embeddings).view(num_patches, batch_size, -1, hidden_size)
-        return steps.transpose(1, 2).reshape(-1, batch_size, hidden_size)
-
-
-class TokenMixing(nn.Module):
-    """The published decoder's first step: timestamps as weighted sums of all tokens; for one number of tokens.
-
-    Args:
-        num_patches: Number of tokens.
-        num_steps: Number of timestamps.
-    """
-
-    def __init__(self, num_patches: int, num_steps: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_steps, num_patches))
-        self.bias = nn.Parameter(torch.empty(num_steps))
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Map (num_patches, batch_size, hidden_size) to (num_steps, batch_size, hidden_size)."""
-        num_patches, batch_size, hidden_size = embeddings.shape
-        mixed = F.linear(embeddings.reshape(num_patches, -1).t(), self.weight, self.bias)
-        return mixed.t().reshape(-1, batch_size, hidden_size)
-
-
-class DomainCodec(nn.Module):
-    """Networks and codebook of one domain; series are (batch_size, time, num_input_channels).
-
-    Args:
-        domain: Sizes.
-    """
-
-    channel_mean: torch.Tensor
-    channel_scale: torch.Tensor
-
-    def __init__(self, domain: CodecDomain) -> None:
-        super().__init__()
-        self.domain = domain
-        hidden_size, num_channels = domain.hidden_size, domain.num_input_channels
-        self.register_buffer("channel_mean", torch.zeros(num_channels))
-        self.register_buffer("channel_scale", torch.ones(num_channels))
-        self.input_projection = nn.Linear(num_channels, hidden_size)
-        self.encoder = CausalConvolutionNetwork(hidden_size, domain.num_blocks, domain.dropout)
-        self.patch_projection = nn.Linear(domain.patch_length * hidden_size, hidden_size)
-        self.codebook = Codebook(
-            domain.codebook_size,
-            hidden_size,
-            domain.codebook_decay,
-            domain.codebook_epsilon,
-            domain.dead_code_threshold,
-        )
-        self.expansion: nn.Module
-        if domain.decoder == "fixed_length":
-            length = cast(int, domain.context_length)
-            self.expansion = TokenMixing(domain.num_patches(length), length)
-        else:
-            self.expansion = PatchExpansion(hidden_size, domain.patch_length)
-        self.decoder = CausalConvolutionNetwork(hidden_size, domain.num_blocks, domain.dropout)
-        self.output_projection = nn.Linear(hidden_size, num_channels)
-
-    def normalise(self, values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
-        """Scale by the domain's statistics, fill what is missing and add missing steps up to a whole patch."""
-        values = (values - self.channel_mean) / self.channel_scale
-        beyond = -values.shape[1] % self.domain.patch_length
-        if beyond:
-            values, observed = F.pad(values, (0, 0, 0, beyond)), F.pad(observed, (0, 0, 0, beyond))
-        return fill_missing(values, observed).to(self.input_projection.weight.dtype)
-
-    def latents(self, values: torch.Tensor) -> torch.Tensor:
-        """Encode whole patches of normalised values: (num_patches, batch_size, hidden_size)."""
-        hidden = self.encoder(self.input_projection(values.transpose(0, 1)))
-        _, batch_size, hidden_size = hidden.shape
-        patches = hidden.view(-1, self.domain.patch_length, batch_size, hidden_size).transpose(1, 2)
-        return self.patch_projection(patches.reshape(-1, batch_size, self.domain.patch_length * hidden_size))
-
-    def reconstruct(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Decode (num_patches, batch_size, hidden_size) to normalised (batch_size, time, num_input_channels)."""
-        return self.output_projection(self.decoder(self.expansion(embeddings))).transpose(0, 1)
 
 
 class CrossTimeNetCodec(PreTrainedModel):
@@ -195,7 +83,8 @@ class CrossTimeNetCodec(PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, GatedResidualBlock):
-            init.constant_(module.gate, 1e-8)
+            if module.gate is not None:
+                init.constant_(module.gate, 1e-8)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -223,16 +112,16 @@ class CrossTimeNetCodec(PreTrainedModel):
             return domain
         if domain in names:
             return names.index(cast(str, domain))
-        near = difflib.get_close_matches(str(domain), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown domain {domain!r}.{hint} Domains: {', '.join(names) or 'none'}.")
+        raise ValueError(
+            f"Unknown domain {domain!r}.{near_match_hint(domain, names)} Domains: {', '.join(names) or 'none'}."
+        )
 
     def domain_codec(self, domain: str | int | None) -> DomainCodec:
-        """Return networks and codebook of a domain; see domain_index."""
+        """Return networks and codebook of a domain, by its name or place; None will do where there is only one."""
         return cast(DomainCodec, self.domains[self.domain_index(domain)])
 
     def add_domain(self, domain: CodecDomain | Mapping[str, Any]) -> None:
-        """Add a domain with fresh weights behind the others, which keep their places.
+        """Add a domain with fresh weights after the others, which keep their places.
 
         Raises:
             ValueError: The name is taken, or a field is out of its range.
@@ -273,24 +162,19 @@ class CrossTimeNetCodec(PreTrainedModel):
         flat = latents.reshape(-1, latents.shape[-1])
         indices = network.codebook(flat)
         quantised = network.codebook.look_up(indices).view_as(latents).to(latents.dtype)
-        # Straight-through: the decoder sees the code, the encoder gets its gradient (van den Oord et al., eq. 3).
-        straight = latents + (quantised - latents).detach()
         length = past_values.shape[1]
-        reconstruction = network.reconstruct(straight)[:, :length]
-        known = self._patches_with_values(observed, network.domain).t()
-        weight = observed.float()
-        error = torch.where(observed, reconstruction.float() - values[:, :length].float(), 0.0)
-        reconstruction_loss = error.square().sum() / weight.sum().clamp(min=1)
-        distance = (latents.float() - quantised.float().detach()).square().mean(-1)
-        commitment_loss = (distance * known).sum() / known.sum().clamp(min=1)
+        reconstruction = network.reconstruct(straight_through(latents, quantised))[:, :length]
+        known = patches_with_values(observed, network.domain).t()
+        reconstruction_error = reconstruction_loss(reconstruction, values[:, :length], observed)
+        commitment = commitment_loss(latents, quantised, known)
         used = known.reshape(-1)
         counts = torch.bincount(indices[used], minlength=len(network.codebook.codes))
         if self.training:
             network.codebook.update(flat[used], indices[used], generator)
         output = CrossTimeNetCodecOutput(
-            loss=reconstruction_loss + network.domain.commitment_weight * commitment_loss,
-            reconstruction_loss=reconstruction_loss,
-            commitment_loss=commitment_loss,
+            loss=reconstruction_error + network.domain.commitment_weight * commitment,
+            reconstruction_loss=reconstruction_error,
+            commitment_loss=commitment,
             codebook_perplexity=perplexity_of_counts(counts),
             reconstruction=reconstruction * network.channel_scale + network.channel_mean,
             codes=indices.view(latents.shape[:2]).t(),
@@ -325,7 +209,7 @@ class CrossTimeNetCodec(PreTrainedModel):
         for values, known in zip(past_values.split(rows), observed.split(rows), strict=True):
             latents = network.latents(network.normalise(values, known))
             parts.append(network.codebook(latents.reshape(-1, latents.shape[-1])).view(latents.shape[:2]).t())
-        return torch.cat(parts), self._patches_with_values(observed, network.domain)
+        return torch.cat(parts), patches_with_values(observed, network.domain)
 
     def decode_codes(
         self, codes: torch.Tensor, domain: str | int | None = None, length: int | None = None
@@ -335,7 +219,7 @@ class CrossTimeNetCodec(PreTrainedModel):
         Args:
             codes: (batch_size, num_patches) int64 indices into the domain's codebook.
             domain: Name or place of the domain; None where there is only one.
-            length: Number of timestamps to return; None for num_patches * patch_length.
+            length: Number of timestamps to return; None for all that the tokens stand for.
 
         Returns:
             (batch_size, length, num_input_channels), in the units of the training series.
@@ -382,283 +266,208 @@ class CrossTimeNetCodec(PreTrainedModel):
                 f"A series has {past_values.shape[1]} timestamps, but domain {domain.name!r} has the published "
                 f"decoder for {fixed}; a domain with decoder='any_length' takes any number."
             )
-        observed = ~past_values.isnan()
-        if past_observed_mask is None:
-            return observed
-        if past_observed_mask.shape != past_values.shape:
-            raise ValueError(
-                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
-                f"{tuple(past_values.shape)}; they must be equal."
-            )
-        return observed & past_observed_mask.bool()
-
-    @staticmethod
-    def _patches_with_values(observed: torch.Tensor, domain: CodecDomain) -> torch.Tensor:
-        """Tell which patches hold an observed value: (batch_size, num_patches) bool."""
-        padded = F.pad(observed.any(-1), (0, -observed.shape[1] % domain.patch_length))
-        return padded.view(len(observed), -1, domain.patch_length).any(-1)
+        return _masked(past_values, past_observed_mask).isnan().logical_not()
 
 
-CrossTimeNetCodec.register_for_auto_class("AutoModel")
-
-
-# Differences of scores that rounding can make, as a share of the norms; float32 made at most 6e-7 of it.
-_FLOAT32_DOUBT, _FLOAT64_DOUBT = 1e-6, 1e-13
-_GROUPS = 32
-
-
-def distinct_codes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leave out codes that equal another one.
+class DomainCodec(nn.Module):
+    """Networks and codebook of one domain; series are (batch_size, time, num_input_channels).
 
     Args:
-        codes: (codebook_size, hidden_size).
-
-    Returns:
-        The different codes (num_distinct, hidden_size), and the first place (num_distinct,) of each.
+        domain: Sizes.
     """
-    distinct, group = torch.unique(codes, dim=0, return_inverse=True)
-    places = torch.arange(len(codes), device=codes.device)
-    first = torch.full((len(distinct),), len(codes), device=codes.device)
-    return distinct, first.scatter_reduce(0, group, places, "amin")
 
+    channel_mean: torch.Tensor
+    channel_scale: torch.Tensor
 
-def exact_codes(network: DomainCodec, values: torch.Tensor, distinct: torch.Tensor) -> torch.Tensor:
-    """Return the nearest codes of series.
-
-    Args:
-        network: The domain's networks, in evaluation mode.
-        values: (batch_size, time, num_input_channels) float32, NaN = missing.
-        distinct: Different codes (num_distinct, hidden_size).
-
-    Returns:
-        (batch_size, num_patches) int64 places in `distinct`.
-    """
-    rows = max(1, STEPS_IN_CACHE // values.shape[1])  # what is computed together stays in the cache
-    found = [_nearest(network, part, distinct, _FLOAT32_DOUBT) for part in values.split(rows)]
-    codes, doubtful = (torch.cat(parts) for parts in zip(*found, strict=True))
-    unsure = doubtful.any(1).nonzero().squeeze(1)
-    if len(unsure):
-        precise = copy.deepcopy(network).double()
-        for part in unsure.split(rows):
-            codes[part], _ = _nearest(precise, values[part], distinct.double(), _FLOAT64_DOUBT)
-    return codes
-
-
-def _nearest(
-    network: DomainCodec, values: torch.Tensor, distinct: torch.Tensor, doubt: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the nearest codes, and which are in doubt, (batch_size, num_patches) each."""
-    latents = network.latents(network.normalise(values, ~values.isnan()))
-    shape = latents.shape[:2]
-    latents = latents.reshape(-1, latents.shape[-1])
-    # As in nearest_codes: the nearest code has the largest product minus half its own square.
-    beyond = -len(distinct) % _GROUPS
-    squares = F.pad(-0.5 * distinct.square().sum(1), (0, beyond), value=-torch.inf)
-    scores = torch.addmm(squares, latents, F.pad(distinct, (0, 0, 0, beyond)).t())
-    tolerance = doubt * latents.norm(dim=1) * distinct.norm(dim=1).amax()
-    codes, count = _best_and_near(scores, tolerance)
-    doubtful = count > 1
-    if bool(doubtful.any()):
-        codes[doubtful] = scores[doubtful].argmax(1)  # of equal ones the first
-    return codes.view(shape).t(), doubtful.view(shape).t()
-
-
-def _best_and_near(scores: torch.Tensor, tolerance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the places of the largest scores, and how many come near them.
-
-    The scores are read once, for the largest of every group of places with one remainder; the rest looks at groups.
-
-    Args:
-        scores: (num_rows, num_places), num_places a multiple of the number of groups.
-        tolerance: (num_rows,) what counts as near.
-
-    Returns:
-        (num_rows,) int64 each. The count is exact where it is 1, and else at least 2.
-    """
-    by_group = scores.view(len(scores), -1, _GROUPS)
-    largest = by_group.amax(1)
-    best, group = largest.max(1)
-    nearly = (best - tolerance).unsqueeze(1)
-    members = by_group.gather(2, group.view(-1, 1, 1).expand(-1, by_group.shape[1], 1)).squeeze(2)
-    count = (largest >= nearly).sum(1) + (members >= nearly).sum(1) - 1
-    return members.argmax(1) * _GROUPS + group, count
-
-
-def codec_of_weights(
-    domains: Sequence[CodecDomain], weights: Mapping[str, torch.Tensor], source: str
-) -> CrossTimeNetCodec:
-    """Build a frozen codec in float32; no random number is drawn.
-
-    Args:
-        domains: Its domains.
-        weights: State of the codec; the tensors are taken over without a copy where they fit.
-        source: Where the weights come from, for messages.
-
-    Returns:
-        The codec in evaluation mode, without gradients.
-
-    Raises:
-        ValueError: Weights lack, are too many, have another shape, are not finite; or a codebook holds no codes.
-    """
-    with torch.device("meta"):
-        codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains]))
-    _check_names_and_shapes(codec.state_dict(), weights, domains, source)
-    codec.load_state_dict({name: value.detach().float() for name, value in weights.items()}, assign=True)
-    check_codec(codec, source)
-    return codec.eval().requires_grad_(False)
-
-
-def fresh_codec(domains: Sequence[CodecDomain]) -> CrossTimeNetCodec:
-    """Build a frozen codec with new weights, drawn from torch's global generator."""
-    config = CrossTimeNetCodecConfig(domains=[domain.to_dict() for domain in domains])
-    return CrossTimeNetCodec(config).eval().requires_grad_(False)
-
-
-def joined_codec(codec: CrossTimeNetCodec, added: CrossTimeNetCodec) -> CrossTimeNetCodec:
-    """Return a frozen codec with copies of all domains of a second one behind those of the first.
-
-    Raises:
-        ValueError: Weights cannot be right; see codec_of_weights.
-    """
-    weights, device = dict(codec.state_dict()), device_of(codec)
-    known = codec.config.codec_domains
-    for name, value in added.state_dict().items():
-        prefix, place, rest = name.split(".", 2)
-        weights[f"{prefix}.{len(known) + int(place)}.{rest}"] = value.detach().clone().to(device)
-    return codec_of_weights([*known, *added.config.codec_domains], weights, "the codec")
-
-
-def device_of(codec: CrossTimeNetCodec) -> torch.device:
-    """Return where a codec is; the CPU for one without domains."""
-    return next((value.device for value in codec.parameters()), torch.device("cpu"))
-
-
-def _check_names_and_shapes(
-    expected: Mapping[str, torch.Tensor],
-    weights: Mapping[str, torch.Tensor],
-    domains: Sequence[CodecDomain],
-    source: str,
-) -> None:
-    problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is not known" for name in weights if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    if problems:
-        names = ", ".join(domain.name for domain in domains) or "none"
-        more = f" and {len(problems) - 3} more problems" if len(problems) > 3 else ""
-        raise ValueError(
-            f"The weights in {source} do not fit the domains ({names}): {'; '.join(problems[:3])}{more}. Save or "
-            "download codec.safetensors and tokenizer_config.json together."
+    def __init__(self, domain: CodecDomain) -> None:
+        super().__init__()
+        self.domain = domain
+        hidden_size, num_channels = domain.hidden_size, domain.num_input_channels
+        self.register_buffer("channel_mean", torch.zeros(num_channels))
+        self.register_buffer("channel_scale", torch.ones(num_channels))
+        self.input_projection = nn.Linear(num_channels, hidden_size)
+        blocks = (domain.num_blocks, domain.dropout, domain.dilations, domain.kernel_size, domain.gated_blocks)
+        self.encoder = CausalConvolutionNetwork(hidden_size, *blocks)
+        self.patch_projection = nn.Linear(domain.patch_length * hidden_size, hidden_size)
+        self.codebook = Codebook(
+            domain.codebook_size,
+            hidden_size,
+            domain.codebook_decay,
+            domain.codebook_epsilon,
+            domain.dead_code_threshold,
         )
+        self.expansion: nn.Module
+        if domain.decoder == "fixed_length":
+            length = cast(int, domain.context_length)
+            self.expansion = TokenMixing(domain.num_patches(length), length)
+        else:
+            self.expansion = PatchExpansion(hidden_size, domain.patch_length)
+        self.decoder = CausalConvolutionNetwork(hidden_size, *blocks)
+        self.output_projection = nn.Linear(hidden_size, num_channels)
+
+    def normalise(self, values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+        """Scale by the domain's statistics, fill what is missing and add missing steps up to a whole patch."""
+        values = (values - self.channel_mean) / self.channel_scale
+        beyond = self.domain.num_patches(values.shape[1]) * self.domain.patch_length - values.shape[1]
+        if beyond > 0:
+            values, observed = F.pad(values, (0, 0, 0, beyond)), F.pad(observed, (0, 0, 0, beyond))
+        return fill_missing(values, observed).to(self.input_projection.weight.dtype)
+
+    def latents(self, values: torch.Tensor) -> torch.Tensor:
+        """Encode the patches of normalised values: (num_patches, batch_size, hidden_size)."""
+        hidden = self.encoder(self.input_projection(values.transpose(0, 1)))
+        length, batch_size, hidden_size = hidden.shape
+        # What is left over after the last whole patch has no token in the published model.
+        hidden = hidden[: length // self.domain.patch_length * self.domain.patch_length]
+        patches = hidden.view(-1, self.domain.patch_length, batch_size, hidden_size).transpose(1, 2)
+        return self.patch_projection(patches.reshape(-1, batch_size, self.domain.patch_length * hidden_size))
+
+    def reconstruct(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Decode (num_patches, batch_size, hidden_size) to normalised (batch_size, time, num_input_channels)."""
+        return self.output_projection(self.decoder(self.expansion(embeddings))).transpose(0, 1)
 
 
-def check_codec(codec: CrossTimeNetCodec, source: str) -> None:
-    """Refuse a codec whose weights cannot be right.
+class PatchExpansion(nn.Module):
+    """The any-length decoder's first step: every token becomes its timestamps, by one map for all positions.
+
+    Args:
+        hidden_size: Width.
+        patch_length: Number of timestamps of a token.
+    """
+
+    def __init__(self, hidden_size: int, patch_length: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden_size, patch_length * hidden_size)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (num_patches, batch_size, hidden_size) to (num_patches * patch_length, batch_size, hidden_size)."""
+        num_patches, batch_size, hidden_size = embeddings.shape
+        steps = self.projection(embeddings).view(num_patches, batch_size, -1, hidden_size)
+        return steps.transpose(1, 2).reshape(-1, batch_size, hidden_size)
+
+
+class TokenMixing(nn.Module):
+    """The published decoder's first step: timestamps as weighted sums of all tokens; for one number of tokens.
+
+    Args:
+        num_patches: Number of tokens.
+        num_steps: Number of timestamps.
+    """
+
+    def __init__(self, num_patches: int, num_steps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_steps, num_patches))
+        self.bias = nn.Parameter(torch.empty(num_steps))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (num_patches, batch_size, hidden_size) to (num_steps, batch_size, hidden_size)."""
+        num_patches, batch_size, hidden_size = embeddings.shape
+        mixed = F.linear(embeddings.reshape(num_patches, -1).t(), self.weight, self.bias)
+        return mixed.t().reshape(-1, batch_size, hidden_size)
+
+
+def reconstruction_loss(reconstruction: torch.Tensor, values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error over the observed values (paper, section 3.2): a scalar, 0 where there is none.
+
+    Args:
+        reconstruction: (batch_size, time, num_channels).
+        values: The same shape, finite everywhere.
+        observed: The same shape, bool.
+    """
+    error = torch.where(observed, reconstruction.float() - values.float(), 0.0)
+    return error.square().sum() / observed.float().sum().clamp(min=1)
+
+
+def patches_with_values(observed: torch.Tensor, domain: CodecDomain) -> torch.Tensor:
+    """Tell which patches hold an observed value.
+
+    Args:
+        observed: (batch_size, time, num_channels) bool.
+        domain: Gives the patches.
+
+    Returns:
+        (batch_size, num_patches) bool.
+    """
+    num_patches = domain.num_patches(observed.shape[1])
+    # Padding below zero cuts off: what is left over after the last whole patch has no token in the published model.
+    steps = F.pad(observed.any(-1), (0, num_patches * domain.patch_length - observed.shape[1]))
+    return steps.view(len(observed), num_patches, domain.patch_length).any(-1)
+
+
+def fill_missing(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Repeat the last observed value of a channel where it is missing; 0, the mean, before the first one.
+
+    Args:
+        values: (batch_size, time, num_channels), normalised.
+        observed: The same shape, bool.
+    """
+    if not torch.compiler.is_compiling() and bool(observed.all()):
+        return values
+    last = _last_true(observed)
+    filled = torch.where(observed, values, 0.0).gather(1, last.clamp(min=0))
+    return torch.where(last < 0, 0.0, filled)
+
+
+def _masked(past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
+    """Write NaN where the mask says that a value is missing."""
+    if past_observed_mask is None:
+        return past_values
+    if past_observed_mask.shape != past_values.shape:
+        raise ValueError(
+            f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
+            f"{tuple(past_values.shape)}; they must be equal."
+        )
+    return past_values.masked_fill(~past_observed_mask.bool(), torch.nan)
+
+
+def _last_true(mask: torch.Tensor) -> torch.Tensor:
+    """Return, for every place on the second axis, the last place up to it where the mask is true, or -1."""
+    places = torch.arange(mask.shape[1], device=mask.device).view(1, -1, *[1] * (mask.ndim - 2))
+    return torch.where(mask, places, -1).cummax(dim=1).values if mask.shape[1] else places.expand_as(mask)
+
+
+# Many series of any length at once: what CrossTimeNetTokenizer asks of the codec.
+
+
+def codes_of_values(
+    codec: CrossTimeNetCodec, place: int, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn a batch of series into codes; rows begin at their first timestamp with an observed value.
 
     Args:
         codec: The codec.
-        source: Where its weights come from, for messages.
-
-    Raises:
-        ValueError: Weights are not finite, a scale is not above 0, or a codebook holds no codes.
-    """
-    for domain in codec.config.codec_domains:
-        network = codec.domain_codec(domain.name)
-        codes = network.codebook.codes
-        if not bool(codes.isfinite().all()) or not bool(codes.any()):
-            found = "only zeros" if bool(codes.isfinite().all()) else "values that are not finite"
-            raise ValueError(
-                f"The codebook of domain {domain.name!r} in {source} holds {found}; train the tokenizer again, with a "
-                "codebook that begins at latents (codebook_initialization 'kmeans' or 'data')."
-            )
-        wrong = [name for name, value in network.state_dict().items() if not bool(value.isfinite().all())]
-        if wrong:
-            raise ValueError(f"Weights of domain {domain.name!r} in {source} are not finite: {', '.join(wrong)}.")
-        if not bool((network.channel_scale > 0).all()):
-            raise ValueError(f"Domain {domain.name!r} in {source} has a channel_scale that is not above 0.")
-
-
-def codec_to_bytes(codec: CrossTimeNetCodec) -> bytes:
-    """Return the weights of a codec in the format of safetensors; equal weights give equal bytes."""
-    return safetensors.torch.save(_state(codec))
-
-
-def codec_from_bytes(domains: Sequence[CodecDomain], content: bytes) -> CrossTimeNetCodec:
-    """Return the codec of codec_to_bytes."""
-    return codec_of_weights(domains, safetensors.torch.load(content), "the pickled tokenizer")
-
-
-def save_codec(codec: CrossTimeNetCodec, path: str | Path) -> None:
-    """Write a codec to a file, which appears complete or stays as it was.
-
-    Args:
-        codec: The codec.
-        path: The file; its folder exists.
-    """
-    path = Path(path)
-    metadata = {"format": "pt", "domains": json.dumps([domain.to_dict() for domain in codec.config.codec_domains])}
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        safetensors.torch.save_file(_state(codec), draft, metadata=metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)  # a temporary file is for its owner alone
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-
-
-def load_codec(path: str | Path, domains: Sequence[CodecDomain] | None) -> CrossTimeNetCodec:
-    """Read a codec from a file.
-
-    Args:
-        path: The file.
-        domains: The domains that it must hold, in order; None for those that it names.
+        place: Place of the domain.
+        past_values: (batch_size, time, num_input_channels), NaN = missing.
+        past_observed_mask: The same shape, True = observed, or None.
 
     Returns:
-        The codec, frozen.
+        codes (batch_size, num_patches) int64; which patches hold an observed value, and which are real, the same
+        shape, bool; and the first observed timestamps (batch_size,). On the device of past_values.
 
     Raises:
-        ValueError: The file cannot be read, was cut off, names other domains, or its weights cannot be right. The
-            message names the file and the fix.
+        ValueError: A shape does not fit, or an observed value is infinite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+    domain = codec.config.codec_domains[place]
+    device = past_values.device
+    values = _masked(past_values.detach().to(torch.float32), past_observed_mask).to(device_of(codec))
+    num_patches = domain.num_patches(values.shape[1]) if values.ndim > 1 else 0
+    fixed_length = domain.context_length or 0
+    if values.ndim == 3 and 0 < values.shape[1] < fixed_length:
+        # The published decoder takes one length only; its encoder does not mind a series that ends early.
+        values = F.pad(values, (0, 0, 0, fixed_length - values.shape[1]), value=torch.nan)
+    codec.observed_values(values, None, domain)  # checks the shape
+    if not is_complete(values) and bool(values.isinf().any()):
+        row, step, channel = values.isinf().nonzero()[0].tolist()
         raise ValueError(
-            f"{path} cannot be read as safetensors ({error}); it is damaged or was cut off. Download or save the "
-            "tokenizer again."
-        ) from error
-    named = [CodecDomain.from_dict(one) for one in json.loads(metadata["domains"])] if "domains" in metadata else None
-    if domains is None:
-        if named is None:
-            raise ValueError(f"{path} names no domains; its tokenizer_config.json must hold them as `domains`.")
-        domains = named
-    if named is not None and list(domains) != named:
-        raise ValueError(
-            f"{path} holds the domains {_names(named)}, but tokenizer_config.json describes {_names(domains)}, or "
-            "other sizes; the files belong to different tokenizers. Save or download them together."
+            f"Series {row} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value."
         )
-    return codec_of_weights(domains, weights, str(path))
-
-
-def _names(domains: Sequence[CodecDomain]) -> str:
-    return ", ".join(domain.name for domain in domains) or "none"
-
-
-def _state(codec: CrossTimeNetCodec) -> dict[str, torch.Tensor]:
-    return {name: value.detach().float().cpu().contiguous().clone() for name, value in codec.state_dict().items()}
-
-
-# Timestamps that go through the codec together.
-STEPS_IN_CHUNK = 65_536
+    values, first_steps, num_steps = align_series(values)
+    codes, known = encode_in_chunks(codec, values, place)
+    counts = (-(-num_steps // domain.patch_length)).clamp(min=1)
+    attention = torch.arange(codes.shape[1], device=codes.device) < counts.unsqueeze(1)
+    found = (codes, known & attention, attention)
+    codes, known, attention = (one[:, :num_patches].to(device) for one in found)
+    return codes, known, attention, first_steps.to(device)
 
 
 def align_series(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -668,7 +477,7 @@ def align_series(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
         values: (batch_size, time, num_channels), NaN = missing.
 
     Returns:
-        The series, the same shape, NaN behind the end; their first timestamps (batch_size,); and the number of
+        The series, the same shape, NaN after the end; their first timestamps (batch_size,); and the number of
         timestamps from the first to the last observed one (batch_size,), 0 without any.
     """
     length = values.shape[1]
@@ -683,6 +492,11 @@ def align_series(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
         moved = values.gather(1, steps.clamp(max=length - 1).unsqueeze(-1).expand_as(values))
         values = moved.masked_fill((steps >= length).unsqueeze(-1), torch.nan)
     return values, first, num_steps
+
+
+def device_of(codec: CrossTimeNetCodec) -> torch.device:
+    """Return where a codec is; the CPU for one without domains."""
+    return next((value.device for value in codec.parameters()), torch.device("cpu"))
 
 
 def is_complete(values: torch.Tensor) -> bool:
@@ -706,11 +520,9 @@ def encode_in_chunks(
     """
     codec.eval()
     network = codec.domain_codec(domain)
-    batch_size, length, _ = values.shape
     patch_length = network.domain.patch_length
-    num_patches = network.domain.num_patches(length)
-    observed = torch.nn.functional.pad(~values.isnan().all(-1), (0, num_patches * patch_length - length))
-    known = observed.view(batch_size, num_patches, patch_length).any(-1)
+    known = patches_with_values(~values.isnan(), network.domain)
+    batch_size, num_patches = known.shape
     if num_patches > _patches_in_chunk(network):
         values = _carry_forward(values)  # a piece does not see what was observed long before
     codes = torch.empty(batch_size, num_patches, dtype=torch.int64, device=values.device)
@@ -718,9 +530,106 @@ def encode_in_chunks(
     for rows, patches, past in _chunks(network, batch_size, num_patches):
         part = values[rows, (patches.start - past) * patch_length : patches.stop * patch_length]
         with torch.inference_mode(), torch.autocast(values.device.type, enabled=False):
-            found = exact_codes(network, part, distinct)
+            found = codes_of_series(network, part, distinct)
         codes[rows, patches] = found[:, past:]
     return places[codes], known
+
+
+def codes_of_series(network: DomainCodec, values: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Return the nearest codes of series, which no rounding decides; see kernels_codes.
+
+    Args:
+        network: The domain's networks, in evaluation mode.
+        values: (batch_size, time, num_input_channels) float32, NaN = missing.
+        codebook: Different codes (num_distinct, hidden_size).
+
+    Returns:
+        (batch_size, num_patches) int64 places in `codebook`.
+    """
+    rows = max(1, STEPS_IN_CACHE // values.shape[1])  # what is computed together stays in the cache
+    precise = _PreciseNetwork(network)
+    found = []
+    for part in values.split(rows):
+        latents = network.latents(network.normalise(part, ~part.isnan()))
+        codes = exact_codes(latents.reshape(-1, latents.shape[-1]), codebook, partial(precise.latents, part))
+        found.append(codes.view(latents.shape[:2]).t())
+    return torch.cat(found)
+
+
+class _PreciseNetwork:
+    """A domain's networks in float64, made when a latent is first in doubt."""
+
+    def __init__(self, network: DomainCodec) -> None:
+        self.network = network
+
+    @cached_property
+    def in_float64(self) -> DomainCodec:
+        return copy.deepcopy(self.network).double()
+
+    def latents(self, values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return the latents of series (batch_size, time, num_input_channels) at some places of their order."""
+        series, row = (places % len(values)).unique(return_inverse=True)  # time-major: the series follow each other
+        chosen = values[series]
+        latents = self.in_float64.latents(self.in_float64.normalise(chosen, ~chosen.isnan()))
+        return latents[places // len(values), row]
+
+
+def _carry_forward(values: torch.Tensor) -> torch.Tensor:
+    """Repeat the last observed value of a channel where it is missing; NaN stays before the first one."""
+    return values.gather(1, _last_true(~values.isnan()).clamp(min=0))
+
+
+@torch.no_grad()
+def series_of_codes(codec: CrossTimeNetCodec, place: int, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Turn rows of codes into series.
+
+    Args:
+        codec: The codec.
+        place: Place of the domain.
+        rows: Codes (num_patches,) of every series, -1 = unknown: taken to be the code before it; the mean of every
+            channel where no code of the row is known. For the published decoder, which takes one number of tokens,
+            what a shorter row lacks is unknown.
+
+    Returns:
+        (timestamps of its tokens, num_input_channels) float32 a series.
+
+    Raises:
+        ValueError: The decoder takes fewer tokens.
+    """
+    domain, mean = codec.config.codec_domains[place], codec.domain_codec(place).channel_mean
+    lengths = [domain.num_steps(len(row)) for row in rows]
+    rows = _completed(rows, domain)
+    # In order of length little is padded, and what is padded after a series does not change it.
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    series = [np.empty((0, domain.num_input_channels), dtype=np.float32)] * len(rows)
+    size = max(1, STEPS_IN_CHUNK // max(1, domain.patch_length * max(map(len, rows), default=1)))
+    # The published decoder takes one number of tokens, which padding must not hide.
+    groups = _groups_of_length(order, rows) if domain.decoder == "fixed_length" else [order]
+    for chosen in (group[start : start + size] for group in groups for start in range(0, len(group), size)):
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [torch.from_numpy(rows[index]) for index in chosen], batch_first=True, padding_value=-1
+        )
+        codes = padded.to(device_of(codec))
+        known = codes >= 0
+        values = decode_in_chunks(codec, fill_codes(codes, known), place)
+        values = torch.where(known.any(1).view(-1, 1, 1), values, mean).cpu()
+        for index, found in zip(chosen, values, strict=True):
+            series[index] = found[: lengths[index]].numpy().copy()
+    return series
+
+
+def _completed(rows: Sequence[np.ndarray], domain: CodecDomain) -> list[np.ndarray]:
+    """Return the rows, short ones completed by unknown codes to the number of tokens that the decoder takes."""
+    fewest = domain.num_patches(domain.context_length or 0)
+    missing = [max(0, fewest - len(row)) for row in rows]
+    return [np.pad(row, (0, more), constant_values=-1) for row, more in zip(rows, missing, strict=True)]
+
+
+def _groups_of_length(order: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index in order:
+        groups.setdefault(len(rows[index]), []).append(index)
+    return list(groups.values())
 
 
 def decode_in_chunks(codec: CrossTimeNetCodec, codes: torch.Tensor, domain: str | int | None) -> torch.Tensor:
@@ -732,7 +641,7 @@ def decode_in_chunks(codec: CrossTimeNetCodec, codes: torch.Tensor, domain: str 
         domain: Name or place of the domain.
 
     Returns:
-        (batch_size, num_patches * patch_length, num_input_channels) float32, in the units of the training series.
+        (batch_size, timestamps of so many tokens, num_input_channels) float32, in the units of the training series.
 
     Raises:
         ValueError: A code is out of range, or the decoder takes another number of tokens.
@@ -740,15 +649,15 @@ def decode_in_chunks(codec: CrossTimeNetCodec, codes: torch.Tensor, domain: str 
     codec.eval()
     network = codec.domain_codec(domain)
     batch_size, num_patches = codes.shape
-    patch_length = network.domain.patch_length
-    values = torch.empty(
-        batch_size, num_patches * patch_length, network.domain.num_input_channels, device=codes.device
-    )
+    described, patch_length = network.domain, network.domain.patch_length
+    num_steps = described.num_steps(num_patches)
+    values = torch.empty(batch_size, num_steps, described.num_input_channels, device=codes.device)
     for rows, patches, past in _chunks(network, batch_size, num_patches):
         part = codes[rows, patches.start - past : patches.stop]
         with torch.inference_mode(), torch.autocast(codes.device.type, enabled=False):
-            found = codec.decode_codes(part, domain=domain)
-        values[rows, patches.start * patch_length : patches.stop * patch_length] = found[:, past * patch_length :]
+            found = codec.decode_codes(part, domain=domain)[:, past * patch_length :]
+        first = patches.start * patch_length
+        values[rows, first : first + found.shape[1]] = found
     return values
 
 
@@ -759,18 +668,10 @@ def fill_codes(codes: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         codes: (batch_size, num_patches) int64.
         known: The same shape, bool.
     """
-    places = torch.arange(codes.shape[1], device=codes.device)
-    last = torch.where(known, places, -1).cummax(1).values if codes.shape[1] else places.expand_as(codes)
+    last = _last_true(known)
     if codes.shape[1]:
         last = torch.where(last < 0, known.int().argmax(1, keepdim=True), last)
     return torch.where(known.any(1, keepdim=True), codes.gather(1, last), 0)
-
-
-def _carry_forward(values: torch.Tensor) -> torch.Tensor:
-    """Repeat the last observed value of a channel where it is missing; NaN stays before the first one."""
-    steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1)
-    last = torch.where(values.isnan(), 0, steps).cummax(dim=1).values
-    return values.gather(1, last)
 
 
 def _chunks(network: DomainCodec, batch_size: int, num_patches: int) -> Iterator[tuple[slice, slice, int]]:
@@ -792,9 +693,7 @@ def _patches_in_chunk(network: DomainCodec) -> int:
 
 def _past_patches(network: DomainCodec) -> int:
     """Return how many patches before its own a token depends on, and a decoded patch likewise."""
-    convolutions = [one for one in network.encoder.modules() if isinstance(one, CausalConvolution)]
-    steps = sum((KERNEL_SIZE - 1) * one.dilation for one in convolutions)
-    return network.domain.num_patches(steps)
+    return -(-network.encoder.num_past_steps // network.domain.patch_length)
 
 
 @dataclass
@@ -835,7 +734,7 @@ class ReconstructionQuality:
         observed = ~values.isnan()
         scaled = (errors / network.channel_scale.double())[observed]
         errors = errors[observed]
-        num_tokens = int((-(-num_steps // network.domain.patch_length)).clamp(min=1).sum())
+        num_tokens = int((-(-num_steps // network.domain.patch_length)).clamp(1, codes.shape[1]).sum())
         self.num_series += len(values)
         self.num_values += len(errors)
         self.num_tokens += num_tokens
@@ -846,7 +745,7 @@ class ReconstructionQuality:
         self.counts += torch.bincount(codes[known].cpu(), minlength=len(self.counts))
 
     def report(self) -> dict[str, float | int]:
-        """Return the measures; see CrossTimeNetTokenizer.evaluate.
+        """Return the measures by the names that CrossTimeNetTokenizer.evaluate explains.
 
         Raises:
             ValueError: No value was observed.
@@ -868,103 +767,4 @@ class ReconstructionQuality:
         }
 
 
-def codes_of_values(
-    codec: CrossTimeNetCodec, place: int, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn a batch of series into codes; see CrossTimeNetTokenizer.tokenize_values.
-
-    Args:
-        codec: The codec.
-        place: Place of the domain.
-        past_values: (batch_size, time, num_input_channels), NaN = missing.
-        past_observed_mask: The same shape, True = observed, or None.
-
-    Returns:
-        codes (batch_size, num_patches) int64; which patches hold an observed value, and which are real, the same
-        shape, bool; and the first observed timestamps (batch_size,). On the device of past_values.
-
-    Raises:
-        ValueError: A shape does not fit, or an observed value is infinite.
-    """
-    domain = codec.config.codec_domains[place]
-    device = past_values.device
-    values = past_values.detach().to(torch.float32)
-    if past_observed_mask is not None:
-        if past_observed_mask.shape != past_values.shape:
-            raise ValueError(
-                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
-                f"{tuple(past_values.shape)}; they must be equal."
-            )
-        values = values.masked_fill(~past_observed_mask.bool(), torch.nan)
-    values = values.to(device_of(codec))
-    num_patches = domain.num_patches(values.shape[1]) if values.ndim > 1 else 0
-    fixed_length = domain.context_length or 0
-    if values.ndim == 3 and 0 < values.shape[1] < fixed_length:
-        # The published decoder takes one length only; its encoder does not mind a series that ends early.
-        values = F.pad(values, (0, 0, 0, fixed_length - values.shape[1]), value=torch.nan)
-    codec.observed_values(values, None, domain)  # checks the shape
-    if not is_complete(values) and bool(values.isinf().any()):
-        row, step, channel = values.isinf().nonzero()[0].tolist()
-        raise ValueError(
-            f"Series {row} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value."
-        )
-    values, first_steps, num_steps = align_series(values)
-    codes, known = encode_in_chunks(codec, values, place)
-    counts = (-(-num_steps // domain.patch_length)).clamp(min=1)
-    attention = torch.arange(codes.shape[1], device=codes.device) < counts.unsqueeze(1)
-    found = (codes, known & attention, attention)
-    codes, known, attention = (one[:, :num_patches].to(device) for one in found)
-    return codes, known, attention, first_steps.to(device)
-
-
-@torch.no_grad()
-def series_of_codes(codec: CrossTimeNetCodec, place: int, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Turn rows of codes into series.
-
-    Args:
-        codec: The codec.
-        place: Place of the domain.
-        rows: Codes (num_patches,) of every series, -1 = unknown: taken to be the code before it; the mean of every
-            channel where no code of the row is known. For the published decoder, which takes one number of tokens,
-            what a shorter row lacks is unknown.
-
-    Returns:
-        (num_patches * patch_length, num_input_channels) float32 a series.
-
-    Raises:
-        ValueError: The decoder takes fewer tokens.
-    """
-    domain, mean = codec.config.codec_domains[place], codec.domain_codec(place).channel_mean
-    lengths = [len(row) * domain.patch_length for row in rows]
-    rows = _completed(rows, domain)
-    # In order of length little is padded, and what is padded behind a series does not change it.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    series = [np.empty((0, domain.num_input_channels), dtype=np.float32)] * len(rows)
-    size = max(1, STEPS_IN_CHUNK // max(1, domain.patch_length * max(map(len, rows), default=1)))
-    # The published decoder takes one number of tokens, which padding must not hide.
-    groups = _groups_of_length(order, rows) if domain.decoder == "fixed_length" else [order]
-    for chosen in (group[start : start + size] for group in groups for start in range(0, len(group), size)):
-        padded = torch.nn.utils.rnn.pad_sequence(
-            [torch.from_numpy(rows[index]) for index in chosen], batch_first=True, padding_value=-1
-        )
-        codes = padded.to(device_of(codec))
-        known = codes >= 0
-        values = decode_in_chunks(codec, fill_codes(codes, known), place)
-        values = torch.where(known.any(1).view(-1, 1, 1), values, mean).cpu()
-        for index, found in zip(chosen, values, strict=True):
-            series[index] = found[: lengths[index]].numpy().copy()
-    return series
-
-
-def _completed(rows: Sequence[np.ndarray], domain: CodecDomain) -> list[np.ndarray]:
-    """Return the rows, short ones completed by unknown codes to the number of tokens that the decoder takes."""
-    fewest = domain.num_patches(domain.context_length or 0)
-    missing = [max(0, fewest - len(row)) for row in rows]
-    return [np.pad(row, (0, more), constant_values=-1) for row, more in zip(rows, missing, strict=True)]
-
-
-def _groups_of_length(order: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
-    for index in order:
-        groups.setdefault(len(rows[index]), []).append(index)
-    return list(groups.values())
+CrossTimeNetCodec.register_for_auto_class("AutoModel")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,6 +12,12 @@ from transformers import PreTrainedConfig
 
 DECODERS = ("any_length", "fixed_length")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+def near_match_hint(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " Did you mean 'x'?" where a known name is near, to put after what is wrong; else nothing."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,15 @@ class CodecDomain:
         patch_length: Number of timestamps that one token stands for.
         codebook_size: Number of codes.
         hidden_size: Width of the networks and of a code.
-        num_blocks: Number of pairs of residual blocks (dilations 1 and 4) in the encoder, and in the decoder.
+        num_blocks: How often the residual blocks of all dilations follow each other, in encoder and decoder alike.
+        dilations: Dilation of the first convolution of every residual block; the second has twice as much.
+        kernel_size: Number of taps of a convolution.
+        gated_blocks: Whether what a residual block adds is multiplied with a learnt number that starts near 0.
         dropout: Dropout probability in the residual blocks.
         decoder: "any_length", which turns every token into its timestamps with one map for all positions, or
             "fixed_length", the published one, which mixes the tokens with one weight a pair of token and timestamp.
-        context_length: Number of timestamps of every series; for "fixed_length" only, a multiple of patch_length.
+        context_length: Number of timestamps of every series; for "fixed_length" only, at least patch_length. What is
+            left over after the last whole patch has no token, as published; the decoder returns it nevertheless.
         codebook_decay: Decay of the moving averages that are the codebook.
         codebook_epsilon: Laplace smoothing of the codes' counts.
         commitment_weight: Weight of the commitment loss.
@@ -45,6 +55,9 @@ class CodecDomain:
     codebook_size: int = 512
     hidden_size: int = 64
     num_blocks: int = 4
+    dilations: tuple[int, ...] = (1, 4)
+    kernel_size: int = 3
+    gated_blocks: bool = True
     dropout: float = 0.1
     decoder: str = "any_length"
     context_length: int | None = None
@@ -59,10 +72,25 @@ class CodecDomain:
             raise ValueError(
                 f"A domain is called {self.name!r}; take lower-case letters, digits and dashes, such as 'har'."
             )
-        for field in ("num_input_channels", "patch_length", "codebook_size", "hidden_size", "num_blocks"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        for field in (
+            "num_input_channels",
+            "patch_length",
+            "codebook_size",
+            "hidden_size",
+            "num_blocks",
+            "kernel_size",
+        ):
+            if not _is_count(getattr(self, field)):
                 self._refuse(field, "a whole number of at least 1")
+        if (
+            not isinstance(self.dilations, list | tuple)
+            or not self.dilations
+            or not all(map(_is_count, self.dilations))
+        ):
+            self._refuse("dilations", "one or more whole numbers of at least 1, such as [1, 4]")
+        object.__setattr__(self, "dilations", tuple(self.dilations))  # a list in a file of JSON
+        if not isinstance(self.gated_blocks, bool):
+            self._refuse("gated_blocks", "true or false")
         for field in ("dropout", "codebook_decay"):
             if not 0.0 <= self._number(field) < 1.0:
                 self._refuse(field, "at least 0 and below 1")
@@ -75,8 +103,8 @@ class CodecDomain:
         if self.decoder not in DECODERS:
             self._refuse("decoder", f"one of {', '.join(DECODERS)}")
         if self.decoder == "fixed_length":
-            if not self.context_length or self.context_length % self.patch_length:
-                self._refuse("context_length", f"a multiple of patch_length={self.patch_length} for this decoder")
+            if not _is_count(self.context_length) or self.num_patches(int(self.context_length or 0)) < 1:
+                self._refuse("context_length", f"at least patch_length={self.patch_length} for this decoder")
         elif self.context_length is not None:
             self._refuse("context_length", "None: the decoder takes any length")
 
@@ -106,9 +134,7 @@ class CodecDomain:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"Domain {values.get('name')!r} has no field {name!r}.{hint}")
+                raise ValueError(f"Domain {values.get('name')!r} has no field {name!r}.{near_match_hint(name, known)}")
         missing = [name for name in ("name", "num_input_channels", "patch_length") if name not in values]
         if missing:
             raise ValueError(f"Domain {values.get('name')!r} lacks {', '.join(missing)}.")
@@ -116,11 +142,22 @@ class CodecDomain:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "dilations": list(self.dilations)}
 
     def num_patches(self, length: int) -> int:
         """Return how many tokens a series of `length` timestamps has; the last may stand for fewer timestamps."""
-        return -(-length // self.patch_length)
+        tokens = -(-length // self.patch_length)
+        return tokens if self.context_length is None else min(tokens, self.context_length // self.patch_length)
+
+    def num_steps(self, num_patches: int) -> int:
+        """Return how many timestamps so many tokens are decoded to; the published decoder adds what is left over."""
+        if self.context_length is not None and num_patches == self.num_patches(self.context_length):
+            return self.context_length
+        return num_patches * self.patch_length
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class CrossTimeNetCodecConfig(PreTrainedConfig):

@@ -6,7 +6,6 @@ The ids 0 to 3 are [PAD], [MASK], [CLS] and [SEP]; then come the codes of one do
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import json
@@ -21,21 +20,20 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TruncationStrategy
 
-from .codec_crosstimenet import (
-    CrossTimeNetCodec,
-    ReconstructionQuality,
+from .codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, codes_of_values, series_of_codes
+from .configuration_crosstimenet_codec import CodecDomain, near_match_hint
+from .feature_extraction_time_series import is_one_series, is_text, read_batches, series_column
+from .weights_crosstimenet_codec import (
     check_codec,
     codec_from_bytes,
+    codec_of_weights,
     codec_to_bytes,
-    codes_of_values,
+    convert_official_codec,
     fresh_codec,
     joined_codec,
     load_codec,
     save_codec,
-    series_of_codes,
 )
-from .configuration_crosstimenet_codec import CodecDomain
-from .feature_extraction_time_series import is_one_series, is_text, read_batches, series_column
 
 _CODE = re.compile(r"<(?P<domain>[^<>\s]*)_(?P<code>0|[1-9][0-9]*)>")
 _PIECES = re.compile(r"<[^<>\s]*>|[^<>\s]+|[<>]")
@@ -49,7 +47,7 @@ def split_tokens(text: str) -> list[str]:
 class CodeVocabulary:
     """Which id stands for which code of which domain.
 
-    Ids never move: a new domain's come behind all others, also behind tokens that were added in the meantime.
+    Ids never move: a new domain's come after all others, also after tokens that were added in the meantime.
 
     Args:
         special_tokens: The tokens with the ids 0, 1, ...
@@ -73,7 +71,7 @@ class CodeVocabulary:
 
     @property
     def next_id(self) -> int:
-        """The first id behind all codes."""
+        """The first id after all codes."""
         if not self.domains:
             return len(self.special_tokens)
         return self.first_ids[-1] + self.domains[-1].codebook_size
@@ -87,7 +85,7 @@ class CodeVocabulary:
         """Add a domain.
 
         Raises:
-            ValueError: Its ids are not behind all others.
+            ValueError: Its ids are not after all others.
         """
         if first_id < self.next_id:
             raise ValueError(
@@ -123,13 +121,10 @@ class CodeVocabulary:
 
     def _hint(self, token: str, match: re.Match[str] | None, names: list[str]) -> str:
         if match is not None:
-            near = difflib.get_close_matches(match["domain"], names, n=1)
-            guess = f" Did you mean '<{near[0]}_{match['code']}>'?" if near else ""
-            return f"{guess} Domains: {', '.join(names) or 'none'}."
-        near = difflib.get_close_matches(token, self.special_tokens, n=1, cutoff=0.5)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+            same_code = [f"<{name}_{match['code']}>" for name in names]
+            return f"{near_match_hint(token, same_code)} Domains: {', '.join(names) or 'none'}."
         examples = [*self.special_tokens, *(f"<{name}_0>" for name in names)]
-        return f"{guess} Tokens look like {', '.join(examples)}."
+        return f"{near_match_hint(token, self.special_tokens, 0.5)} Tokens look like {', '.join(examples)}."
 
     def token_of(self, index: int) -> str:
         """Return the token of an id.
@@ -221,7 +216,10 @@ class CodeTokenizer(PreTrainedTokenizer):
             ValueError: There is no such domain.
         """
         network = self._codec.domain_codec(domain)
-        digest = hashlib.sha256(f"{network.domain.num_input_channels} {network.domain.patch_length}\n".encode())
+        described = network.domain
+        digest = hashlib.sha256(f"{described.num_input_channels} {described.patch_length}\n".encode())
+        if described.dilations != (1, 4):  # no shape tells them; the usual ones have been left out from the start
+            digest.update(f"dilations {described.dilations}\n".encode())
         for name, value in sorted(network.state_dict().items()):
             if name.startswith(_DECIDES_IDS):
                 digest.update(f"{name} {tuple(value.shape)}\n".encode())
@@ -394,13 +392,13 @@ def _split(flat: np.ndarray, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(flat, np.cumsum([len(row) for row in rows])[:-1]) if rows else []
 
 
-def lengths_of_rows(rows: Sequence[np.ndarray], patch_length: int, length: int | Sequence[int] | None) -> list[int]:
+def lengths_of_rows(rows: Sequence[np.ndarray], domain: CodecDomain, length: int | Sequence[int] | None) -> list[int]:
     """Return the number of timestamps of every series, which may end inside the last token.
 
     Raises:
         ValueError: There are not as many lengths as series, or one is no whole number or longer than the tokens.
     """
-    most = [len(row) * patch_length for row in rows]
+    most = [domain.num_steps(len(row)) for row in rows]
     if length is None:
         return most
     given = np.asarray(length)
@@ -414,7 +412,7 @@ def lengths_of_rows(rows: Sequence[np.ndarray], patch_length: int, length: int |
     for index, (wanted, possible) in enumerate(zip(lengths, most, strict=True)):
         if not 0 <= wanted <= possible:
             raise ValueError(
-                f"length={wanted} does not fit series {index}: its {possible // patch_length} tokens are {possible} "
+                f"length={wanted} does not fit series {index}: its {len(rows[index])} tokens are {possible} "
                 "timestamps."
             )
     return lengths
@@ -438,7 +436,7 @@ def finished_batch(
         tokenizer: Whose settings serve where an argument is None.
         rows: Ids of every series.
         is_one: Whether it was one series.
-        add_special_tokens: Whether to put [CLS] before and [SEP] behind.
+        add_special_tokens: Whether to put [CLS] before and [SEP] after.
         padding_side: "right", "left" or None.
         return_tensors: "pt", "np" or None.
         return_attention_mask: Whether to return the attention mask; None for yes.
@@ -562,8 +560,33 @@ class CrossTimeNetTokenizer(CodeTokenizer):
         tokenizer.add_domain(codec)
         return tokenizer
 
+    @classmethod
+    def from_official(
+        cls, state_dicts: Mapping[str, Mapping[str, torch.Tensor]], arguments: Mapping[str, Any] | None = None
+    ) -> CrossTimeNetTokenizer:
+        """Build a tokenizer of official checkpoints (github.com/Mingyue-Cheng/CrossTimeNet).
+
+        The official training multiplied series by 2.5 before the tokenizer: whoever trained it so does the same
+        before tokenising.
+
+        Args:
+            state_dicts: State dict of an official VQVAE by the name of its domain, in the order of ids.
+            arguments: Official arguments that are the same for all; those that shapes tell are compared with them.
+
+        Raises:
+            ValueError: Parameters are missing, unknown or do not fit each other; or arguments are unknown or
+                contradict them.
+        """
+        converted = [convert_official_codec(part, name, arguments) for name, part in state_dicts.items()]
+        weights = {
+            f"domains.{place}.{name}": value
+            for place, (_, parameters) in enumerate(converted)
+            for name, value in parameters.items()
+        }
+        return cls.from_codec(codec_of_weights([domain for domain, _ in converted], weights, "the checkpoint"))
+
     def add_domain(self, codec_or_domain: CrossTimeNetCodec | CodecDomain | Mapping[str, Any]) -> None:
-        """Add domains behind all others. No id moves, and what the others' ids decode to stays the same.
+        """Add domains after all others. No id moves, and what the others' ids decode to stays the same.
 
         Args:
             codec_or_domain: A codec, of which all domains are copied, or the fields of one domain, which then has
@@ -581,7 +604,7 @@ class CrossTimeNetTokenizer(CodeTokenizer):
             raise ValueError(f"Domain {taken[0]!r} is in the tokenizer already; a new domain needs another name.")
         self._codec = joined_codec(self._codec, added)
         for domain in added.config.codec_domains:
-            # Behind tokens that were added by hand, which have ids of their own.
+            # After tokens that were added by hand, which have ids of their own.
             self._vocabulary.add(domain, max([self._vocabulary.next_id - 1, *self._added_tokens_decoder]) + 1)
         self._update_total_vocab_size()
 
@@ -621,9 +644,9 @@ class CrossTimeNetTokenizer(CodeTokenizer):
             series: One array, tensor or DataFrame (time, channel), an array (series, time, channel), or a list or
                 datasets column of arrays (time, channel) of any lengths; (time,) will do for one channel. NaN =
                 missing. Or a string of tokens, such as "<har_17> [MASK]", or a list of them.
-            text_pair: For strings only: what comes behind.
+            text_pair: For strings only: what comes after.
             domain: Name or place of the domain; None where there is only one. Not for strings, whose tokens name it.
-            add_special_tokens: Whether to put [CLS] before and [SEP] behind.
+            add_special_tokens: Whether to put [CLS] before and [SEP] after.
             padding: True or "longest", "max_length", or False.
             truncation: Whether to cut after max_length tokens; at the beginning with truncation_side="left".
             max_length: Largest number of tokens, special ones included.
@@ -702,7 +725,7 @@ class CrossTimeNetTokenizer(CodeTokenizer):
         """Turn a batch of series into ids, on the device of the series.
 
         Rows begin at their first timestamp with an observed value, so that padding on either side changes no id. A
-        patch inside a series without an observed value is [MASK]; what lies behind the last observed timestamp is
+        patch inside a series without an observed value is [MASK]; what lies after the last observed timestamp is
         [PAD]; a series without an observed value is one [MASK].
 
         Args:
@@ -789,7 +812,7 @@ class CrossTimeNetTokenizer(CodeTokenizer):
             None if domain is None else self._codec.domain_index(domain),
         )
         place = self._codec.domain_index(None) if place is None else place
-        lengths = lengths_of_rows(codes, self.domains[place].patch_length, length)
+        lengths = lengths_of_rows(codes, self.domains[place], length)
         series = series_of_codes(self._codec, place, codes)
         series = [values[:count] for values, count in zip(series, lengths, strict=True)]
         return series[0] if is_one else series

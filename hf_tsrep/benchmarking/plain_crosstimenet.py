@@ -30,7 +30,7 @@ class _PlainNetwork(nn.Module):
                 branch = F.conv1d(padded, convolution.weight, convolution.bias, dilation=convolution.dilation)
                 branch = F.dropout(branch, block.dropout.p, self.training)
                 branch = F.relu(norm(branch.transpose(1, 2)).transpose(1, 2))
-            hidden = hidden + block.gate * branch
+            hidden = hidden + cast(torch.Tensor, block.gate) * branch
         return self.source.output_projection(hidden.transpose(1, 2)).transpose(1, 2)
 
 

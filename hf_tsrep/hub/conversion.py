@@ -18,8 +18,8 @@ from torch import Tensor
 
 from hf_tsrep.registry import Method, get_method
 
-from ..modeling.conversion_time_series import ConversionError, Converter
-from . import conversion_crosstimenet_files
+from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter
+from . import conversion_simmtm
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,18 @@ logger = logging.getLogger(__name__)
 PICKLED_SUFFIXES = (".pkl", ".pt", ".pth", ".bin", ".ckpt")
 
 
-# Methods whose checkpoints hold more than one model's parameters: what writes the folder, once all is found right.
-FOLDER_WRITERS = {"crosstimenet": conversion_crosstimenet_files.prepare_crosstimenet}
+# Methods whose converter does not lie beside the model yet.
+CONVERTERS = {
+    "simmtm": Converter(
+        conversion_simmtm.convert_simmtm_state_dict,
+        conversion_simmtm.simmtm_fields_of_hyperparameters,
+        conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
+        conversion_simmtm.FIELDS_OF_SHAPES,
+        conversion_simmtm.complete_simmtm_fields,
+        conversion_simmtm.convert_simmtm_heads,
+        conversion_simmtm.choose_simmtm_model,
+    ),
+}
 
 
 def convert_checkpoint(
@@ -66,11 +76,10 @@ def convert_checkpoint(
             hyper-parameters contradict their shapes or are unknown.
     """
     described = get_method(method)
-    if method in FOLDER_WRITERS:
-        return _convert_folder(
-            method, Path(checkpoint), output_directory, {**(hyperparameters or {}), **config_fields}, overwrite
-        )
-    converter = cast(Any, described.model_class).converter
+    converter = cast(Any, described.model_class).converter or CONVERTERS.get(method)
+    if isinstance(converter, FolderConverter):
+        given_names = {**(hyperparameters or {}), **config_fields}
+        return _convert_folder(described, converter, Path(checkpoint), output_directory, given_names, overwrite)
     if converter is None:
         raise ConversionError(f"{described.title} has no converter of official checkpoints.")
     given = _given_fields(described, converter, dict(hyperparameters or {}), config_fields)
@@ -93,12 +102,21 @@ def convert_checkpoint(
 
 
 def _convert_folder(
-    method: str, path: Path, output_directory: str | Path, hyperparameters: Mapping[str, Any], overwrite: bool
+    method: Method,
+    converter: FolderConverter,
+    path: Path,
+    output_directory: str | Path,
+    hyperparameters: Mapping[str, Any],
+    overwrite: bool,
 ) -> Path:
     with _named(path):
-        write = FOLDER_WRITERS[method](read_state_dict(path), hyperparameters)
+        prepared = converter.prepare_folder(read_state_dict(path), hyperparameters, method)
     with written_atomically(output_directory, overwrite) as draft:
-        write(draft, path.name)
+        prepared.content.save_pretrained(draft)
+        if prepared.card is None:
+            _save_card(method, prepared.content, draft, path.name)
+        else:
+            (draft / "README.md").write_text(prepared.card.replace("{source}", path.name), encoding="utf-8")
     logger.info("Converted %s into %s.", path, output_directory)
     return Path(output_directory)
 
@@ -247,9 +265,13 @@ def converted_class(folder: str | Path) -> str:
 def _save(method: Method, model: Any, folder: Path, source: str) -> None:
     from hf_tsrep.tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
 
-    from .cards import build_model_card
-
     model.save_pretrained(folder)
     TimeSeriesFeatureExtractor(num_channels=model.config.num_input_channels).save_pretrained(folder)
+    _save_card(method, model, folder, source)
+
+
+def _save_card(method: Method, model: Any, folder: Path, source: str) -> None:
+    from .cards import build_model_card
+
     card = build_model_card(model, method=method.name, converted_from=source, license="unknown")
     card.save(folder / "README.md")

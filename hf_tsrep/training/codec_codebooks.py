@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality
+from ..tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, patches_with_values
 from .codec_data import series_in_batches
 
 CODEBOOK_INITIALIZATIONS = ("kmeans", "data", "random")
@@ -49,20 +49,9 @@ def latents_of(codec: CrossTimeNetCodec, domain: int, series: Sequence[np.ndarra
         values = batch.to(codec.device)
         observed = codec.observed_values(values, None, network.domain)
         latents = network.latents(network.normalise(values, observed)).transpose(0, 1)
-        found.append(latents[patches_with_values(observed, network.domain.patch_length)].float().cpu())
+        found.append(latents[patches_with_values(observed, network.domain)].float().cpu())
     codec.train(was_training)
     return torch.cat(found)
-
-
-def patches_with_values(observed: torch.Tensor, patch_length: int) -> torch.Tensor:
-    """Return which patches hold an observed value: (batch_size, num_patches) bool.
-
-    Args:
-        observed: (batch_size, sequence_length, num_channels) bool.
-        patch_length: Timestamps of a patch.
-    """
-    padded = torch.nn.functional.pad(observed.any(-1), (0, -observed.shape[1] % patch_length))
-    return padded.view(len(observed), -1, patch_length).any(-1)
 
 
 @torch.no_grad()

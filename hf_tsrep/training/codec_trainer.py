@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..tokenization.codebook_vector_quantization import perplexity_of_counts
-from .codec_codebooks import patches_with_values
+from ..tokenization.codec_crosstimenet import patches_with_values
 from .trainer import TimeSeriesTrainer
 
 
@@ -25,7 +25,7 @@ class CodecTrainer(TimeSeriesTrainer):
         codec = self.accelerator.unwrap_model(self.model)
         domain = codec.domain_codec(inputs["domain"]).domain
         observed = codec.observed_values(inputs["past_values"], inputs.get("past_observed_mask"), domain)
-        patches = patches_with_values(observed, domain.patch_length)
+        patches = patches_with_values(observed, domain)
         counts = torch.bincount(outputs.codes[patches], minlength=domain.codebook_size)
         counts = self.accelerator.reduce(counts, "sum")
         sizes = torch.stack([observed.sum(), patches.sum()]).float()

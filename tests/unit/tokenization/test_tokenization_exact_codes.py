@@ -2,10 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 
-from hf_tsrep.tokenization import codec_crosstimenet
-from hf_tsrep.tokenization.codec_crosstimenet import distinct_codes, exact_codes
+from hf_tsrep.tokenization import kernels_codes
+from hf_tsrep.tokenization.codebook_vector_quantization import nearest_codes
+from hf_tsrep.tokenization.codec_crosstimenet import codes_of_series
+from hf_tsrep.tokenization.kernels_codes import distinct_codes, exact_codes
 
 
 def _values(num_series, seed=0):
@@ -38,7 +41,7 @@ def test_a_tie_is_decided_alike_in_every_company(make_codec):
             for company in (1, 3, 17, 33):
                 for length in (40, 24):
                     part = values[:company, :length]
-                    found = places[exact_codes(network, part, distinct)]
+                    found = places[codes_of_series(network, part, distinct)]
                     assert torch.equal(found[0], expected[: length // 4]), (seed, company, length)
                     num_otherwise += int(
                         (codec.encode_codes(part, domain="har")[0][0] != expected[: length // 4]).sum()
@@ -46,21 +49,32 @@ def test_a_tie_is_decided_alike_in_every_company(make_codec):
     assert num_otherwise > 0  # rounding does decide some of them otherwise, or there was nothing to test
 
 
-def test_only_doubtful_series_are_encoded_again(codec, monkeypatch):
+@pytest.mark.parametrize("codebook_size", [1, 7, 32, 100])
+def test_the_kernel_finds_what_the_plain_search_finds(codebook_size):
+    generator = torch.Generator().manual_seed(codebook_size)
+    latents = torch.randn(200, 16, generator=generator)
+    codebook = torch.randn(codebook_size, 16, generator=generator)
+    assert torch.equal(exact_codes(latents, codebook), nearest_codes(latents, codebook))
+    between = (codebook[0] + codebook[-1]) / 2  # a tie, which the first of equally near codes in float64 wins
+    scores = (between.double() - codebook.double()).square().sum(1)
+    assert exact_codes(between[None], codebook).item() == scores.argmin()
+
+
+def test_only_doubtful_latents_are_looked_at_again(codec, monkeypatch):
     values = _values(33)
     network, _ = _tied(codec, values)
-    plain, seen = codec_crosstimenet._nearest, []
+    plain, seen = kernels_codes._nearest, []
 
-    def watched(network, values, distinct, doubt):
-        seen.append((distinct.dtype, len(values)))
-        return plain(network, values, distinct, doubt)
+    def watched(latents, codebook, doubt):
+        seen.append((codebook.dtype, len(latents)))
+        return plain(latents, codebook, doubt)
 
-    monkeypatch.setattr(codec_crosstimenet, "_nearest", watched)
+    monkeypatch.setattr(kernels_codes, "_nearest", watched)
     with torch.inference_mode():
-        exact_codes(network, values, distinct_codes(network.codebook.codes)[0])
+        codes_of_series(network, values, distinct_codes(network.codebook.codes)[0])
     again = sum(rows for dtype, rows in seen if dtype == torch.float64)
     assert 1 <= again <= 3
-    assert sum(rows for dtype, rows in seen if dtype == torch.float32) == 33
+    assert sum(rows for dtype, rows in seen if dtype == torch.float32) == 33 * 10
 
 
 def test_of_equal_codes_the_first_is_taken_without_doubt(codec, monkeypatch):
@@ -78,8 +92,8 @@ def test_of_equal_codes_the_first_is_taken_without_doubt(codec, monkeypatch):
 
     monkeypatch.setattr(type(network), "double", refuse)
     with torch.inference_mode():
-        found = places[exact_codes(network, values, distinct)]
-        one = exact_codes(network, values, network.codebook.codes[:1])
+        found = places[codes_of_series(network, values, distinct)]
+        one = codes_of_series(network, values, network.codebook.codes[:1])
     assert torch.equal(found, codec.encode_codes(values, domain="har")[0])
     assert found.max() < 8 <= plain.max()
     assert not one.any()

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from transformers import AddedToken
 
-from hf_tsrep.tokenization import codec_crosstimenet
+from hf_tsrep.tokenization import weights_crosstimenet_codec
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 CODEC_FILE = "codec.safetensors"
@@ -39,7 +39,7 @@ def _config(folder):
 def _rewrite(folder, change):
     """Change the stored weights, and keep what the file says of itself."""
     path = folder / CODEC_FILE
-    with codec_crosstimenet.safe_open(path, framework="pt") as file:
+    with weights_crosstimenet_codec.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     weights = safetensors.torch.load_file(path)
     change(weights)
@@ -268,7 +268,7 @@ def test_the_file_is_written_whole_or_not_at_all(tokenizer, folder, series, monk
             file.write(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(codec_crosstimenet.safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(weights_crosstimenet_codec.safetensors.torch, "save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         tokenizer.save_vocabulary(str(folder))
     assert (folder / CODEC_FILE).read_bytes() == before

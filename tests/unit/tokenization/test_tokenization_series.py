@@ -190,14 +190,14 @@ def test_a_long_series_goes_through_in_pieces(tokenizer, monkeypatch):
     long[0] = 1.0
     whole = _ids(tokenizer, long)
     decoded = tokenizer.decode(whole)
-    plain, seen = codec_crosstimenet.exact_codes, []
+    plain, seen = codec_crosstimenet.codes_of_series, []
 
     def watched(network, values, distinct):
         seen.append(values.shape[1])
         return plain(network, values, distinct)
 
     monkeypatch.setattr(codec_crosstimenet, "STEPS_IN_CHUNK", 64)
-    monkeypatch.setattr(codec_crosstimenet, "exact_codes", watched)
+    monkeypatch.setattr(codec_crosstimenet, "codes_of_series", watched)
     assert _ids(tokenizer, long) == whole
     assert len(seen) > 5
     assert max(seen) < 400

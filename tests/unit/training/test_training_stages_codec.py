@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec
+from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, patches_with_values
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
 from hf_tsrep.training.codec_codebooks import (
     fit_statistics,
     initialise_codebook,
     latents_of,
     measure_codec,
-    patches_with_values,
 )
 
 
@@ -123,7 +122,11 @@ def test_measures_are_those_of_a_plain_loop_over_the_series():
         output = codec(torch.from_numpy(one)[None], domain=0)
         normalised = (output.reconstruction[0].detach() - torch.from_numpy(one)) / codec.domains[0].channel_scale
         errors.append(normalised.square()[~torch.from_numpy(one).isnan()])
-        codes.append(output.codes[0][patches_with_values(~torch.from_numpy(one)[None].isnan(), 3)[0]])
+        codes.append(
+            output.codes[0][
+                patches_with_values(~torch.from_numpy(one)[None].isnan(), codec.config.codec_domains[0])[0]
+            ]
+        )
     assert measured["normalised_mse"] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-4)
     shares = torch.cat(codes).bincount() / len(torch.cat(codes))
     shares = shares[shares > 0]
