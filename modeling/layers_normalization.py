@@ -74,7 +74,7 @@ def denormalize_instances(values: torch.Tensor, statistics: InstanceStatistics) 
     return values.float() * statistics.deviation + statistics.mean
 
 
-class ObservedBatchNorm(nn.BatchNorm1d):
+class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation whose statistics leave out rows that are not observed.
 
     With several processes the statistics are those of the global batch, with their gradient. Several views of a batch

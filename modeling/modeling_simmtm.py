@@ -32,7 +32,7 @@ from .heads_time_series import (
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import (
     InstanceStatistics,
-    ObservedBatchNorm,
+    MaskedBatchNorm,
     denormalize_instances,
     instance_statistics,
     normalize_instances,
@@ -41,7 +41,6 @@ from .layers_patching import AlignedSeries, align_series
 from .layers_transformer import (
     CircularTokenEmbedding,
     TransformerEncoder,
-    initialize_shared_layer,
     sinusoidal_positions,
 )
 from .modeling_time_series import TimeSeriesPreTrainedModel
@@ -365,7 +364,7 @@ class ConvolutionBlock(nn.Module):
         self.convolution = nn.Conv1d(
             input_width, output_width, kernel_size, stride, padding=kernel_size // 2, bias=False
         )
-        self.norm = ObservedBatchNorm(output_width)
+        self.norm = MaskedBatchNorm(output_width)
         self.dropout = SeededDropout(dropout, site)
 
     def output_length(self, length: Any) -> Any:
@@ -672,7 +671,7 @@ class SeriesProjector(nn.Module):
         super().__init__()
         width = config.projector_hidden_size or max(num_features // 2, 1)
         self.expansion = nn.Linear(num_features, width)
-        self.norm = ObservedBatchNorm(width)
+        self.norm = MaskedBatchNorm(width)
         self.projection = nn.Linear(width, config.projection_size)
         self.dropout = SeededDropout(config.head_dropout, PROJECTOR_SITE)
 
@@ -827,8 +826,7 @@ class SimMTMPreTrainedModel(TimeSeriesPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, SimMTMForPreTraining) and module.loss_weights is not None:
             nn.init.ones_(module.loss_weights)
-        if not initialize_shared_layer(module):
-            super()._init_weights(module)
+        super()._init_weights(module)
 
 
 class SimMTMModel(SimMTMPreTrainedModel):

@@ -22,6 +22,7 @@ from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
+from .layers_transformer import initialize_shared_layer
 
 
 class TimeSeriesPreTrainedModel(PreTrainedModel):
@@ -46,6 +47,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        if initialize_shared_layer(module):
+            return
         # PyTorch's own initialisation, as the published methods have it.
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim >= 2:

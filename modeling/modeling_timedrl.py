@@ -42,7 +42,7 @@ from .heads_time_series import (
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import (
     InstanceStatistics,
-    ObservedBatchNorm,
+    MaskedBatchNorm,
     denormalize_instances,
     instance_statistics,
     normalize_instances,
@@ -52,7 +52,6 @@ from .layers_transformer import (
     CircularTokenEmbedding,
     LearnedPositions,
     TransformerEncoder,
-    initialize_shared_layer,
     sinusoidal_positions,
 )
 from .modeling_time_series import TimeSeriesPreTrainedModel
@@ -338,8 +337,7 @@ class ResidualTokenEncoder(nn.Module):
             for _ in range(config.num_hidden_layers)
         )
         self.norms = nn.ModuleList(
-            nn.ModuleList(ObservedBatchNorm(width) for _ in RESNET_KERNEL_SIZES)
-            for _ in range(config.num_hidden_layers)
+            nn.ModuleList(MaskedBatchNorm(width) for _ in RESNET_KERNEL_SIZES) for _ in range(config.num_hidden_layers)
         )
         self.dropouts = nn.ModuleList(
             SeededDropout(config.dropout, 1 + index) for index in range(config.num_hidden_layers)
@@ -606,7 +604,7 @@ class ContrastivePredictor(nn.Module):
         super().__init__()
         inner = max(embedding_size // 2, 1)
         self.contraction = nn.Linear(embedding_size, inner)
-        self.norm = ObservedBatchNorm(inner)
+        self.norm = MaskedBatchNorm(inner)
         self.dropout = SeededDropout(dropout, FIRST_HEAD_SITE)
         self.expansion = nn.Linear(inner, embedding_size)
 
@@ -755,8 +753,6 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if initialize_shared_layer(module):
-            return
         if isinstance(module, PatchEncoder):
             init.normal_(module.cls_token)
         elif isinstance(module, nn.LSTM):

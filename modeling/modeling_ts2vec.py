@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .configuration_ts2vec import TS2VecConfig
 from .conversion_time_series import (
@@ -336,6 +336,14 @@ def hierarchical_contrastive_loss(
 ENCODE_MASKS = ("all_true", "all_false", "mask_last")
 
 
+ONE_SERIES_WARNING = (
+    "TS2Vec trains on a batch of one series: it is contrasted with no other series, so that the instance-wise loss "
+    "(equation 2) is 0 and only the temporal one teaches. Cut a long series into windows (max_train_length of "
+    "`hf-tsrep pretrain`), raise the batch size, or set alpha=0 if the temporal contrast alone is wanted."
+)
+logger = logging.get_logger(__name__)
+
+
 @dataclass
 class TS2VecForPreTrainingOutput(ModelOutput):
     """Loss of the pretext task.
@@ -572,6 +580,8 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
         """
         observed = self.observed_values(past_values, past_observed_mask)
         batch = GlobalBatch.of(self)
+        if self.training and self.config.alpha > 0 and batch.num_processes * len(past_values) == 1:
+            logger.warning_once(ONE_SERIES_WARNING)
         if views is None:
             length, config = past_values.shape[1], self.config
             views = batch.draw(lambda size, source: draw_views(size, length, config, source), past_values, generator)

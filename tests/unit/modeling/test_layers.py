@@ -13,7 +13,7 @@ from hf_tsrep.modeling.heads_time_series import max_pool_window, multiscale_wind
 from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
 from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
 from hf_tsrep.modeling.layers_normalization import (
-    ObservedBatchNorm,
+    MaskedBatchNorm,
     denormalize_instances,
     instance_statistics,
     normalize_instances,
@@ -176,7 +176,7 @@ def test_gradient_checkpointing_draws_the_same_dropout_again():
 
 
 def test_batch_normalisation_is_pytorchs_on_the_observed_rows_of_each_view():
-    ours, theirs = ObservedBatchNorm(4), torch.nn.BatchNorm1d(4)
+    ours, theirs = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
     rows, observed = random(2 * 9, 4) * 3 + 1, torch.rand(18, generator=torch.Generator().manual_seed(1)) < 0.7
     found = ours(rows, observed, num_views=2)
     for view in range(2):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from two_processes import assert_one_process_finds, run_two_processes
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
-from hf_tsrep.modeling import kernels_contrast
+from hf_tsrep.modeling import kernels_contrast, modeling_ts2vec
 from hf_tsrep.modeling.modeling_ts2vec import (
     binomial_mask,
     continuous_mask,
@@ -249,3 +249,19 @@ def test_series_of_a_few_timestamps_train(length):
     loss = model(torch.randn(4, length, 1)).loss
     loss.backward()
     assert torch.isfinite(loss)
+
+
+def test_a_batch_of_one_series_is_warned_of_once_and_only_where_the_instance_loss_is_wanted(monkeypatch):
+    said = []
+    monkeypatch.setattr(modeling_ts2vec.logger, "warning_once", said.append)
+    model = TS2VecForPreTraining(TS2VecConfig(**TINY)).train()
+    model(torch.randn(2, 20, 1))
+    model.eval()(torch.randn(1, 20, 1))
+    model.config.alpha = 0.0
+    model.train()(torch.randn(1, 20, 1))
+    assert not said
+    model.config.alpha = 0.5
+    assert model(torch.randn(1, 20, 1)).instance_loss == 0
+    (warning,) = said
+    assert "one series" in warning
+    assert "max_train_length" in warning
