@@ -40,8 +40,25 @@ def attend(
         The shape of the query.
     """
     if dropout == 0 and _is_narrow(query) and _hides_keys_only(attention_mask):
-        return NarrowAttention.apply(query, key, value, attention_mask)
+        return narrow_attention(query, key, value, attention_mask)
     return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout)
+
+
+def narrow_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute `scaled_dot_product_attention` of layers_transformer.py for a few heads at a time, in cache.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size), float32 on a CPU.
+        key: The same shape.
+        value: The same shape.
+        attention_mask: (num_rows, 1, 1, length) bool, True = all queries of the row see the key; None for all.
+
+    Returns:
+        The shape of the query.
+    """
+    return NarrowAttention.apply(query, key, value, attention_mask)
 
 
 def _is_narrow(query: torch.Tensor) -> bool:

@@ -146,7 +146,7 @@ def _temporal_contrast(
     views: torch.Tensor, observed: torch.Tensor | None, part: slice, gradient: torch.Tensor | None, weight: float
 ) -> torch.Tensor:
     """Sum equation 1 over a part of the series, and write `weight` times its gradient into `gradient`."""
-    # A group is one series: the timestamps of both views, which lie behind each other in memory.
+    # A group is one series: the timestamps of both views, which lie after each other in memory.
     vectors = views.reshape(len(views), -1, views.shape[-1])[part]
     valid = None if observed is None else torch.cat([observed, observed], dim=1)[part]
     target = None if gradient is None else gradient.view(len(views), -1, views.shape[-1])[part]

@@ -6,6 +6,8 @@ room to spare. So each layer has two kinds of values: the shared ones, computed 
 the positions of a window that its borders can reach, computed for all windows at once as one matrix product. Nothing
 is approximated; only the order of sums differs.
 
+The plain function is `slide_by_windows` in encoding_time_series.py, which encodes every window whole.
+
 For TS2Vec's 11 blocks and a causal window of 201 steps that is 55 block evaluations a step where encoding each window
 whole takes 2,211.
 """

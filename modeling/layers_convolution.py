@@ -140,7 +140,7 @@ class PointwiseConvolution(nn.Conv1d):
 
 
 class DilatedResidualBlock(GradientCheckpointingLayer):
-    """Two dilated convolutions and a residual connection (paper, section 3.1).
+    """Two dilated convolutions and a residual connection (TS2Vec, section 3.1).
 
     Args:
         input_channels: Width of the input.

@@ -19,7 +19,7 @@ class DropoutDraws:
 
     Args:
         seed: Source of all masks.
-        num_views: Number of views that lie behind each other on the first axis.
+        num_views: Number of views that lie after each other on the first axis.
         rank: Number of this process.
         num_processes: Number of processes; each has an equal part of every view's rows.
     """

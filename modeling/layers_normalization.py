@@ -90,7 +90,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         Args:
             features: (num_views * num_rows, ..., num_features).
             observed: The same shape without the last axis, bool; None for all.
-            num_views: Number of views behind each other on the first axis.
+            num_views: Number of views after each other on the first axis.
 
         Returns:
             The same shape as `features`, float32.

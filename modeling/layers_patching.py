@@ -1,7 +1,7 @@
 """From timestamps to patches and back, for series of several lengths in one batch.
 
-Every series is moved so that its first observed timestamp comes first: padding in front of it and behind it then
-changes no patch. The last value is repeated behind the series, as TimeDRL and PatchTST do, so that the last timestamps
+Every series is moved so that its first observed timestamp comes first: padding before it and after it then
+changes no patch. The last value is repeated after the series, as TimeDRL and PatchTST do, so that the last timestamps
 fill a patch.
 """
 
@@ -18,7 +18,7 @@ class AlignedSeries:
 
     Args:
         values: (batch_size, sequence_length, num_channels); anything where it is not observed.
-        observed: The same shape, bool; False behind a series.
+        observed: The same shape, bool; False after a series.
         start: (batch_size,) where each series began.
         length: (batch_size,) number of timestamps from the first to the last observed one, at least 1.
     """
@@ -68,7 +68,7 @@ class PatchLayout:
     def num_patches(self, sequence_length: int) -> int:
         """Return the number of patches of a series: floor((length - patch_length) / patch_stride) + 2, at least 1."""
         count = (sequence_length + self.patch_stride - self.patch_length) // self.patch_stride + 1
-        # A traced graph would be another one for a single patch; a second one behind the series changes nothing.
+        # A traced graph would be another one for a single patch; a second one after the series changes nothing.
         return torch.sym_max(count, 2) if torch.compiler.is_compiling() else max(count, 1)
 
     def num_patches_of_rows(self, length: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ class PatchLayout:
         return (beyond.div(self.patch_stride, rounding_mode="floor") + 1).clamp(min=1)
 
     def cut(self, values: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """Cut aligned series into patches; positions behind a series hold its last timestamp.
+        """Cut aligned series into patches; positions after a series hold its last timestamp.
 
         Args:
             values: (batch_size, sequence_length, num_channels).

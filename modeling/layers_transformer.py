@@ -1,7 +1,8 @@
-"""The Transformer encoder of TimeDRL and SimMTM: layer normalisation behind every branch, and once more at the end."""
+"""The post-norm Transformer encoder: layer normalisation after every branch, and once more at the end."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -122,6 +123,35 @@ DROPOUT_SITES_OF_A_LAYER = 4
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    drop: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Attend: softmax(query key^T / sqrt(head_size)) value (Vaswani et al., NIPS 2017, equation 1).
+
+    `attend` in kernels_attention.py gives the same by faster ways, which draw the dropout of the weights themselves.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size).
+        key: The same shape.
+        value: The same shape.
+        attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
+            axis) sees the key (last axis), of which every query needs one; None for all.
+        drop: Dropout of the attention weights; None for none.
+
+    Returns:
+        The shape of the query.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights if drop is None else drop(weights)) @ value
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of the tokens of a row to each other.
 
@@ -159,25 +189,13 @@ class SelfAttention(nn.Module):
         split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)
         if draws is not None and self.dropout.p > 0:
-            attended = self._attend_with_draws(query, key, value, attention_mask, draws)
+            # The fused kernels draw their own dropout, and cannot take a given one.
+            drop = functools.partial(self.dropout, draws=draws)
+            attended = scaled_dot_product_attention(query, key, value, attention_mask, drop)
         else:
             probability = self.dropout.p if self.training else 0.0
             attended = attend(query, key, value, attention_mask, probability)
         return self.output_projection(attended.transpose(1, 2).flatten(2))
-
-    def _attend_with_draws(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        draws: DropoutDraws,
-    ) -> torch.Tensor:
-        """Attend with given dropout, which the fused kernels cannot take: they draw their own."""
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        if attention_mask is not None:
-            scores = scores.masked_fill(~attention_mask, -torch.inf)
-        return self.dropout(scores.softmax(-1).to(value.dtype), draws) @ value
 
 
 class TransformerLayer(GradientCheckpointingLayer):

@@ -84,11 +84,11 @@ def test_missing_is_one_thing_however_it_is_said(name):
 
 
 @every_method
-@pytest.mark.parametrize("side", ["before", "behind", "both"])
+@pytest.mark.parametrize("side", ["before", "after", "both"])
 def test_padding_changes_nothing(name, side):
     model = build(name, "model")
     values = random_values(model, batch_size=2, length=21)
-    left, right = {"before": (9, 0), "behind": (0, 11), "both": (4, 70)}[side]
+    left, right = {"before": (9, 0), "after": (0, 11), "both": (4, 70)}[side]
     padded = torch.nn.functional.pad(values, (0, 0, left, right), value=torch.nan)
     alone, output = model(values), model(padded)
     torch.testing.assert_close(output.pooler_output, alone.pooler_output, rtol=1e-5, atol=1e-6)

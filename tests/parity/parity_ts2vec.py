@@ -119,7 +119,7 @@ def check_encode(fixture):
     clean = np.nan_to_num(values, nan=0.25)
     fixture.check("clean_sliding_causal", model.encode(clean, **one_step))
     fixture.check("clean_sliding_causal_unbuffered", model.encode(clean, batch_size=2, **one_step))
-    # The official output runs beyond the series to a multiple of the stride; with so many missing steps behind it,
+    # The official output runs beyond the series to a multiple of the stride; with so many missing steps after it,
     # ours does too.
     beyond = -length % stride
     longer = np.pad(values, ((0, 0), (0, beyond), (0, 0)), constant_values=np.nan)

@@ -1,4 +1,7 @@
-"""Attention of narrow heads is the attention of PyTorch, forward and backward."""
+"""Fast paths are equal to their plain functions, forward and backward: here the attention of narrow heads.
+
+The tiles of the contrast are tested in test_ts2vec.py, the sliding convolutions in tests/contract/test_encode.py.
+"""
 
 import pytest
 import torch
@@ -6,8 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.modeling import kernels_attention as layers
-from hf_tsrep.modeling.kernels_attention import NarrowAttention, attend
+from hf_tsrep.modeling import kernels_attention
+from hf_tsrep.modeling.kernels_attention import attend, narrow_attention
+from hf_tsrep.modeling.layers_transformer import scaled_dot_product_attention
 
 
 def heads_of(rows, heads, length, size, scale=1.0):
@@ -46,10 +50,10 @@ def key_mask(rows, length):
 )
 def test_it_is_exact_whatever_the_shape_the_mask_and_the_chunks(rows, heads, length, size, masked, together):
     product, mask = heads_of(rows, heads, length, size), key_mask(rows, length) if masked else None
-    expected = run(F.scaled_dot_product_attention, product.double(), mask)
+    expected = run(scaled_dot_product_attention, product.double(), mask)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "SCORES_A_THREAD", together * length**2)
-        found = run(NarrowAttention.apply, product, mask)
+        patch.setattr(kernels_attention, "SCORES_A_THREAD", together * length**2)
+        found = run(narrow_attention, product, mask)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
 
@@ -59,10 +63,21 @@ def test_tiny_and_huge_scores_are_no_worse_than_with_the_fused_kernel(scale):
     product = heads_of(3, 4, 50, 2, scale)
     exact = run(F.scaled_dot_product_attention, product.double(), None)
     fused = run(F.scaled_dot_product_attention, product, None)
-    found = run(NarrowAttention.apply, product, None)
+    found = run(narrow_attention, product, None)
     for ours, theirs, truth in zip(found, fused, exact, strict=True):
         assert torch.isfinite(ours).all()
         assert (ours - truth).abs().max() <= 2 * (theirs - truth).abs().max() + 1e-6 * truth.abs().max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_plain_function_is_pytorchs(masked):
+    product, mask = heads_of(4, 3, 20, 5).double(), key_mask(4, 20) if masked else None
+    for ours, theirs in zip(
+        run(scaled_dot_product_attention, product, mask),
+        run(F.scaled_dot_product_attention, product, mask),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_which_way_attention_goes(monkeypatch):
@@ -74,7 +89,7 @@ def test_which_way_attention_goes(monkeypatch):
     def split(length=64, size=2, **kind):
         return heads_of(2, 3, length, size).to(**kind).permute(2, 0, 3, 1, 4)
 
-    monkeypatch.setattr(layers, "NarrowAttention", Refused)
+    monkeypatch.setattr(kernels_attention, "NarrowAttention", Refused)
     queries_differ = torch.ones(64, 64, dtype=torch.bool).tril()
     for inputs, options in (
         (split(size=16), {}),
