@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .clustering import clustering_metrics as clustering_metrics
     from .clustering import evaluate_clustering as evaluate_clustering
     from .evaluate_metrics import load_metric as load_metric
+    from .evaluate_metrics import save_metric as save_metric
     from .finetuned import evaluate_finetune as evaluate_finetune
     from .finetuned import evaluate_linear as evaluate_linear
     from .forecasting import evaluate_forecasting as evaluate_forecasting
@@ -44,7 +45,7 @@ _HOMES = {
         "fit_svm",
     ),
     "clustering": ("clustering_metrics", "evaluate_clustering"),
-    "evaluate_metrics": ("load_metric",),
+    "evaluate_metrics": ("load_metric", "save_metric"),
     "finetuned": ("evaluate_finetune", "evaluate_linear"),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
     "protocols": ("PROTOCOLS", "evaluate", "protocol_settings"),

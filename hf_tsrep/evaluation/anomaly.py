@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import average_precision_score
 
+from ..data import get_anomaly_labels, get_series, get_timestamps
 from .anomaly_scoring import (
     anomaly_scores,
     expanding_thresholds,
@@ -20,7 +22,7 @@ from .anomaly_scoring import (
 )
 from .checks import require_splits
 from .domain_choice import choose_domain
-from .metrics import area_under_precision_recall, delay_adjusted_predictions, precision_recall_f1
+from .metrics import delay_adjusted_predictions, precision_recall_f1
 from .volume_under_surface import vus_pr
 
 
@@ -243,8 +245,6 @@ def labelled_series(corpus: Any) -> list[LabelledSeries]:
     Raises:
         ValueError: a missing split or column, or series that occur in one split only.
     """
-    from ..data import get_anomaly_labels, get_series, get_timestamps
-
     splits = require_splits(corpus, ("train", "test"), "anomaly")
     parts: dict[str, dict[str, Any]] = {}
     for name in ("train", "test"):
@@ -292,6 +292,6 @@ def _report(item_id: str, order: int, found: Detections, threshold: float | None
         num_anomalous=int(found.labels.sum()),
         num_detections=int(found.found.sum()),
         threshold=threshold,
-        auc_pr=area_under_precision_recall(found.labels, found.scores) if anomalous else None,
+        auc_pr=float(average_precision_score(found.labels, found.scores)) if anomalous else None,
         vus_pr=vus_pr(found.labels, found.scores, max_buffer=max_buffer) if anomalous else None,
     )

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .stationarity import difference_until_stationary
-
 MOVING_AVERAGE_STEPS = 21
 WARM_UP_STEPS = 22  # training scores dropped from the threshold
 THRESHOLD_DEVIATIONS = 4.0
@@ -72,6 +70,54 @@ def prepare_anomaly_series(values: np.ndarray, train_length: int, difference: bo
     deviation = np.nanstd(train, axis=0)
     scaled = (values - np.nanmean(train, axis=0)) / np.where(deviation > 0, deviation, 1.0)
     return PreparedSeries(scaled.astype(np.float32), train_length - order, order)
+
+
+def difference_until_stationary(
+    series: np.ndarray, train_length: int, significance: float = 0.05, max_order: int = 8
+) -> tuple[np.ndarray, int]:
+    """Take first differences of a series until its training part is stationary (TS2Vec's KPI and Yahoo data).
+
+    Args:
+        series: (time,) finite values.
+        train_length: The first steps, on which alone the test is made.
+        significance: Largest p-value that counts as stationary.
+        max_order: Most differences taken.
+
+    Returns:
+        The differenced series, (time - order,), and the order.
+
+    Raises:
+        ModuleNotFoundError: statsmodels, which has the test, is not installed.
+    """
+    values = np.asarray(series, dtype=np.float64)
+    for order in range(max_order):
+        if is_stationary(values[:train_length], significance):
+            return values, order
+        values = np.diff(values)
+    return values, max_order
+
+
+def is_stationary(series: np.ndarray, significance: float = 0.05) -> bool:
+    """Return whether the augmented Dickey-Fuller test rejects a unit root.
+
+    It has to with at most one lag and with the default limit, `12 * (n / 100) ** 0.25` (Schwert, 1989); the number of
+    lags below the limit is chosen by AIC. A constant series counts as stationary. The search over lags takes about
+    3 seconds for 20,000 steps.
+
+    Args:
+        series: (time,) finite values.
+        significance: Largest p-value that counts as stationary.
+    """
+    if np.ptp(series) == 0:
+        return True
+    try:
+        from statsmodels.tsa.stattools import adfuller
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Differencing until a series is stationary needs statsmodels: pip install 'hf-tsrep[anomaly]'. Without it "
+            "set difference=False."
+        ) from error
+    return all(adfuller(series, maxlag=limit, result_object=True).pvalue <= significance for limit in (1, None))
 
 
 def anomaly_scores(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
+from ..data import get_labels, get_series
 from .checks import check_finite, require_names, require_splits
 from .domain_choice import choose_domain
-from .metrics import accuracy, auprc, cohen_kappa, macro_f1
+from .metrics import classification_scores
 
 # sklearn's SVC takes an infinite C as it is (no misclassified training sample is tolerated).
 SVM_PENALTIES = (*(10.0**exponent for exponent in range(-4, 5)), np.inf)
@@ -56,14 +66,10 @@ def fit_svm(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedCl
     Raises:
         ValueError: missing or infinite features, fewer than two classes.
     """
-    from sklearn.svm import SVC
-
     features, labels = _training_arrays(features, labels)
     settings: dict[str, Any] = {"C": np.inf}
     if len(features) // len(np.unique(labels)) >= 5 and len(features) >= 50:
         if len(features) > MAX_SVM_SAMPLES:
-            from sklearn.model_selection import train_test_split
-
             features, _, labels, _ = train_test_split(
                 features, labels, train_size=MAX_SVM_SAMPLES, random_state=seed, stratify=labels
             )
@@ -95,11 +101,6 @@ def svm_cross_validation(
     Returns:
         (len(penalties),) float64.
     """
-    import warnings
-
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.svm import SVC
-
     scores: list[list[float]] = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
@@ -128,11 +129,6 @@ def fit_logistic_regression(features: np.ndarray, labels: np.ndarray, seed: int 
         labels: (n,) class ids.
         seed: random state (lbfgs draws nothing; kept for the record).
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     features, labels = _training_arrays(features, labels)
     regression = LogisticRegression(max_iter=1_000_000, random_state=seed)
     pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(regression)).fit(features, labels)
@@ -149,10 +145,6 @@ def fit_nearest_neighbour(features: np.ndarray, labels: np.ndarray, seed: int = 
         labels: (n,) class ids.
         seed: not used; every classifier of this file takes one.
     """
-    from sklearn.metrics import pairwise_distances_argmin_min
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.preprocessing import StandardScaler
-
     features, labels = _training_arrays(features, labels)
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
@@ -197,13 +189,7 @@ def classification_metrics(
     predicted = fitted.predict(test_features)
     num_classes = int(max(np.max(train_labels), np.max(test_labels))) + 1
     scores = _all_columns(fitted.decision(test_features), fitted.classes, num_classes)
-    metrics = {
-        "accuracy": accuracy(test_labels, predicted),
-        "macro_f1": macro_f1(test_labels, predicted),
-        "kappa": cohen_kappa(test_labels, predicted),
-        "auprc": auprc(test_labels, scores),
-    }
-    return metrics, fitted.settings
+    return classification_scores(np.asarray(test_labels), predicted, scores), fitted.settings
 
 
 def evaluate_classification(
@@ -238,8 +224,6 @@ def evaluate_classification(
     Raises:
         ValueError: unknown classifier or domain, or missing split; the message names them.
     """
-    from ..data import get_labels, get_series
-
     require_names(classifiers, CLASSIFIERS, "classifier")
     splits = require_splits(corpus, ("train", "test"), "classification")
     labels = {name: np.asarray(get_labels(splits[name])) for name in ("train", "test")}

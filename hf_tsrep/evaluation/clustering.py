@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from ..data import get_labels, get_series
 from .checks import check_finite, require_splits
 from .domain_choice import choose_domain
-from .metrics import adjusted_rand_index, normalized_mutual_information
 
 
 def clustering_metrics(
@@ -31,8 +33,6 @@ def clustering_metrics(
     Raises:
         ValueError: missing or infinite features, fewer samples than clusters.
     """
-    from sklearn.cluster import KMeans
-
     features, labels = np.asarray(features), np.asarray(labels)
     check_finite([features], "feature")
     clusters = len(np.unique(labels)) if num_clusters is None else num_clusters
@@ -40,8 +40,8 @@ def clustering_metrics(
         raise ValueError(f"{clusters} clusters need at least as many series; there are {len(features)}.")
     assigned = KMeans(n_clusters=clusters, n_init=num_starts, random_state=seed).fit_predict(features)
     return {
-        "ari": adjusted_rand_index(labels, assigned),
-        "nmi": normalized_mutual_information(labels, assigned),
+        "ari": float(adjusted_rand_score(labels, assigned)),
+        "nmi": float(normalized_mutual_info_score(labels, assigned)),
     }
 
 
@@ -75,8 +75,6 @@ def evaluate_clustering(
     Returns:
         `metrics` (`ari`, `nmi`), `details`, `timings` in seconds, `settings`.
     """
-    from ..data import get_labels, get_series
-
     chosen = require_splits(corpus, splits, "clustering")
     labels = np.concatenate([np.asarray(get_labels(chosen[name])) for name in splits])
     series = [one for name in splits for one in get_series(chosen[name])]

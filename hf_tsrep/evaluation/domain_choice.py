@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data import corpus_metadata
+from ..data.domains import find_domain
+
 
 def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str, str], dict[str, str]]:
     """Chooses the domain by the option, else by the corpus's name; the only one where there is one.
@@ -20,9 +23,6 @@ def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str
     Raises:
         ValueError: see `hf_tsrep.data.domains.find_domain`.
     """
-    from ..data import corpus_metadata
-    from ..data.domains import find_domain
-
     config: Any = getattr(model, "config", None)
     chosen = find_domain(config, domain, "", corpus_metadata(corpus).name)
     if chosen is None:

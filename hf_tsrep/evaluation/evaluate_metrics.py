@@ -1,30 +1,38 @@
-"""The metrics as `evaluate.Metric` objects, without a script on the Hub: `load_metric("macro_f1").compute(...)`.
+"""Metrics as `evaluate.Metric` objects: `load_metric("macro_f1").compute(...)`, without a network.
 
-They accumulate with `add` and `add_batch`, work in several processes and need no network. For large arrays call the
-functions of `hf_tsrep.evaluation.metrics`: the accumulation of `evaluate` is a hundred times slower.
+They accumulate with `add` and `add_batch` and work in several processes. `save_metric` writes one as a folder for the
+Hub, from which everybody has it by `evaluate.load("NAME/macro_f1")`. For large arrays call scikit-learn: the
+accumulation of `evaluate` is a hundred times slower.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
+import sklearn.metrics
 
+from ..errors import near_matches
 from . import metrics
 from .volume_under_surface import vus_pr
 
 
 class FunctionMetric(evaluate.Metric):
-    """An `evaluate.Metric` that calls `function(references, predictions)`."""
+    """An `evaluate.Metric` that is one function of references and predictions.
+
+    A subclass says `metric_name`, the key of the result, `function(references, predictions)`, and the types of one
+    sample; its docstring is the description that users read.
+    """
 
     metric_name: ClassVar[str]
     function: ClassVar[Callable[..., Any]]
     prediction_type: ClassVar[str] = "int64"
     reference_type: ClassVar[str] = "int64"
 
+    # `evaluate` finds the constructor of a loaded script by its signature.
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
 
@@ -35,66 +43,65 @@ class FunctionMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=(type(self).function.__doc__ or "").strip(),
+            description=(type(self).__doc__ or "").strip(),
             citation="",
             inputs_description="predictions and references, one value a sample",
             features=datasets.Features(
-                {
-                    "predictions": self._feature(self.prediction_type),
-                    "references": self._feature(self.reference_type),
-                }
+                {"predictions": _feature(self.prediction_type), "references": _feature(self.reference_type)}
             ),
         )
 
-    @staticmethod
-    def _feature(kind: str) -> Any:
-        if kind == "list<float32>":
-            return datasets.List(datasets.Value("float32"))
-        return datasets.Value(kind)
-
     def _compute(self, *, predictions: Any, references: Any, **settings: Any) -> dict[str, float]:
-        return {self.metric_name: type(self).function(references, predictions, **settings)}
+        return {self.metric_name: float(type(self).function(references, predictions, **settings))}
+
+
+def _feature(kind: str) -> Any:
+    return datasets.List(datasets.Value("float32")) if kind == "list<float32>" else datasets.Value(kind)
 
 
 class MeanSquaredError(FunctionMetric):
-    """`metrics.mean_squared_error` of numbers."""
+    """Mean of the squared differences of numbers."""
 
     metric_name = "mean_squared_error"
-    function = staticmethod(metrics.mean_squared_error)
+    function = staticmethod(sklearn.metrics.mean_squared_error)
     prediction_type = reference_type = "float32"
 
 
 class MeanAbsoluteError(FunctionMetric):
-    """`metrics.mean_absolute_error` of numbers."""
+    """Mean of the absolute differences of numbers."""
 
     metric_name = "mean_absolute_error"
-    function = staticmethod(metrics.mean_absolute_error)
+    function = staticmethod(sklearn.metrics.mean_absolute_error)
     prediction_type = reference_type = "float32"
 
 
 class Accuracy(FunctionMetric):
-    """`metrics.accuracy` of class ids."""
+    """Share of equal class ids."""
 
     metric_name = "accuracy"
-    function = staticmethod(metrics.accuracy)
+    function = staticmethod(sklearn.metrics.accuracy_score)
 
 
 class MacroF1(FunctionMetric):
-    """`metrics.macro_f1` of class ids."""
+    """Unweighted mean over classes of the F1 score."""
 
     metric_name = "macro_f1"
-    function = staticmethod(metrics.macro_f1)
+
+    @staticmethod
+    def function(references: Any, predictions: Any) -> float:
+        """Return the macro F1 of class ids; a class that is never both true and predicted counts 0."""
+        return float(sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0))
 
 
 class CohenKappa(FunctionMetric):
-    """`metrics.cohen_kappa` of class ids."""
+    """Agreement of class ids beyond chance."""
 
     metric_name = "cohen_kappa"
-    function = staticmethod(metrics.cohen_kappa)
+    function = staticmethod(sklearn.metrics.cohen_kappa_score)
 
 
 class Auprc(FunctionMetric):
-    """`metrics.auprc`: predictions are rows of decision values, one a class."""
+    """Mean over classes of the average precision; predictions are rows of decision values, one a class."""
 
     metric_name = "auprc"
     function = staticmethod(metrics.auprc)
@@ -102,15 +109,15 @@ class Auprc(FunctionMetric):
 
 
 class AreaUnderPrecisionRecall(FunctionMetric):
-    """`metrics.area_under_precision_recall`: predictions are scores, references 0 or 1."""
+    """Average precision; predictions are scores, references 0 or 1."""
 
     metric_name = "area_under_precision_recall"
-    function = staticmethod(metrics.area_under_precision_recall)
+    function = staticmethod(sklearn.metrics.average_precision_score)
     prediction_type = "float32"
 
 
 class VusPr(FunctionMetric):
-    """`vus_pr`: predictions are scores and references 0 or 1, the steps of one series in order."""
+    """Volume under the precision-recall surface; scores and 0 or 1 of the steps of one series in order."""
 
     metric_name = "vus_pr"
     function = staticmethod(vus_pr)
@@ -118,29 +125,29 @@ class VusPr(FunctionMetric):
 
 
 class AdjustedRandIndex(FunctionMetric):
-    """`metrics.adjusted_rand_index` of clusters and classes."""
+    """Rand index of clusters and classes, adjusted for chance."""
 
     metric_name = "adjusted_rand_index"
-    function = staticmethod(metrics.adjusted_rand_index)
+    function = staticmethod(sklearn.metrics.adjusted_rand_score)
 
 
 class NormalizedMutualInformation(FunctionMetric):
-    """`metrics.normalized_mutual_information` of clusters and classes."""
+    """Mutual information of clusters and classes over the mean of both entropies."""
 
     metric_name = "normalized_mutual_information"
-    function = staticmethod(metrics.normalized_mutual_information)
+    function = staticmethod(sklearn.metrics.normalized_mutual_info_score)
 
 
 class DelayAdjustedF1(FunctionMetric):
-    """`metrics.delay_adjusted_precision_recall_f1` of the steps of one series in order; `compute(delay=7)`."""
+    """Precision, recall and F1 after the delay rule; the steps of one series in order, `compute(delay=7)`."""
 
     metric_name = "delay_adjusted_f1"
-    function = staticmethod(metrics.delay_adjusted_precision_recall_f1)
+    function = staticmethod(metrics.delay_adjusted_predictions)
 
     def _compute(self, *, predictions: Any, references: Any, **settings: Any) -> dict[str, float]:
-        values = type(self).function(references, predictions, settings.get("delay", 7))
+        adjusted = metrics.delay_adjusted_predictions(references, predictions, settings.get("delay", 7))
         names = ("delay_adjusted_precision", "delay_adjusted_recall", self.metric_name)
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, metrics.precision_recall_f1(references, adjusted), strict=True))
 
 
 METRICS: dict[str, type[FunctionMetric]] = {
@@ -162,18 +169,58 @@ METRICS: dict[str, type[FunctionMetric]] = {
 
 
 def load_metric(name: str, **keywords: Any) -> FunctionMetric:
-    """Returns a metric by name, without a network.
+    """Return a metric by name.
 
     Args:
-        name: a key of `METRICS`.
-        **keywords: of `evaluate.Metric`, such as `num_process`, `process_id` and `experiment_id`.
+        name: A key of `METRICS`.
+        **keywords: Of `evaluate.Metric`, such as `num_process`, `process_id` and `experiment_id`.
 
     Raises:
-        ValueError: unknown name; the message gives near matches.
+        ValueError: Unknown name; the message gives near matches.
     """
+    return _metric_class(name)(**keywords)
+
+
+def save_metric(name: str, folder: str | Path) -> Path:
+    """Write a metric as a folder that can be pushed to the Hub as a Space, or loaded by `evaluate.load`.
+
+    `huggingface_hub.upload_folder(repo_id="NAME/macro_f1", folder_path=folder, repo_type="space")` publishes it, once
+    the Space exists (`create_repo(..., repo_type="space", space_sdk="static")`). Whoever loads it needs this package.
+
+    Args:
+        name: A key of `METRICS`.
+        folder: Where to; its last part should be the metric's name, by which `evaluate` finds the script.
+
+    Returns:
+        The script, `folder/NAME.py`.
+
+    Raises:
+        ValueError: Unknown name; the message gives near matches.
+    """
+    metric = _metric_class(name)
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    script = place / f"{name}.py"
+    description = (metric.__doc__ or "").strip()
+    # A class of the script's own: `evaluate` takes the first metric class that it finds there.
+    script.write_text(
+        f'"""{description}"""\n\n'
+        f"import hf_tsrep.evaluation.evaluate_metrics\n\n\n"
+        f"class {metric.__name__}(hf_tsrep.evaluation.evaluate_metrics.{metric.__name__}):\n"
+        f'    """{description}"""\n',
+        encoding="utf-8",
+    )
+    (place / "requirements.txt").write_text("hf-tsrep\n", encoding="utf-8")
+    (place / "README.md").write_text(
+        f"---\ntitle: {name}\nsdk: static\ntags: [evaluate, metric]\ndescription: {description}\n---\n\n"
+        f"# {name}\n\n{description}\n\n"
+        f'```python\nimport evaluate\n\nmetric = evaluate.load("OWNER/{name}")\n```\n',
+        encoding="utf-8",
+    )
+    return script
+
+
+def _metric_class(name: str) -> type[FunctionMetric]:
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=3, cutoff=0.3)
-        raise ValueError(
-            f"Unknown metric {name!r}. {'Near: ' + ', '.join(near) + '. ' if near else ''}All: {sorted(METRICS)}."
-        )
-    return METRICS[name](**keywords)
+        raise ValueError(f"Unknown metric {name!r}.{near_matches(name, METRICS, cutoff=0.3)} All: {sorted(METRICS)}.")
+    return METRICS[name]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data import corpus_metadata, get_series
 from ..data.scaling import TARGET_SCALER, ChannelScaler
 from .checks import check_finite, require_splits
 from .domain_choice import choose_domain
@@ -154,8 +155,6 @@ def evaluate_forecasting(
         `metrics`: flat names such as `mse_24`, `mae_24`, `raw_mse_24`, and the means `mse`, `mae` over the horizons;
         `details`: a list of HorizonResult as dictionaries; `timings`: seconds of `encode` and `ridge`; `settings`.
     """
-    from ..data import corpus_metadata, get_series
-
     metadata = corpus_metadata(corpus)
     parts = {name: get_series(require_splits(corpus, SPLITS, "forecasting")[name]) for name in SPLITS}
     bounds = _common_bounds(parts)

@@ -57,7 +57,7 @@ class ClassificationMeter:
         Returns:
             accuracy, macro_f1, kappa and auprc; nothing before the last batch.
         """
-        from ..evaluation.metrics import accuracy, auprc, cohen_kappa, macro_f1
+        from ..evaluation.metrics import classification_scores
 
         self._scores.append(_as_array(prediction.predictions))
         self._labels.append(_as_array(prediction.label_ids))
@@ -67,13 +67,7 @@ class ClassificationMeter:
         self._scores, self._labels = [], []
         # Log-probabilities, not logits: the area under a curve compares one class's scores over the samples.
         scores = scores - np.logaddexp.reduce(scores.astype(np.float64), axis=1, keepdims=True)
-        predicted = scores.argmax(axis=1)
-        return {
-            "accuracy": accuracy(labels, predicted),
-            "macro_f1": macro_f1(labels, predicted),
-            "kappa": cohen_kappa(labels, predicted),
-            "auprc": auprc(labels, scores),
-        }
+        return classification_scores(labels, scores.argmax(axis=1), scores)
 
 
 class ForecastMeter:

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and VUS-PR against a literal transcription of its definition."""
+"""Metrics against their definitions, and VUS-PR against a literal transcription of its definition."""
 
 from itertools import pairwise
 
@@ -6,83 +6,51 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import average_precision_score
 
-from hf_tsrep.evaluation import metrics
+from hf_tsrep.evaluation import metrics, save_metric
 from hf_tsrep.evaluation.volume_under_surface import vus_pr
 
 labels = st.integers(1, 40).flatmap(
     lambda size: st.tuples(*(st.lists(st.integers(0, 4), min_size=size, max_size=size) for _ in range(2)))
 )
-scored = st.integers(1, 40).flatmap(
-    lambda size: st.tuples(
-        st.lists(st.integers(0, 1), min_size=size, max_size=size),
-        st.lists(st.integers(-5, 5), min_size=size, max_size=size),
-    )
-)
 
 
 @given(labels)
-@settings(max_examples=150, deadline=None)
-@pytest.mark.filterwarnings("ignore")
-def test_label_metrics_equal_sklearn(pair):
+@settings(max_examples=100, deadline=None)
+@pytest.mark.filterwarnings("error")
+def test_the_scores_of_a_classifier_follow_their_definitions_without_a_warning(pair):
     references, predictions = map(np.array, pair)
-    expected = {
-        "accuracy": sklearn_metrics.accuracy_score,
-        "macro_f1": lambda a, b: sklearn_metrics.f1_score(a, b, average="macro"),
-        "cohen_kappa": sklearn_metrics.cohen_kappa_score,
-        "adjusted_rand_index": sklearn_metrics.adjusted_rand_score,
-        "normalized_mutual_information": sklearn_metrics.normalized_mutual_info_score,
-    }
-    for name, function in expected.items():
-        ours = getattr(metrics, name)(references, predictions)
-        assert ours == pytest.approx(function(references, predictions), abs=1e-9, nan_ok=True), name
-
-
-@given(scored)
-@settings(max_examples=150, deadline=None)
-@pytest.mark.filterwarnings("ignore")
-def test_average_precision_equals_sklearn_with_ties(pair):
-    references, scores = map(np.array, pair)
-    expected = sklearn_metrics.average_precision_score(references, scores)
-    assert metrics.area_under_precision_recall(references, scores) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_auprc_is_the_macro_average_of_one_against_the_rest():
-    generator = np.random.default_rng(0)
-    references, scores = generator.integers(0, 4, 60), generator.standard_normal((60, 5))
+    decisions = np.random.default_rng(len(references)).integers(-3, 3, (len(references), 5))
+    found = metrics.classification_scores(references, predictions, decisions)
+    agreement = np.mean(references == predictions)
+    assert found["accuracy"] == pytest.approx(agreement)
+    shares = [(np.mean(references == name), np.mean(predictions == name)) for name in range(5)]
+    chance = sum(first * second for first, second in shares)
+    kappa = (agreement - chance) / (1 - chance) if chance < 1 else np.nan
+    assert found["kappa"] == pytest.approx(kappa, abs=1e-9, nan_ok=True)
+    f1 = [
+        2 * np.mean((references == name) & (predictions == name)) / sum(shares[name])
+        for name in range(5)
+        if sum(shares[name])
+    ]
+    assert found["macro_f1"] == pytest.approx(np.mean(f1))
     one_hot = np.eye(5)[references]
-    assert metrics.auprc(references, scores) == pytest.approx(sklearn_metrics.average_precision_score(one_hot, scores))
-    binary = generator.integers(0, 2, 60)
-    expected = sklearn_metrics.average_precision_score(binary, scores[:, 0])
-    assert metrics.auprc(binary, scores[:, 0]) == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"Class ids must be 0 \.\. 4; found 0 \.\. 7"):
-        metrics.auprc(np.where(references == 3, 7, references), scores)
+    present = one_hot.any(axis=0)
+    expected = average_precision_score(one_hot[:, present], decisions[:, present], average=None)
+    assert found["auprc"] == pytest.approx(np.sum(expected) / 5)
 
 
-@given(scored)
-@settings(max_examples=50, deadline=None)
-@pytest.mark.filterwarnings("ignore")
-def test_precision_recall_f1_equal_sklearn(pair):
-    references, predictions = np.array(pair[0]), (np.array(pair[1]) > 0).astype(int)
-    expected = sklearn_metrics.precision_recall_fscore_support(references, predictions, average="binary")[:3]
-    assert metrics.precision_recall_f1(references, predictions) == pytest.approx(expected)
-
-
-def test_errors_equal_sklearn_and_refuse_other_shapes():
-    generator = np.random.default_rng(1)
-    first, second = generator.standard_normal((2, 30, 4))
-    assert metrics.mean_squared_error(first, second) == pytest.approx(
-        sklearn_metrics.mean_squared_error(first, second)
-    )
-    assert metrics.mean_absolute_error(first, second) == pytest.approx(
-        sklearn_metrics.mean_absolute_error(first, second)
-    )
-    with pytest.raises(ValueError, match=r"\(30, 4\), predictions \(4, 30\)"):
-        metrics.mean_squared_error(first, second.T)
-    with pytest.raises(ValueError, match="at least one sample"):
-        metrics.accuracy([], [])
+def test_auprc_of_two_classes_is_that_of_class_1_and_bad_input_is_named():
+    generator = np.random.default_rng(0)
+    binary, scores = generator.integers(0, 2, 60), generator.standard_normal((60, 2))
+    expected = average_precision_score(binary, scores[:, 1] - scores[:, 0])
+    assert metrics.auprc(binary, scores) == pytest.approx(expected)
+    assert metrics.auprc(binary, scores[:, 0]) == pytest.approx(average_precision_score(binary, scores[:, 0]))
+    with pytest.raises(ValueError, match=r"Class ids must be 0 \.\. 1; found 0 \.\. 7"):
+        metrics.auprc(np.where(binary == 1, 7, 0), scores)
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.auprc(binary, np.full(60, np.nan))
 
 
 def test_delay_rule_by_hand():
@@ -92,9 +60,14 @@ def test_delay_rule_by_hand():
     # First segment: detected at its third step, too late; second: at its second step; third: never.
     assert adjusted.tolist() == [1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]
     assert metrics.delay_adjusted_predictions(references, predictions, 2).tolist()[1:5] == [1, 1, 1, 1]
-    precision, recall, f1 = metrics.delay_adjusted_precision_recall_f1(references, predictions, 1)
+    precision, recall, f1 = metrics.precision_recall_f1(references, adjusted)
     assert (precision, recall) == pytest.approx((3 / 4, 3 / 8))
     assert f1 == pytest.approx(0.5)
+    assert metrics.precision_recall_f1([0, 0], [0, 0]) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match=r"predictions must be 0 or 1, found \[0 2\]"):
+        metrics.delay_adjusted_predictions([0, 1], [0, 2], 1)
+    with pytest.raises(ValueError, match=r"\(2,\), predictions \(3,\)"):
+        metrics.delay_adjusted_predictions([0, 1], [0, 1, 1], 1)
 
 
 def literal_vus_pr(truth, scores, max_buffer, num_thresholds):
@@ -168,5 +141,17 @@ def test_evaluate_faces_work_offline(monkeypatch):
     assert adjusted == {"delay_adjusted_precision": 0.0, "delay_adjusted_recall": 0.0, "delay_adjusted_f1": 0.0}
     for name in METRICS:
         assert load_metric(name).name == name
-    with pytest.raises(ValueError, match="Near: macro_f1"):
+    with pytest.raises(ValueError, match="Did you mean 'macro_f1'"):
         load_metric("macro_f")
+
+
+def test_a_saved_metric_is_loaded_by_evaluate_as_from_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import evaluate
+
+    script = save_metric("auprc", tmp_path / "auprc")
+    assert sorted(file.name for file in script.parent.iterdir()) == ["README.md", "auprc.py", "requirements.txt"]
+    loaded = evaluate.load(str(script), cache_dir=str(tmp_path / "cache"))
+    rows = [[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]
+    assert loaded.compute(predictions=rows, references=[0, 1, 2]) == {"auprc": 1.0}
+    assert "average precision" in loaded.description
