@@ -198,7 +198,7 @@ def test_corpora_are_joined_where_their_channels_agree(corpus, tmp_path):
 def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
     from datasets import Array2D, Dataset, DatasetDict, Features, Value
 
-    from hf_tsrep.training.pretraining import _choose_budget, _fit_batch, _training_arguments, resolve_settings
+    from hf_tsrep.training.pretraining import _choose_budget, _fit_batch, resolve_settings, training_arguments
 
     features = Features({"series": Array2D((None, 1), "float32"), "item_id": Value("string")})
     rows = {"series": [np.ones((20, 1), np.float32) * np.arange(20)[:, None]] * 3, "item_id": ["a", "b", "c"]}
@@ -210,7 +210,7 @@ def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
 
     settings = resolve_settings({**base, "corpus": "ett/ETTh1"})
     for num_elements, expected in ((100_000, 200), (100_001, 600)):
-        arguments = _training_arguments(settings)
+        arguments = training_arguments(settings)
         _choose_budget(arguments, settings, num_elements)
         assert arguments.max_steps == expected
     with pytest.raises(SettingsError, match="cannot feed"):
