@@ -1,7 +1,7 @@
 """SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling (Dong et al., NeurIPS 2023, 2302.00861).
 
 Section 3.1, masking (equation 1) -> geometric_mask, draw_step.
-Section 3.2, representations (equation 2) -> PointEncoder and its two networks, SeriesProjector.
+Section 3.2, representations (equation 2) -> PointEncoder (backbones_simmtm.py), SeriesProjector.
 Section 3.3, similarity, aggregation and decoding (equations 3 to 5) -> cosine_similarity, aggregation_weights,
 ContextDecoder. Section 3.4, losses (equations 6 and 7) -> squared_errors, constraint_losses, weigh_losses.
 SimMTMForPreTraining.forward puts them together. The converter of official checkpoints is at the end.
@@ -10,16 +10,29 @@ SimMTMForPreTraining.forward puts them together. The converter of official check
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from .backbones_simmtm import PointEncoder, PointFeatures
 from .configuration_simmtm import SimMTMConfig
-from .distributed_time_series import fork_generator, gather_rows, mean_over_processes, process_share
+from .conversion_time_series import (
+    ConversionError,
+    Converter,
+    FieldsAndParameters,
+    convert_transformer_layer,
+    official_layer_names,
+    rename_hyperparameters,
+    require_fields,
+    require_parameters,
+)
+from .distributed_time_series import GlobalBatch
 from .heads_time_series import (
     EncodedForHead,
     GenericForTimeSeriesClassification,
@@ -34,15 +47,8 @@ from .layers_normalization import (
     InstanceStatistics,
     MaskedBatchNorm,
     denormalize_instances,
-    instance_statistics,
-    normalize_instances,
 )
-from .layers_patching import AlignedSeries, align_series
-from .layers_transformer import (
-    CircularTokenEmbedding,
-    TransformerEncoder,
-    sinusoidal_positions,
-)
+from .layers_patching import align_series
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 
@@ -286,22 +292,6 @@ def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (0.5 / squares * losses + torch.log1p(squares)).sum()
 
 
-def take_positions(hidden: torch.Tensor, places: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Pick positions of every series.
-
-    Args:
-        hidden: (batch_size, num_groups, num_positions, hidden_size).
-        places: (batch_size, length) of any numbers.
-        inside: (batch_size, length) bool, False for zeros.
-
-    Returns:
-        (batch_size, num_groups, length, hidden_size).
-    """
-    batch_size, num_groups, num_positions, hidden_size = hidden.shape
-    index = places.clamp(min=0, max=num_positions - 1).view(batch_size, 1, -1, 1)
-    return hidden.gather(2, index.expand(-1, num_groups, -1, hidden_size)) * inside.view(batch_size, 1, -1, 1)
-
-
 def take_context(
     values: torch.Tensor, observed: torch.Tensor, context_length: int, at_end: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,331 +318,6 @@ def take_context(
     inside = (places >= 0) & (places < sequence_length)
     index = places.clamp(min=0, max=sequence_length - 1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
     return values.gather(1, index), observed.gather(1, index) & inside.unsqueeze(-1)
-
-
-# The official classification code's, which its command line does not change.
-INNER_WIDTHS = (32, 64)
-INNER_KERNEL_SIZE = 8
-
-
-def convolved_length(length: Any, kernel_size: int, stride: int) -> Any:
-    """Return the length after a convolution padded with kernel_size // 2; of numbers or of a tensor of them."""
-    return (length + 2 * (kernel_size // 2) - kernel_size) // stride + 1
-
-
-def pooled_length(length: Any) -> Any:
-    """Return the length after a maximum over pairs, the first of which lies half before the series."""
-    return length // 2 + 1
-
-
-class ConvolutionBlock(nn.Module):
-    """Convolution, batch normalisation, ReLU, maximum over pairs and dropout.
-
-    Args:
-        input_width: Number of input features.
-        output_width: Number of output features.
-        kernel_size: Number of positions under the convolution.
-        stride: Distance of its positions.
-        dropout: Dropout probability.
-        site: Number of the dropout layer.
-    """
-
-    def __init__(
-        self, input_width: int, output_width: int, kernel_size: int, stride: int, dropout: float, site: int
-    ) -> None:
-        super().__init__()
-        self.convolution = nn.Conv1d(
-            input_width, output_width, kernel_size, stride, padding=kernel_size // 2, bias=False
-        )
-        self.norm = MaskedBatchNorm(output_width)
-        self.dropout = SeededDropout(dropout, site)
-
-    def output_length(self, length: Any) -> Any:
-        """Return the number of positions that a series of this length has after the block."""
-        convolution = self.convolution
-        return pooled_length(convolved_length(length, convolution.kernel_size[0], convolution.stride[0]))
-
-    def forward(
-        self, hidden: torch.Tensor, lengths: torch.Tensor | None = None, draws: DropoutDraws | None = None
-    ) -> torch.Tensor:
-        """Map (num_rows, input_width, length) to (num_rows, output_width, output_length(length)).
-
-        Args:
-            hidden: The input, zero after the end of every row.
-            lengths: (num_rows,) number of positions of every row; None where all have the whole length.
-            draws: The random choices of dropout; None for random ones in training.
-
-        Returns:
-            The output, zero after the end of every row.
-        """
-        hidden = self.convolution(hidden)
-        if lengths is None:
-            return self.dropout(F.max_pool1d(F.relu(self._normalize(hidden)), 2, 2, padding=1), draws)
-        convolution = self.convolution
-        inside = _inside(hidden, convolved_length(lengths, convolution.kernel_size[0], convolution.stride[0]))
-        # ReLU leaves nothing below zero, so that zeros do not change a maximum.
-        hidden = F.max_pool1d(F.relu(self._normalize(hidden, inside)) * inside, 2, 2, padding=1)
-        return self.dropout(hidden * _inside(hidden, self.output_length(lengths)), draws)
-
-    def _normalize(self, hidden: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalise (num_rows, width, length) over the positions inside: (num_rows, 1, length) bool, None for all."""
-        observed = None if inside is None else inside.squeeze(1)
-        return self.norm(hidden.transpose(1, 2), observed).transpose(1, 2).to(hidden.dtype)
-
-
-def _inside(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Mark the positions before the end of every row: (num_rows, 1, length) bool."""
-    return (torch.arange(hidden.shape[-1], device=hidden.device) < lengths.unsqueeze(1)).unsqueeze(1)
-
-
-class ConvolutionEncoder(nn.Module):
-    """Three blocks of convolution, the first with a wide kernel and a stride: the paper's encoder for classification.
-
-    Dropout is in the first block alone, as in the official code.
-    """
-
-    def __init__(self, config: SimMTMConfig) -> None:
-        super().__init__()
-        first, second = INNER_WIDTHS
-        blocks = (
-            (config.channels_of_a_group, first, config.first_kernel_size, config.first_stride, config.dropout),
-            (first, second, INNER_KERNEL_SIZE, 1, 0.0),
-            (second, config.hidden_size, INNER_KERNEL_SIZE, 1, 0.0),
-        )
-        self.blocks = nn.ModuleList(ConvolutionBlock(*block, site=site) for site, block in enumerate(blocks))
-        self.first_stride = config.first_stride
-
-    def output_length(self, length: Any) -> Any:
-        """Return the number of positions of a series of this length."""
-        for block in self.blocks:
-            length = block.output_length(length)  # type: ignore[operator]  # ModuleList forgets the class
-        return length
-
-    def forward(
-        self,
-        rows: torch.Tensor,
-        observed: torch.Tensor | None = None,
-        lengths: torch.Tensor | None = None,
-        states: list[torch.Tensor] | None = None,
-        draws: DropoutDraws | None = None,
-    ) -> torch.Tensor:
-        """Encode.
-
-        Args:
-            rows: (num_rows, length, num_channels), zero where missing and after the end of every row.
-            observed: Not used: a convolution sees a missing value as the zero it is.
-            lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
-            states: Takes every block's output (num_rows, positions, width), when given.
-            draws: The random choices of dropout; None for random ones in training.
-
-        Returns:
-            (num_rows, output_length(length), hidden_size), zero after the end of every row.
-        """
-        hidden = rows.transpose(1, 2)
-        for block in self.blocks:
-            hidden = block(hidden, lengths, draws)
-            lengths = None if lengths is None else block.output_length(lengths)  # type: ignore[operator]  # as above
-            if states is not None:
-                states.append(hidden.transpose(1, 2))
-        return hidden.transpose(1, 2)
-
-    def position_of_steps(self, steps: torch.Tensor) -> torch.Tensor:
-        """Return the position whose field is centred nearest to each timestamp, which may lie after the last one.
-
-        Position p is centred at the timestamp (8 p - 6.5) * first_stride: a maximum over pairs lies half a place, a
-        convolution with an even kernel another half, before the place that it counts from.
-        """
-        return ((2.0 * steps / self.first_stride + 21.0) / 16.0).floor().long()
-
-
-class TimestampTransformer(nn.Module):
-    """A circular convolution over three timestamps, sinusoidal positions and Transformer layers: for forecasting."""
-
-    def __init__(self, config: SimMTMConfig) -> None:
-        super().__init__()
-        self.token_embedding = CircularTokenEmbedding(config.channels_of_a_group, config.hidden_size, kernel_size=3)
-        self.dropout = SeededDropout(config.dropout, site=0)
-        self.transformer = TransformerEncoder(
-            config.hidden_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.dropout,
-            first_site=1,
-            attention_dropout=config.attention_dropout,
-            activation=config.activation,
-        )
-
-    def output_length(self, length: Any) -> Any:
-        """Return the number of positions of a series: one for each of its timestamps."""
-        return length
-
-    def position_of_steps(self, steps: torch.Tensor) -> torch.Tensor:
-        """Return the position of every timestamp: itself."""
-        return steps
-
-    def forward(
-        self,
-        rows: torch.Tensor,
-        observed: torch.Tensor | None = None,
-        lengths: torch.Tensor | None = None,
-        states: list[torch.Tensor] | None = None,
-        draws: DropoutDraws | None = None,
-    ) -> torch.Tensor:
-        """Encode.
-
-        Args:
-            rows: (num_rows, length, num_channels).
-            observed: (num_rows, length) bool, False for timestamps that nothing attends to; None for all.
-            lengths: (num_rows,) number of timestamps of every row; None where all have the whole length.
-            states: Takes the embedded tokens and every layer's output, when given.
-            draws: The random choices of dropout; None for random ones in training.
-
-        Returns:
-            (num_rows, length, hidden_size), zero after the end of every row.
-        """
-        length = rows.shape[1]
-        hidden = self.token_embedding(rows, lengths)
-        hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
-        hidden = self.dropout(hidden, draws)
-        if states is not None:
-            states.append(hidden)
-        mask = None
-        if observed is not None:
-            # A row without any observed timestamp attends to all: attention to nothing is not a number.
-            mask = (observed | ~observed.any(-1, keepdim=True))[:, None, None, :]
-        hidden = self.transformer(hidden, mask, draws, states)
-        if lengths is None:
-            return hidden
-        inside = torch.arange(length, device=hidden.device) < lengths.unsqueeze(1)
-        return hidden * inside.unsqueeze(-1)
-
-
-class PointFeatures(NamedTuple):
-    """Point-wise representations of a batch.
-
-    Args:
-        hidden: (batch_size, num_groups, num_positions, hidden_size), zero beyond the series.
-        statistics: What the values were normalised by, or None.
-    """
-
-    hidden: torch.Tensor
-    statistics: InstanceStatistics | None
-
-
-class PointEncoder(nn.Module):
-    """Encode every channel by itself, or all channels together (equation 2, point-wise)."""
-
-    def __init__(self, config: SimMTMConfig) -> None:
-        super().__init__()
-        self.config = config
-        network = ConvolutionEncoder if config.encoder_type == "resnet" else TimestampTransformer
-        self.network: TimestampTransformer | ConvolutionEncoder = network(config)
-
-    @property
-    def num_context_features(self) -> int:
-        """Number of numbers of one group's point-wise representations over the context."""
-        return self.network.output_length(self.config.context_length) * self.config.hidden_size
-
-    def point_features(
-        self,
-        values: torch.Tensor,
-        observed: torch.Tensor,
-        visible: torch.Tensor | None = None,
-        draws: DropoutDraws | None = None,
-        states: list[torch.Tensor] | None = None,
-    ) -> PointFeatures:
-        """Encode what the heads and the pretext task look at.
-
-        Args:
-            values: (batch_size, sequence_length, num_input_channels).
-            observed: The same shape, bool.
-            visible: The same shape, bool: values of the others are masked, which takes them out of the statistics and
-                makes them zero, but their timestamps stay. None for all observed ones.
-            draws: The random choices of dropout; None for random ones in training.
-            states: List that receives every layer's output, of the aligned series; None for none.
-
-        Returns:
-            The features, in the places of `last_hidden_state`.
-        """
-        aligned = align_series(values, observed)
-        # Positions count from the first observed value, masked or not, so the masks move as the values do.
-        moved = None if visible is None else align_series(visible, observed).values
-        features = self(aligned, moved, states, draws)
-        return PointFeatures(self.in_place(features.hidden, aligned), features.statistics)
-
-    def forward(
-        self,
-        aligned: AlignedSeries,
-        visible: torch.Tensor | None = None,
-        states: list[torch.Tensor] | None = None,
-        draws: DropoutDraws | None = None,
-    ) -> PointFeatures:
-        """Encode series that begin at the first position; the arguments are those of `point_features`."""
-        config, sequence_length = self.config, aligned.values.shape[1]
-        visible = aligned.observed if visible is None else aligned.observed & visible
-        statistics = None
-        if config.instance_normalization:
-            statistics = instance_statistics(aligned.values, visible)
-            values = normalize_instances(aligned.values, visible, statistics)
-        else:
-            values = torch.where(visible, aligned.values, 0.0)
-        rows = self.rows(values.to(next(self.parameters()).dtype))
-        lengths = aligned.length.unsqueeze(1).expand(-1, config.num_groups).reshape(-1)
-        attended = self.rows(aligned.observed).any(-1)
-        exporting = torch.compiler.is_compiling()
-        hidden = self.network(
-            rows,
-            attended if exporting or not bool(attended.all()) else None,
-            lengths if exporting or not bool((lengths == sequence_length).all()) else None,
-            states,
-            draws,
-        )
-        return PointFeatures(self.group(hidden), statistics)
-
-    def rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Put the groups of channels side by side on the first axis: row b * num_groups + g."""
-        grouped = values.unflatten(-1, (self.config.num_groups, self.config.channels_of_a_group))
-        return grouped.transpose(1, 2).flatten(0, 1)
-
-    def group(self, rows: torch.Tensor) -> torch.Tensor:
-        """Undo `rows` for (batch_size * num_groups, positions, width): (batch_size, num_groups, positions, width)."""
-        return rows.unflatten(0, (-1, self.config.num_groups))
-
-    def ungroup(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Drop the axis of groups where channels are joint."""
-        return hidden if self.config.channel_mode == "independent" else hidden.squeeze(1)
-
-    def in_place(self, hidden: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
-        """Move timestamps back to where they were before the series were aligned; other positions stay."""
-        if self.config.encoder_type != "transformer":
-            return hidden
-        if not torch.compiler.is_compiling() and not bool(aligned.start.any()):
-            return hidden
-        steps = torch.arange(hidden.shape[2], device=hidden.device) - aligned.start.unsqueeze(1)
-        return take_positions(hidden, steps, (steps >= 0) & (steps < aligned.length.unsqueeze(1)))
-
-    def to_timestamps(self, hidden: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
-        """Give every timestamp the representation nearest to it, the mean over independent channels.
-
-        Args:
-            hidden: (batch_size, num_groups, num_positions, hidden_size) of the aligned series.
-            aligned: The series.
-
-        Returns:
-            (batch_size, sequence_length, hidden_size). Channels without any observed value are left out of the mean,
-            unless there are no others.
-        """
-        seen = self.group(self.rows(aligned.observed).any(-1).any(-1, keepdim=True)).unsqueeze(-1)
-        seen = seen | ~seen.any(1, keepdim=True)
-        hidden = ((hidden * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)).to(hidden.dtype)
-        if self.config.encoder_type == "transformer":
-            return self.in_place(hidden, aligned).squeeze(1)
-        steps = torch.arange(aligned.values.shape[1], device=hidden.device) - aligned.start.unsqueeze(1)
-        inside = (steps >= 0) & (steps < aligned.length.unsqueeze(1))
-        last = self.network.output_length(aligned.length).unsqueeze(1) - 1
-        places = torch.minimum(self.network.position_of_steps(steps), last)
-        return take_positions(hidden, places, inside).squeeze(1)
 
 
 # Numbers of the dropout layers, beyond all of an encoder.
@@ -884,7 +549,8 @@ class SimMTMModel(SimMTMPreTrainedModel):
             output_hidden_states: Whether to return the hidden states as `forward` does.
 
         Returns:
-            See PointEncoder.point_features, and the hidden states or None.
+            The features (batch_size, num_groups, num_positions, hidden_size) with what the values were normalised by,
+            and the hidden states or None.
         """
         states = self._collected_states(output_hidden_states)
         features = self.encoder.point_features(values, observed, states=states)
@@ -960,23 +626,26 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         Returns:
             The loss, its terms and the reconstruction.
         """
-        config, num_processes = self.config, self._share()[1]
+        config, batch = self.config, GlobalBatch.of(self)
         observed = self.observed_values(past_values, past_observed_mask)
-        draws = self._draw(past_values, generator) if draws is None else draws
-        values, observed = self._cut_window(past_values, observed, draws.start)
+        if draws is None:
+            length = past_values.shape[1]
+            draws = batch.draw(lambda count, source: draw_step(config, count, length, source), past_values, generator)
+        window = slice(draws.start, draws.start + config.context_length)
+        values, observed = take_context(past_values[:, window], observed[:, window], config.context_length, False)
         keep = draws.keep.to(values.device)
-        rows, statistics = self.encode_views(values, observed, keep, self._dropout(draws, 1 + len(keep)))  # eq. 1, 2
-        pairs = self.pair_views(observed, 1 + len(keep))
+        rows, statistics = self.encode_views(values, observed, keep, self._dropout(draws, batch, 1 + len(keep)))
+        pairs = self.pair_views(observed, 1 + len(keep), batch)
         similarity, constraint_loss = None, rows.new_zeros((), dtype=torch.float32)
         if self.projector is not None:
-            projected = self.project(rows, pairs, self._dropout(draws, 1))  # equation 2
-            similarity = cosine_similarity(projected, self._everywhere(projected))  # equation 3
-            constraints = constraint_losses(similarity, pairs, config.temperature)  # equation 7
-            constraint_loss = mean_over_processes(constraints, pairs.observed, num_processes)
-        aggregated = self.aggregate(rows, similarity, pairs)  # equation 4
-        decoded = self.decode(aggregated, statistics, self._dropout(draws, 1))  # equation 5
+            projected = self.project(rows, pairs, self._dropout(draws, batch))
+            similarity = cosine_similarity(projected, batch.gather(projected))
+            constraints = constraint_losses(similarity, pairs, config.temperature)
+            constraint_loss = batch.mean(constraints, pairs.observed)
+        aggregated = self.aggregate(rows, similarity, pairs, batch)
+        decoded = self.decode(aggregated, statistics, self._dropout(draws, batch))
         errors = squared_errors(decoded, values, observed, keep if config.reconstruct_masked_views else None)
-        reconstruction_loss = mean_over_processes(errors, observed, num_processes)  # equation 6
+        reconstruction_loss = batch.mean(errors, observed)
         loss = reconstruction_loss
         if self.loss_weights is not None:
             loss = weigh_losses(torch.stack([constraint_loss, reconstruction_loss]), self.loss_weights)
@@ -988,39 +657,17 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _draw(self, past_values: torch.Tensor, generator: torch.Generator | None) -> SimMTMDraws:
-        """Draw for the global batch, the same on all processes, and return this process's part."""
-        rank, num_processes = self._share()
-        batch_size, length, _ = past_values.shape
-        source = fork_generator(generator, past_values.device, is_shared=self.training)
-        draws = draw_step(self.config, num_processes * batch_size, length, source)
-        return draws.rows(rank * batch_size, (rank + 1) * batch_size)
-
-    def _dropout(self, draws: SimMTMDraws, num_views: int) -> DropoutDraws | None:
+    def _dropout(self, draws: SimMTMDraws, batch: GlobalBatch, num_views: int = 1) -> DropoutDraws | None:
         """Return the choices of dropout, for rows of so many views after each other; None for random ones."""
         # The fused kernels draw the dropout of attention weights themselves.
         if not self.training or draws.dropout_seed is None or self.config.attention_dropout > 0:
             return None
-        return DropoutDraws(draws.dropout_seed, num_views, *self._share())
-
-    def _share(self) -> tuple[int, int]:
-        # Validation batches differ in size over the processes, so that each one is a batch by itself.
-        return process_share() if self.training else (0, 1)
-
-    def _everywhere(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the rows of all processes, with their gradient: in training the global batch is compared."""
-        return gather_rows(rows) if self.training else rows
-
-    def _cut_window(
-        self, values: torch.Tensor, observed: torch.Tensor, start: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        window = slice(start, start + self.config.context_length)
-        return take_context(values[:, window], observed[:, window], self.config.context_length, at_end=False)
+        return DropoutDraws(draws.dropout_seed, num_views, batch.rank, batch.num_processes)
 
     def encode_views(
         self, values: torch.Tensor, observed: torch.Tensor, keep: torch.Tensor, draws: DropoutDraws | None = None
     ) -> tuple[torch.Tensor, InstanceStatistics | None]:
-        """Encode the series and their masked views in one pass.
+        """Encode the series and their masked views in one pass (equations 1 and 2).
 
         Args:
             values: (batch_size, context_length, num_input_channels).
@@ -1039,21 +686,21 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         rows = features.hidden.flatten(2).unflatten(0, (num_views, -1)).flatten(1, 2)
         return rows.transpose(0, 1).contiguous(), features.statistics
 
-    def pair_views(self, observed: torch.Tensor, num_views: int) -> RowPairs:
-        """Pair this process's views with those of all processes.
+    def pair_views(self, observed: torch.Tensor, num_views: int, batch: GlobalBatch) -> RowPairs:
+        """Pair this process's views with those of the global batch.
 
         Args:
             observed: (batch_size, context_length, num_input_channels) bool.
             num_views: Number of views of a series.
+            batch: The global batch.
 
         Returns:
             The pairs of batch_size * num_groups * num_views anchors, views of a series side by side.
         """
         series_observed = self.model.encoder.rows(observed).any(-1).any(-1)
         row_observed = series_observed.repeat_interleave(num_views)
-        everywhere = self._everywhere(row_observed.to(torch.uint8)).bool()
-        places = self._share()[0] * len(row_observed) + torch.arange(len(row_observed), device=observed.device)
-        return pair_views(places, num_views, everywhere)
+        places = batch.rank * len(row_observed) + torch.arange(len(row_observed), device=observed.device)
+        return pair_views(places, num_views, batch.gather(row_observed))
 
     def project(self, rows: torch.Tensor, pairs: RowPairs, draws: DropoutDraws | None = None) -> torch.Tensor:
         """Compute series-wise representations (equation 2).
@@ -1069,13 +716,16 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         assert self.projector is not None, "without constraint and aggregation nothing is compared"
         return self.projector(rows.flatten(0, 1), None if bool(pairs.observed.all()) else pairs.observed, draws)
 
-    def aggregate(self, rows: torch.Tensor, similarity: torch.Tensor | None, pairs: RowPairs) -> torch.Tensor:
+    def aggregate(
+        self, rows: torch.Tensor, similarity: torch.Tensor | None, pairs: RowPairs, batch: GlobalBatch
+    ) -> torch.Tensor:
         """Replace what is decoded by the weighted sum of all other rows of the global batch (equation 4).
 
         Args:
             rows: (num_series, 1 + num_masked_views, num_features) point-wise representations of this process.
             similarity: (num_anchors, num_rows); None without a projector.
             pairs: Which of them are compared.
+            batch: The global batch.
 
         Returns:
             (num_series, num_reconstructions, num_features): of the originals, or of all views; without aggregation the
@@ -1088,7 +738,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             torch.arange(len(similarity), device=rows.device).view(len(rows), -1)[:, self._decoded_views].flatten()
         )
         weights = aggregation_weights(similarity[anchors], pairs.compared[anchors], self.config.temperature)
-        everywhere = self._everywhere(rows.flatten(0, 1))
+        everywhere = batch.gather(rows.flatten(0, 1))
         return (weights.to(everywhere.dtype) @ everywhere).unflatten(0, (len(rows), -1))
 
     @property
@@ -1169,7 +819,7 @@ class SimMTMForTimeSeriesPrediction(GenericForTimeSeriesPrediction, SimMTMPreTra
         past_observed_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> EncodedForHead:
-        """Represent all positions of the context; see GenericWithHead.compute_head_inputs.
+        """Represent all positions of the context.
 
         Returns:
             features (batch_size, num_groups, num_positions * hidden_size); with instance normalisation mean and
@@ -1180,6 +830,301 @@ class SimMTMForTimeSeriesPrediction(GenericForTimeSeriesPrediction, SimMTMPreTra
         features, states = self.model.context_features(values, observed, output_hidden_states)
         statistics = {} if features.statistics is None else features.statistics._asdict()
         return EncodedForHead({"features": features.hidden.flatten(2), **statistics}, states)
+
+
+# The converter of official checkpoints (github.com/thuml/SimMTM), of its forecasting and of its classification code.
+
+_FIELDS_OF_ARGUMENTS = {
+    "C": "num_input_channels",
+    "enc_in": "num_input_channels",
+    "input_channels": "num_input_channels",
+    "seq_len": "context_length",
+    "L": "context_length",
+    "TSlength_aligned": "context_length",
+    "pred_len": "prediction_length",
+    "num_classes_target": "num_labels",
+    "d_model": "hidden_size",
+    "final_out_channels": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "e_layers": "num_hidden_layers",
+    "d_ff": "intermediate_size",
+    "activation": "activation",
+    "kernel_size": "first_kernel_size",
+    "stride": "first_stride",
+    "CNNoutput_channel": "num_positions",  # no field of ours: it is compared with what the others make
+    "dropout": "dropout",
+    "head_dropout": "head_dropout",
+    "masked_rule": "mask_rule",
+    "distribution": "mask_rule",
+    "mask_rate": "mask_ratio",
+    "masking_ratio": "mask_ratio",
+    "lm": "mean_mask_length",
+    "positive_nums": "num_masked_views",
+    "temperature": "temperature",
+}
+_MASK_RULES = {f"masked{sep}{end}": end for sep in ("_", " ") for end in ("head", "tail")}
+# Of the data, the optimiser and the run; the model is the same whatever they are.
+_TRAINING_ARGUMENTS = frozenset(
+    {"task_name", "is_training", "model_id", "training_mode", "run_description", "seed", "subset", "drop_last"}
+    | {"data", "root_path", "data_path", "target", "num_classes", "pretrain_dataset", "target_dataset", "num_workers"}
+    | {"checkpoints", "pretrain_checkpoints", "transfer_checkpoints", "load_checkpoints", "use_pretrain_epoch_dir"}
+    | {"logs_save_dir", "home_path", "finetune_result_file_name", "log_epoch", "draw_similar_matrix", "itr", "des"}
+    | {"lr", "lr_f", "pretrain_lr", "learning_rate", "lradj", "pct_start", "patience", "loss", "optimizer"}
+    | {"beta1", "beta2", "train_epochs", "num_epoch", "pretrain_epoch", "finetune_epoch"}
+    | {"batch_size", "target_batch_size", "use_amp", "device", "use_gpu", "gpu", "use_multi_gpu", "devices"}
+)
+# Of other models, or read nowhere by SimMTM's: embed and freq shape a layer that is never called, factor and
+# output_attention go to an attention that computes the same with any of them.
+_UNREAD_ARGUMENTS = frozenset(
+    {"embed", "freq", "factor", "output_attention", "label_len", "dec_in", "c_out", "d_layers", "rbtp", "individual"}
+    | {"top_k", "num_kernels", "moving_avg", "distil", "fc_dropout", "seasonal_patterns"}
+    | {"increased_dim", "features_len", "features_len_f"}
+)
+_CHECKED_ARGUMENTS = frozenset({"model", "features", "select_channels"})
+
+_LAYER = re.compile(r"encoder\.attn_layers\.(\d+)\.")
+_TOKENS = "enc_embedding.value_embedding.tokenConv.weight"
+_UNUSED = ("enc_embedding.position_embedding.", "enc_embedding.temporal_embedding.")
+_BLOCKS = {
+    f"conv_block{index + 1}.{part}": f"encoder.network.blocks.{index}.{ours}"
+    for index in range(3)
+    for part, ours in enumerate(("convolution", "norm"))
+}
+_NORM_PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_DECODER_OF_CLASSIFICATION = "head"
+# Layers after the encoder -> ours, in SimMTMForPreTraining and the models with a task's head.
+_HEADS = {
+    "dense.0": "projector.expansion",
+    "dense.1": "projector.norm",
+    "dense.3": "projector.projection",
+    "pooler.pooler.1": "projector.expansion",
+    "pooler.pooler.2": "projector.norm",
+    "pooler.pooler.4": "projector.projection",
+    "projection.linear": "decoder.projection",
+    _DECODER_OF_CLASSIFICATION: "decoder.projection",
+    "classifier.logits": "head.hidden",
+    "classifier.logits_simple": "head.projection",
+    "head.linear": "head.projection",
+}
+_PRETEXT_LAYERS = {
+    "resnet": {"dense.0", "dense.1", "dense.3", _DECODER_OF_CLASSIFICATION, "awl"},
+    "transformer": {"pooler.pooler.1", "pooler.pooler.2", "pooler.pooler.4", "projection.linear", "awl"},
+}
+# Linear layers on flattened features, which the classification code flattens feature by feature and we place by place.
+_FLATTENED = frozenset({"dense.0", _DECODER_OF_CLASSIFICATION, "classifier.logits"})
+
+
+def convert_simmtm_state_dict(state_dict: Mapping[str, Tensor]) -> FieldsAndParameters:
+    """Turn an official state dict into that of our encoder.
+
+    Args:
+        state_dict: Of the official classification model (TFC) or the official forecasting model, in pre-training or
+            fine-tuning; the layers after the encoder may be there.
+
+    Returns:
+        Fields for SimMTMConfig, with what the official code does otherwise than the paper; and the parameters of
+        SimMTMModel.
+
+    Raises:
+        ConversionError: Parameters are missing or unknown.
+    """
+    official = {key: value for key, value in state_dict.items() if not _is_head(key) and not key.startswith(_UNUSED)}
+    if any(key.startswith("conv_block") for key in official):
+        expected = {f"conv_block{index}.0.weight" for index in (1, 2, 3)}
+        expected |= {f"conv_block{index}.1.{kind}" for index in (1, 2, 3) for kind in _NORM_PARAMETERS}
+        require_parameters(official, expected, "SimMTM, the classification code")
+        places = {key: key.rpartition(".") for key in official}
+        ours = {f"{_BLOCKS[places[key][0]]}.{places[key][2]}": value for key, value in official.items()}
+        return _classification_fields(state_dict), ours
+    layers = sorted({int(match[1]) for key in official if (match := _LAYER.match(key))})
+    expected = {_TOKENS, "encoder.norm.weight", "encoder.norm.bias"}
+    for index in range(max(len(layers), 1)):
+        expected |= official_layer_names(f"encoder.attn_layers.{index}")
+    require_parameters(official, expected, f"SimMTM, the forecasting code with {len(layers)} layers")
+    ours = {"encoder.network.token_embedding.weight": official[_TOKENS]}
+    for kind in ("weight", "bias"):
+        ours[f"encoder.network.transformer.norm.{kind}"] = official[f"encoder.norm.{kind}"]
+    for index in layers:
+        our_prefix = f"encoder.network.transformer.layers.{index}"
+        ours |= convert_transformer_layer(official, f"encoder.attn_layers.{index}", our_prefix)
+    return _forecasting_fields(state_dict, len(layers)), ours
+
+
+def _is_head(key: str) -> bool:
+    return key == "awl.params" or key.rpartition(".")[0] in _HEADS
+
+
+def _sizes(state_dict: Mapping[str, Tensor], **places: tuple[str, int]) -> dict[str, int]:
+    """Return the fields whose parameter is there: the size of the named axis of the named parameter."""
+    return {field: state_dict[key].shape[axis] for field, (key, axis) in places.items() if key in state_dict}
+
+
+def _classification_fields(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    fields: dict[str, Any] = _sizes(
+        state_dict,
+        num_input_channels=("conv_block1.0.weight", 1),
+        first_kernel_size=("conv_block1.0.weight", 2),
+        hidden_size=("conv_block3.0.weight", 0),
+        context_length=("head.bias", 0),
+        projector_hidden_size=("dense.0.weight", 0),
+        projection_size=("dense.3.weight", 0),
+        classifier_hidden_size=("classifier.logits.weight", 0),
+    )
+    if "context_length" in fields:
+        fields["context_length"] //= fields["num_input_channels"]
+    return {
+        **fields,
+        "encoder_type": "resnet",
+        "channel_mode": "joint",
+        "instance_normalization": False,
+        "head_dropout": 0.0,
+        "mask_across_series": True,
+        "reconstruct_masked_views": True,
+    }
+
+
+def _forecasting_fields(state_dict: Mapping[str, Tensor], num_layers: int) -> dict[str, Any]:
+    fields: dict[str, Any] = _sizes(
+        state_dict,
+        hidden_size=("encoder.norm.weight", 0),
+        intermediate_size=("encoder.attn_layers.0.conv1.weight", 0),
+        prediction_length=("head.linear.bias", 0),
+        projector_hidden_size=("pooler.pooler.1.weight", 0),
+        projection_size=("pooler.pooler.4.weight", 0),
+    )
+    for key in ("head.linear.weight", "projection.linear.weight"):
+        if key in state_dict:
+            fields["context_length"] = state_dict[key].shape[1] // fields["hidden_size"]
+    return {
+        **fields,
+        "encoder_type": "transformer",
+        "channel_mode": "independent",
+        "num_hidden_layers": num_layers,
+        "instance_normalization": True,
+        "mask_across_series": True,
+    }
+
+
+def convert_simmtm_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the official layers after the encoder into those of our models with heads.
+
+    Args:
+        state_dict: Official parameters; others than of these layers are left out.
+
+    Returns:
+        Parameters and buffers named as in SimMTMForPreTraining (projector, decoder, loss_weights) and in the models
+        for classification and prediction (head).
+    """
+    first_block, last_block = (state_dict.get(f"conv_block{index}.0.weight") for index in (1, 3))
+    ours = {}
+    for key, value in state_dict.items():
+        layer, _, kind = key.rpartition(".")
+        if layer in _FLATTENED and kind == "weight" and last_block is not None:
+            value = value.unflatten(1, (last_block.shape[0], -1)).transpose(1, 2).flatten(1)
+        if layer == _DECODER_OF_CLASSIFICATION and first_block is not None:
+            # The same of the values that it reconstructs: channel by channel there, timestamp by timestamp here.
+            value = value.unflatten(0, (first_block.shape[1], -1)).transpose(0, 1).flatten(0, 1)
+        if key == "awl.params":
+            ours["loss_weights"] = value
+        elif layer in _HEADS:
+            ours[f"{_HEADS[layer]}.{kind}"] = value
+    return ours
+
+
+def choose_simmtm_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Tell which of our models the layers after the encoder make.
+
+    Args:
+        state_dict: Official parameters.
+        fields: All fields of the config.
+
+    Returns:
+        "prediction", "classification", "pretraining" or "model", and the fields of its head.
+
+    Raises:
+        ConversionError: The forecasting head is there, which serves any number of channels, and nothing tells theirs.
+    """
+    layers = {key.rpartition(".")[0] for key in state_dict}
+    if "head.linear" in layers:
+        require_fields(fields, {"num_input_channels": "enc_in"})
+        return "prediction", {"prediction_length": state_dict["head.linear.weight"].shape[0]}
+    if "classifier.logits_simple" in layers:
+        return "classification", {"num_labels": state_dict["classifier.logits_simple.weight"].shape[0]}
+    return ("pretraining" if _PRETEXT_LAYERS[fields["encoder_type"]] <= layers else "model"), {}
+
+
+def simmtm_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn arguments of the official code into fields of SimMTMConfig, but for what concerns training alone.
+
+    Args:
+        hyperparameters: By their official names, such as seq_len, n_heads, positive_nums.
+
+    Returns:
+        Fields, and num_positions, which `complete_simmtm_fields` compares.
+
+    Raises:
+        ConversionError: Two arguments contradict each other, or one is not supported.
+    """
+    ignored = _TRAINING_ARGUMENTS | _UNREAD_ARGUMENTS | _CHECKED_ARGUMENTS
+    values = {"masked_rule": _MASK_RULES, "distribution": _MASK_RULES}
+    fields = rename_hyperparameters(hyperparameters, _FIELDS_OF_ARGUMENTS, ignored, values)
+    model, share = hyperparameters.get("model") or "SimMTM", hyperparameters.get("select_channels")
+    if model != "SimMTM":
+        raise ConversionError(f"model={model!r} is another method of the official code; only 'SimMTM' is converted.")
+    if share is not None and share != 1:
+        raise ConversionError(
+            f"select_channels={share!r} trains every step on some of the channels, and ours sees all. It does not "
+            "shape the model: leave it out to convert the parameters."
+        )
+    if hyperparameters.get("features") == "MS":
+        fields.setdefault("num_output_channels", 1)  # the last channel alone is predicted
+    return fields
+
+
+def complete_simmtm_fields(of_shapes: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what the shapes and the arguments tell.
+
+    Args:
+        of_shapes: From convert_simmtm_state_dict.
+        given: Fields that the caller gave.
+
+    Returns:
+        All fields of the config.
+
+    Raises:
+        ConversionError: A field is missing that neither tells, or they contradict each other.
+    """
+    fields = {**of_shapes, **given}
+    positions = fields.pop("num_positions", None)
+    required = {"context_length": "seq_len or L"}
+    if fields["encoder_type"] == "transformer":
+        required["num_attention_heads"] = "n_heads"
+        if "dropout" in fields:  # one probability serves both there
+            fields.setdefault("attention_dropout", fields["dropout"])
+    require_fields(fields, required)
+    if positions is not None:
+        found = PointEncoder(SimMTMConfig(**fields)).network.output_length(fields["context_length"])
+        if positions != found:
+            raise ConversionError(
+                f"CNNoutput_channel={positions!r} was given, but the encoder makes {found} positions of "
+                f"context_length={fields['context_length']} timestamps; correct it, stride, kernel_size or the length."
+            )
+    return fields
+
+
+SimMTMPreTrainedModel.converter = Converter(
+    convert=convert_simmtm_state_dict,
+    fields_of_hyperparameters=simmtm_fields_of_hyperparameters,
+    hyperparameter_names={*_FIELDS_OF_ARGUMENTS, *_TRAINING_ARGUMENTS, *_UNREAD_ARGUMENTS, *_CHECKED_ARGUMENTS},
+    fields_of_shapes=(
+        *("encoder_type", "channel_mode", "hidden_size", "num_hidden_layers", "intermediate_size"),
+        *("first_kernel_size", "num_input_channels", "context_length", "prediction_length"),
+        *("projector_hidden_size", "projection_size", "classifier_hidden_size"),
+    ),
+    complete=complete_simmtm_fields,
+    heads=convert_simmtm_heads,
+    choose_model=choose_simmtm_model,
+)
 
 
 SimMTMModel.register_for_auto_class("AutoModel")

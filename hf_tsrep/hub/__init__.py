@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from ..modeling.conversion_time_series import ConversionError
     from .cards import build_model_card
     from .conversion import convert_checkpoint
-    from .conversion_simmtm import convert_simmtm_state_dict
     from .errors import IncompleteModelError
     from .preprocessing import feature_extractor_of_corpus
     from .publish import check_model_folder, push_to_hub
@@ -18,7 +17,6 @@ _MODULE_OF_NAME = {
     "build_model_card": "cards",
     "check_model_folder": "publish",
     "convert_checkpoint": "conversion",
-    "convert_simmtm_state_dict": "conversion_simmtm",
     "feature_extractor_of_corpus": "preprocessing",
     "push_to_hub": "publish",
 }
@@ -29,7 +27,6 @@ __all__ = [
     "build_model_card",
     "check_model_folder",
     "convert_checkpoint",
-    "convert_simmtm_state_dict",
     "feature_extractor_of_corpus",
     "push_to_hub",
 ]

@@ -19,26 +19,11 @@ from torch import Tensor
 from hf_tsrep.registry import Method, get_method
 
 from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter
-from . import conversion_simmtm
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
 
 PICKLED_SUFFIXES = (".pkl", ".pt", ".pth", ".bin", ".ckpt")
-
-
-# Methods whose converter does not lie beside the model yet.
-CONVERTERS = {
-    "simmtm": Converter(
-        conversion_simmtm.convert_simmtm_state_dict,
-        conversion_simmtm.simmtm_fields_of_hyperparameters,
-        conversion_simmtm.TRAINING_HYPERPARAMETERS | set(conversion_simmtm.MODEL_HYPERPARAMETERS),
-        conversion_simmtm.FIELDS_OF_SHAPES,
-        conversion_simmtm.complete_simmtm_fields,
-        conversion_simmtm.convert_simmtm_heads,
-        conversion_simmtm.choose_simmtm_model,
-    ),
-}
 
 
 def convert_checkpoint(
@@ -76,7 +61,7 @@ def convert_checkpoint(
             hyper-parameters contradict their shapes or are unknown.
     """
     described = get_method(method)
-    converter = cast(Any, described.model_class).converter or CONVERTERS.get(method)
+    converter = cast(Any, described.model_class).converter
     if isinstance(converter, FolderConverter):
         given_names = {**(hyperparameters or {}), **config_fields}
         return _convert_folder(described, converter, Path(checkpoint), output_directory, given_names, overwrite)

@@ -9,16 +9,20 @@ from hf_tsrep import (
     SimMTMForTimeSeriesClassification,
     SimMTMForTimeSeriesPrediction,
 )
-from hf_tsrep.hub.conversion_simmtm import (
-    MODEL_HYPERPARAMETERS,
-    TRAINING_HYPERPARAMETERS,
+from hf_tsrep.modeling.distributed_time_series import GlobalBatch
+from hf_tsrep.modeling.layers_patching import align_series
+from hf_tsrep.modeling.modeling_simmtm import (
+    SimMTMDraws,
+    aggregation_weights,
     complete_simmtm_fields,
     convert_simmtm_heads,
     convert_simmtm_state_dict,
+    cosine_similarity,
+    end_mask,
+    geometric_mask,
+    random_mask,
     simmtm_fields_of_hyperparameters,
 )
-from hf_tsrep.modeling.layers_patching import align_series
-from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, aggregation_weights, cosine_similarity, geometric_mask
 
 
 def converted(parameters):
@@ -29,8 +33,7 @@ def converted(parameters):
 
 def build_model(fixture, model_class, **fields):
     of_shapes, _ = convert_simmtm_state_dict(fixture.parameters)
-    understood = TRAINING_HYPERPARAMETERS | set(MODEL_HYPERPARAMETERS)
-    given = simmtm_fields_of_hyperparameters(fixture.hyperparameters(understood))
+    given = simmtm_fields_of_hyperparameters(fixture.hyperparameters(model_class.converter.hyperparameter_names))
     assert all(given.get(name, value) == value for name, value in of_shapes.items())
     model = model_class(SimMTMConfig(**{**complete_simmtm_fields(of_shapes, given), **fields}))
     own = model.state_dict()
@@ -74,16 +77,32 @@ def check_classify_encoder(fixture):
     return fixture.compared
 
 
+def official_mask(fixture, config, shape):
+    """The mask of the fixture's draws, of the official array's shape.
+
+    The official command line names a rule, but only the function that masks takes one: how many numbers were drawn
+    tells which it was.
+    """
+    draws = fixture.inputs.get("mask_draws")
+    if draws is None:
+        return end_mask(shape[-1], config.mask_ratio, config.mask_rule).expand(shape)
+    if len(draws.flatten()) == 1 + torch.Size(shape).numel():
+        return geometric_mask(draws.flatten(), config.mask_ratio, config.mean_mask_length).view(shape)
+    return random_mask(draws.reshape(shape), config.mask_ratio)
+
+
 class PretrainingStep:
     """One step of our code on the fixture's draws, its rows put into the official order: views before series."""
 
-    def __init__(self, fixture, values):
+    def __init__(self, fixture, values, channels_last):
         model = build_model(fixture, SimMTMForPreTraining, dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
         self.model = fixture.set_mode(model, default="train")
         config = self.model.config
         num_views, (batch_size, length, num_channels) = config.num_masked_views, values.shape
-        chain = geometric_mask(fixture.inputs["mask_draws"], config.mask_ratio, config.mean_mask_length)
-        self.keep = chain.view(num_views, batch_size, num_channels, length).transpose(2, 3)
+        # One code masks arrays whose last axis is time, the other one such whose last axis is that of the channels.
+        shape = (num_views, batch_size, *((length, num_channels) if channels_last else (num_channels, length)))
+        keep = official_mask(fixture, config, shape)
+        self.keep = keep if channels_last else keep.transpose(2, 3)
         self.values, self.num_views = values, 1 + num_views
         with torch.no_grad():
             self._run_in_parts()
@@ -97,7 +116,7 @@ class PretrainingStep:
         """What lies between input and loss."""
         observed = torch.ones_like(self.values, dtype=torch.bool)
         rows, statistics = self.model.encode_views(self.values, observed, self.keep)
-        pairs = self.model.pair_views(observed, self.num_views)
+        pairs = self.model.pair_views(observed, self.num_views, GlobalBatch())
         projected = self.model.project(rows, pairs)
         similarity = cosine_similarity(projected, projected)
         weights = aggregation_weights(similarity, pairs.compared, self.model.config.temperature)
@@ -106,7 +125,7 @@ class PretrainingStep:
             self.by_view(self.by_view(pair).T).T for pair in (similarity, weights, pairs.positive)
         )
         self.aggregated = self.by_view(weights @ rows.flatten(0, 1))
-        self.decoded = self.model.decode(self.model.aggregate(rows, similarity, pairs), statistics)
+        self.decoded = self.model.decode(self.model.aggregate(rows, similarity, pairs, GlobalBatch()), statistics)
 
     def by_view(self, rows):
         return rows.unflatten(0, (-1, self.num_views)).transpose(0, 1).flatten(0, 1)
@@ -124,7 +143,7 @@ class PretrainingStep:
 
 def check_classify_pretrain(fixture):
     values = fixture.inputs["x"].transpose(1, 2)
-    step = PretrainingStep(fixture, values)
+    step = PretrainingStep(fixture, values, channels_last=True)
     width = step.model.config.hidden_size
     masks = step.keep.flatten(0, 1).transpose(1, 2)
     fixture.check("mask", masks)
@@ -133,7 +152,7 @@ def check_classify_pretrain(fixture):
     fixture.check("aggregated", step.aggregated.unflatten(1, (-1, width)).transpose(1, 2))
     fixture.check("z", step.projections)
     fixture.check("similarity", step.similarity)
-    fixture.check("pred", step.decoded.flatten(0, 1).squeeze(-1))
+    fixture.check("pred", step.decoded.flatten(0, 1).transpose(1, 2).flatten(1))
     norm = step.model.model.encoder.network.blocks[0].norm
     fixture.check("bn1_running_mean_after", norm.running_mean)
     fixture.check("bn1_running_var_after", norm.running_var)
@@ -154,7 +173,7 @@ def check_losses(fixture, step):
 
 def check_forecast_pretrain(fixture):
     values = fixture.inputs["x"]
-    step = PretrainingStep(fixture, values)
+    step = PretrainingStep(fixture, values, channels_last=False)
     states = []
     with torch.no_grad():
         views = values.repeat(step.num_views, 1, 1)

@@ -14,10 +14,9 @@ from hf_tsrep import (
     SimMTMModel,
 )
 from hf_tsrep.benchmarking.plain_simmtm import plain_loss
+from hf_tsrep.modeling.backbones_simmtm import ConvolutionEncoder, TimestampTransformer
 from hf_tsrep.modeling.modeling_simmtm import (
-    ConvolutionEncoder,
     SimMTMDraws,
-    TimestampTransformer,
     aggregation_weights,
     constraint_losses,
     draw_masks,
