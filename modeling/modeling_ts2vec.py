@@ -404,11 +404,7 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
 
 
 class TS2VecModel(TS2VecPreTrainedModel):
-    """The encoder (paper, section 3.1).
-
-    Args:
-        config: Sizes.
-    """
+    """The encoder (paper, section 3.1): input projection, then residual blocks whose dilation doubles."""
 
     def __init__(self, config: TS2VecConfig) -> None:
         super().__init__(config)
@@ -508,7 +504,7 @@ class TS2VecModel(TS2VecPreTrainedModel):
         inside: torch.Tensor | None = None,
         mask: str | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embed every timestamp of a batch; see TimeSeriesPreTrainedModel.embed_timestamps and `encode` for `mask`."""
+        """Embed every timestamp of a batch, masked as `encode_arguments` says; else as in every method."""
         keep = None if mask is None else timestamp_mask(mask, *past_values.shape[:2])
         return self._embed(
             past_values, past_observed_mask, inside, None if keep is None else keep.to(past_values.device)
@@ -548,9 +544,6 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
 
     With several processes the views are drawn for the global batch, every process sees all embeddings, and the mean
     of the processes' losses is the loss of one process on the same global batch, with its gradient.
-
-    Args:
-        config: Sizes of the encoder and settings of the task.
     """
 
     def __init__(self, config: TS2VecConfig) -> None:
