@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
+
+from .configuration_time_series import near_match_hint
+from .conversion_time_series import ConversionError, list_names
 
 logger = logging.get_logger(__name__)
 
@@ -193,3 +197,85 @@ def normalization_epsilon(config: PreTrainedConfig) -> float:
         if isinstance(value, float):
             return value
     return 1e-12
+
+
+# The BERT inside official checkpoints: what its config says, and what the shapes of its parameters tell.
+
+BERT_PREFIX = "encoder.bert."
+_BERT_SIZES = {
+    "hidden_size": "embeddings.LayerNorm.weight",
+    "max_position_embeddings": "embeddings.position_embeddings.weight",
+    "type_vocab_size": "embeddings.token_type_embeddings.weight",
+    "intermediate_size": "encoder.layer.0.intermediate.dense.weight",
+}
+# No shape tells these.
+BERT_OPTIONS = frozenset(
+    {"attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "initializer_range", "is_decoder"}
+    | {"layer_norm_eps", "num_attention_heads"}
+)
+_BERT_FIELDS = BERT_OPTIONS | set(_BERT_SIZES) | {"num_hidden_layers", "position_embedding_type"}
+BERT_ARGUMENTS = _BERT_FIELDS | {"bert_config"}
+# Nothing depends on these once the parameters are there and the embeddings are those of codes.
+_BERT_DETAILS = frozenset(
+    {"architectures", "classifier_dropout", "gradient_checkpointing", "model_type", "output_attentions"}
+    | {"output_hidden_states", "pad_token_id", "tie_word_embeddings", "torch_dtype", "transformers_version"}
+    | {"use_cache", "vocab_size"}
+)
+
+
+def fields_of_official_bert(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what official arguments say of the BERT.
+
+    Args:
+        given: Arguments of any kind: those of BertConfig alone, or as a mapping `bert_config`.
+
+    Returns:
+        Fields of BertConfig.
+
+    Raises:
+        ConversionError: `bert_config` has what is not converted.
+    """
+    inside = given.get("bert_config", {})
+    for name in inside:
+        if name not in _BERT_FIELDS | _BERT_DETAILS:
+            hint = near_match_hint(name, _BERT_FIELDS)
+            known = list_names(sorted(_BERT_FIELDS), most=len(_BERT_FIELDS))
+            raise ConversionError(f"bert_config.{name} is not converted.{hint} Known are {known}.")
+    fields = {name: value for name, value in {**given, **inside}.items() if name in _BERT_FIELDS}
+    if fields.pop("position_embedding_type", "absolute") != "absolute":
+        raise ConversionError("Only position_embedding_type='absolute' is converted: transformers dropped the others.")
+    return fields
+
+
+def official_bert_config(official: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the BERT's config by the shapes of its parameters and by what was said of it.
+
+    Args:
+        official: Parameters of the official model.
+        given: Fields of BertConfig that the caller says, compared with the shapes that tell them.
+
+    Raises:
+        ConversionError: Parameters are missing, contradict what was said, or do not tell the number of heads.
+    """
+    keys = {name: f"{BERT_PREFIX}{key}" for name, key in _BERT_SIZES.items()}
+    missing = [key for key in keys.values() if key not in official]
+    if missing:
+        raise ConversionError(f"This is no model of CrossTimeNet: {', '.join(missing)} is missing.")
+    fields: dict[str, Any] = {name: len(official[key]) for name, key in keys.items()}
+    layers = {key.split(".")[4] for key in official if key.startswith(f"{BERT_PREFIX}encoder.layer.")}
+    fields["num_hidden_layers"] = len(layers)
+    contradictions = [
+        f"{name}={given[name]!r} was given, but the parameters have {name}={value!r}"
+        for name, value in fields.items()
+        if given.get(name, value) != value
+    ]
+    if contradictions:
+        raise ConversionError(f"The hyper-parameters contradict the file: {'; '.join(contradictions)}.")
+    width = fields["hidden_size"]
+    if "num_attention_heads" not in given and width % 64:
+        raise ConversionError(
+            f"The number of attention heads cannot be told from the width {width}; give num_attention_heads in the "
+            "hyper-parameters."
+        )
+    # One head a 64 numbers of the width, as every published BERT has them, where nothing else is said.
+    return {"model_type": "bert", "num_attention_heads": width // 64, **fields, **given}

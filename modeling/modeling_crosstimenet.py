@@ -25,11 +25,15 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .backbones_crosstimenet import (
+    BERT_ARGUMENTS,
+    BERT_PREFIX,
     activation_name,
     build_backbone,
     copy_layers,
+    fields_of_official_bert,
     load_language_model,
     normalization_epsilon,
+    official_bert_config,
     read_tokens,
     word_mapping,
 )
@@ -609,7 +613,39 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
         return mask.bool() & real
 
 
-class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, CrossTimeNetPreTrainedModel):
+class _ReadsTokens(CrossTimeNetPreTrainedModel):
+    """What the models with a head for a task have in common: from tokens or series to what the head reads."""
+
+    model: CrossTimeNetModel
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor | None = None,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+    ) -> EncodedForHead:
+        """Embed the series, or their tokens; the arguments are those of `forward`.
+
+        Returns:
+            What `forward` takes as head_inputs; and the backbone's hidden states, or None.
+        """
+        domain = self._domain_of_head(domain)
+        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
+        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
+        real = self.model.real_tokens(input_ids, attended)
+        return EncodedForHead(self._head_inputs(encoded, real), encoded.hidden_states)
+
+    def _domain_of_head(self, domain: str | int | None) -> str | int | None:
+        return domain
+
+    def _head_inputs(self, encoded: TimeSeriesModelOutput, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+
+class CrossTimeNetForTimeSeriesClassification(_ReadsTokens, GenericForTimeSeriesClassification):
     """The encoder with class scores, from one head for all domains or one a domain.
 
     Args:
@@ -658,29 +694,17 @@ class CrossTimeNetForTimeSeriesClassification(GenericForTimeSeriesClassification
             )
         return self.score(encoded, labels, return_dict, domain=domain)
 
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-    ) -> EncodedForHead:
-        """Embed the series (batch_size, embedding_size), for flat heads its tokens (.., num_tokens, embedding_size).
-
-        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
-        """
+    def _domain_of_head(self, domain: str | int | None) -> str | int | None:
         place = self.head.place_of(domain)
-        domain = domain if place is None else place
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
+        return domain if place is None else place
+
+    def _head_inputs(self, encoded: TimeSeriesModelOutput, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the pooled embedding, for flat heads all tokens (batch_size, num_tokens, embedding_size)."""
         is_flat = self.config.classifier == "flatten"
-        features = encoded.last_hidden_state if is_flat else encoded.pooler_output
-        return EncodedForHead({"features": features}, encoded.hidden_states)
+        return {"features": cast(torch.Tensor, encoded.last_hidden_state if is_flat else encoded.pooler_output)}
 
 
-class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossTimeNetPreTrainedModel):
+class CrossTimeNetForTimeSeriesPrediction(_ReadsTokens, GenericForTimeSeriesPrediction):
     """The encoder with a linear prediction of the future from the embedding of the last token.
 
     Args:
@@ -732,23 +756,9 @@ class CrossTimeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, CrossT
             )
         return self.predict(encoded, future_values, future_observed_mask, return_dict)
 
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor | None = None,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        domain: str | int | None = None,
-    ) -> EncodedForHead:
-        """Embed the last token: (batch_size, embedding_size).
-
-        See GenericWithHead.compute_head_inputs, and `forward` for the arguments.
-        """
-        input_ids, attended = self.tokens_of(input_ids, attention_mask, past_values, past_observed_mask, domain)
-        encoded = self.model(input_ids, attended, output_hidden_states=output_hidden_states)
-        last = pool_instance(encoded.last_hidden_state, self.model.real_tokens(input_ids, attended), "last")
-        return EncodedForHead({"embedding": last}, encoded.hidden_states)
+    def _head_inputs(self, encoded: TimeSeriesModelOutput, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the embedding of the last token: (batch_size, embedding_size)."""
+        return {"embedding": pool_instance(cast(torch.Tensor, encoded.last_hidden_state), real, "last")}
 
 
 class MaskedTokenHead(nn.Module):
@@ -1033,7 +1043,7 @@ def _name_of(name_or_path: str | os.PathLike) -> str:
 
 # Official checkpoints: github.com/Mingyue-Cheng/CrossTimeNet, bert4timeseries.py and TStokenizer/model.py.
 
-_CODEC_PREFIX, _BERT_PREFIX = "vqvae_model.", "encoder.bert."
+_CODEC_PREFIX = "vqvae_model."
 # Parameters that the official code creates and no computation reads.
 _UNUSED_PARAMETERS = re.compile(
     r"mask|encoder\.bert\.embeddings\.(word_embeddings\.weight|position_ids)|encoder\.cls\.predictions\.bias"
@@ -1045,41 +1055,17 @@ _OUR_NAMES = {
     "emb_layer": "model.backbone.embeddings.word_embeddings",
 }
 _TABLES = ("emb_layer.weight", "encoder.cls.predictions.decoder.weight")
-_BERT_SIZES = {
-    "hidden_size": "encoder.bert.embeddings.LayerNorm.weight",
-    "max_position_embeddings": "encoder.bert.embeddings.position_embeddings.weight",
-    "type_vocab_size": "encoder.bert.embeddings.token_type_embeddings.weight",
-    "intermediate_size": "encoder.bert.encoder.layer.0.intermediate.dense.weight",
-}
-# Options of the official BERT that no shape tells, and what says nothing of it once its parameters are there.
-BERT_OPTIONS = frozenset(
-    {"attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "initializer_range", "is_decoder"}
-    | {"layer_norm_eps", "num_attention_heads"}
-)
-_BERT_DETAILS = frozenset(
-    {
-        "architectures",
-        "classifier_dropout",
-        "gradient_checkpointing",
-        "model_type",
-        "output_attentions",
-        "pad_token_id",
-    }
-    | {"output_hidden_states", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache", "vocab_size"}
-)
-_TASK_OPTIONS = frozenset({"embeding", "local_model_path", "mask_ratio", "params", "task_type"})
 # Official arguments of training alone, and some that the official model reads nowhere: its sizes stand in its code.
 _TRAINING_ARGUMENTS = frozenset(
-    {"batch_size", "class_num", "classifier", "data_path", "device", "feat_dim", "fine_tuning_all", "frozen"}
+    {"batch_size", "class_num", "data_path", "device", "feat_dim", "fine_tuning_all", "frozen"}
     | {"learning_rate", "learning_rate_pretrain", "load_pretrain", "lr", "lr_decay", "lr_decay_rate"}
     | {"lr_decay_steps", "model_path", "num_epoch", "num_epochs", "pretrain_mlp_num_epochs", "pretrain_num_epochs"}
     | {"pretrain_stage", "results_dir", "save_path", "seed", "seq_len", "sub_dir", "test_batch_size"}
     | {"train_batch_size", "train_batch_size_pretrain", "train_ratio", "vqvae_model_path", "weight_decay"}
     | {"wordmapping"}
 )
-_UNREAD_SIZES = frozenset(
-    {"n_embed", "wave_length"}
-)  # of the command line of the official model, not of its tokenizers
+# Where the words come from is read by its name; the sizes of the command line are those of no tokenizer of the model.
+_UNREAD_ARGUMENTS = frozenset({"embeding", "local_model_path", "n_embed", "params", "task_type", "wave_length"})
 _TOLD_BY_SHAPES = frozenset(
     {"backbone_config", "domains", "embedding_size", "num_input_channels", "num_tokens", "vocab_size"}
 )
@@ -1155,36 +1141,21 @@ def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         ConversionError: An argument is unknown, or asks for what is not converted.
     """
     ours = set(CrossTimeNetConfig.__dataclass_fields__) - _TOLD_BY_SHAPES
-    bert_names = {*BERT_OPTIONS, *_BERT_SIZES, "num_hidden_layers", "position_embedding_type"}
-    known = {"bert_config", *ours, *_TASK_OPTIONS, *_UNREAD_SIZES, *bert_names}
-    fields: dict[str, Any] = {}
-    bert: dict[str, Any] = {}
-    for name, value in given.items():
+    known = ours | _UNREAD_ARGUMENTS | BERT_ARGUMENTS
+    for name in given:
         if name not in known:
-            raise ConversionError(
-                f"CrossTimeNet's model has no hyper-parameter {name!r}.{near_match_hint(name, known)}"
-            )
-        if name in ours:
-            fields[name] = value
-        elif name in bert_names:
-            bert[name] = value
-    for name, value in given.get("bert_config", {}).items():
-        if name not in bert_names | _BERT_DETAILS:
-            hint = near_match_hint(name, bert_names)
-            raise ConversionError(
-                f"bert_config.{name} is not converted.{hint} Known are {list_names(sorted(bert_names))}."
-            )
-        if name in bert_names:
-            bert[name] = value
-    if bert.pop("position_embedding_type", "absolute") != "absolute":
-        raise ConversionError("Only position_embedding_type='absolute' is converted: transformers dropped the others.")
+            hint = near_match_hint(name, known)
+            raise ConversionError(f"CrossTimeNet's model has no hyper-parameter {name!r}.{hint}")
+    fields = {name: value for name, value in given.items() if name in ours}
+    if isinstance(fields.get("classifier"), int):
+        del fields["classifier"]  # an official switch of that name, which nothing reads
     is_language_model = bool(given.get("params"))
     if is_language_model:
         fields.setdefault("backbone_name", given.get("local_model_path", "bert-base-uncased"))
     # Rows of an untrained word table are random numbers; the official code draws both kinds under one name.
     mapped = given.get("embeding", given.get("task_type", "word_mapping")) == "word_mapping"
     fields.setdefault("embedding_initialization", "word_sample" if mapped and is_language_model else "random")
-    return {**fields, "backbone_config": bert}
+    return {**fields, "backbone_config": fields_of_official_bert(given)}
 
 
 def convert_crosstimenet_state_dict(
@@ -1221,7 +1192,7 @@ def convert_crosstimenet_state_dict(
         "never_predicted_ids": [one for one in SPECIAL_TOKEN_IDS if one != MASK_TOKEN_ID],
         "classifier": "flatten",
     }
-    backbone = _bert_fields(official, given.get("backbone_config", {}))
+    backbone = official_bert_config(official, given.get("backbone_config", {}))
     return {**fields, **given, "backbone_config": backbone}, parameters, classifiers
 
 
@@ -1231,8 +1202,8 @@ def rename_official_parameter(key: str) -> str:
     Raises:
         ConversionError: The official model has no such parameter.
     """
-    if key.startswith(_BERT_PREFIX):
-        return f"model.backbone.{key.removeprefix(_BERT_PREFIX)}"
+    if key.startswith(BERT_PREFIX):
+        return f"model.backbone.{key.removeprefix(BERT_PREFIX)}"
     layer, _, kind = key.rpartition(".")
     if layer not in _OUR_NAMES:
         raise ConversionError(f"The official model has no parameters {key}.")
@@ -1289,30 +1260,6 @@ def _domains_and_heads(
         num_labels = len(official[f"head.{name}-data.2.bias"])
         domains.append({"name": described.name, **sizes, "num_labels": num_labels, "num_tokens": num_tokens})
     return domains, heads
-
-
-def _bert_fields(official: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-    missing = [key for key in (*_BERT_SIZES.values(), *_TABLES) if key not in official]
-    if missing:
-        raise ConversionError(f"This is no model of CrossTimeNet: {', '.join(missing)} is missing.")
-    fields: dict[str, Any] = {name: len(official[key]) for name, key in _BERT_SIZES.items()}
-    layers = {key.split(".")[4] for key in official if key.startswith(f"{_BERT_PREFIX}encoder.layer.")}
-    fields["num_hidden_layers"] = len(layers)
-    contradictions = [
-        f"{name}={given[name]!r} was given, but the parameters have {name}={value!r}"
-        for name, value in fields.items()
-        if given.get(name, value) != value
-    ]
-    if contradictions:
-        raise ConversionError(f"The hyper-parameters contradict the file: {'; '.join(contradictions)}.")
-    width = fields["hidden_size"]
-    if "num_attention_heads" not in given and width % 64:
-        raise ConversionError(
-            f"The number of attention heads cannot be told from the width {width}; give num_attention_heads in the "
-            "hyper-parameters."
-        )
-    # As every BERT has them, where nothing else is said.
-    return {"model_type": "bert", "num_attention_heads": width // 64, **fields, **given}
 
 
 def _card_of_tokenizer(domain: Any) -> str:

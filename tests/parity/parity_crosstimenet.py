@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from parity_support import GRADIENT_TOLERANCE
 
+from hf_tsrep.modeling.backbones_crosstimenet import BERT_OPTIONS
 from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
 from hf_tsrep.modeling.modeling_crosstimenet import (
-    BERT_OPTIONS,
     CrossTimeNetForPreTraining,
     CrossTimeNetForTimeSeriesClassification,
     convert_crosstimenet_state_dict,

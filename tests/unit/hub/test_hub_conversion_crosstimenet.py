@@ -59,6 +59,27 @@ def test_a_model_becomes_a_model_folder_with_its_tokenizer(tmp_path):
     assert hidden.shape == (4, 16)
 
 
+def test_official_arguments_are_honoured(tmp_path):
+    parameters, _ = official("bert_mlm_loss")
+    torch.save(parameters, tmp_path / "model.pt")
+    arguments = {
+        "mask_ratio": 0.5,
+        "embeding": "word_mapping",
+        "params": 1,
+        "frozen": 0,
+        "n_embed": 512,
+        "classifier": 1,
+    }
+    bert = {"num_attention_heads": 2, "hidden_act": "relu", "layer_norm_eps": 1e-3, "vocab_size": 60}
+    folder = convert_checkpoint(
+        "crosstimenet", tmp_path / "model.pt", tmp_path / "out", hyperparameters={**arguments, "bert_config": bert}
+    )
+    config = AutoModelForPreTraining.from_pretrained(folder).config
+    assert (config.mask_ratio, config.classifier) == (0.5, "flatten")
+    assert (config.embedding_initialization, config.backbone_name) == ("word_sample", "bert-base-uncased")
+    assert (config.backbone_config.hidden_act, config.backbone_config.layer_norm_eps) == ("relu", 1e-3)
+
+
 def test_the_classification_heads_are_kept_when_asked_for(tmp_path):
     parameters, tensors = official("bert_classify")
     save_file(parameters, tmp_path / "model.safetensors")
@@ -83,6 +104,9 @@ def changed(**tensors):
         ("vqvae_train_ema", changed(), {"wave_length": 4}, "patch_length=4 was given, .* patch_length=5"),
         ("vqvae_train_ema", changed(), {"data_shape": [50, 3]}, "context_length=50 was given"),
         ("vqvae_train_ema", changed(), {"n_embd": 24}, "tokenizer has no hyper-parameter 'n_embd'. Did you mean"),
+        ("vqvae_train_ema", changed(), {"kernel_size": 5}, "kernel_size=5 was given, .* kernel_size=3"),
+        ("vqvae_train_ema", changed(), {"dilations": [1, 2, 4]}, "4 residual blocks in the encoder for 3 dilations"),
+        ("vqvae_train_ema", changed(), {"d_model": 8, "hidden_dim": 16}, "contradicts hidden_size=8"),
         ("vqvae_train_ema", changed(extra=torch.ones(1)), {}, "unknown: extra"),
         ("vqvae_train_ema", lambda one: {"a": torch.ones(1)}, {}, "no tokenizer of CrossTimeNet: enc.input_proj"),
         (
@@ -99,6 +123,14 @@ def changed(**tensors):
         ),
         ("bert_classify", changed(), {}, "give num_attention_heads"),
         ("bert_classify", changed(), {**HEADS, "head": "both"}, "head='both' is unknown"),
+        (
+            "bert_classify",
+            changed(),
+            {"bert_config": {**HEADS, "position_embedding_type": "relative_key"}},
+            "Only position_embedding_type='absolute'",
+        ),
+        ("bert_classify", changed(), {"bert_config": {"hiden_act": "relu"}}, "hiden_act.*Did you mean 'hidden_act'"),
+        ("bert_classify", changed(), {**HEADS, "hidden_size": 32}, "hidden_size=32 was given"),
         ("bert_classify", changed(), {**HEADS, "poolin": "max"}, "'poolin'. Did you mean 'pooling'"),
         ("bert_classify", changed(other=torch.ones(2)), HEADS, "no parameters other"),
         ("bert_classify", changed(**{"emb_layer.weight": torch.ones(30, 16)}), HEADS, "31 rows are needed"),

@@ -1,5 +1,6 @@
 """CrossTimeNetCodec: what its networks, its codebook and its loss promise."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_tsrep.tokenization import kernels_codes
 from hf_tsrep.tokenization.codebook_vector_quantization import Codebook, nearest_codes, perplexity_of_counts
-from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, fill_missing
+from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, codes_of_series, fill_missing
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
+from hf_tsrep.tokenization.kernels_codes import distinct_codes, exact_codes
 from hf_tsrep.tokenization.layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork
+from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 
 def _values(*shape, seed=0):
@@ -215,9 +219,10 @@ def test_saves_and_loads_through_the_meta_device(codec, tmp_path):
         torch.testing.assert_close(loaded(values, domain="har").loss, codec(values, domain="har").loss)
 
 
-def test_the_convolution_has_its_analytic_gradient():
+@pytest.mark.parametrize("kernel_size", [1, 3, 4])
+def test_the_convolution_has_its_analytic_gradient(kernel_size):
     generator = torch.Generator().manual_seed(0)
-    convolution = CausalConvolution(3, 2).double()
+    convolution = CausalConvolution(3, 2, kernel_size).double()
     with torch.no_grad():
         for parameter in convolution.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
@@ -228,13 +233,14 @@ def test_the_convolution_has_its_analytic_gradient():
             return torch.func.functional_call(convolution, {"weight": weight, "bias": bias}, (hidden,))
 
         assert torch.autograd.gradcheck(apply, (hidden, convolution.weight, convolution.bias))
-        padded = torch.nn.functional.pad(hidden.permute(1, 2, 0), (4, 0))
+        padded = torch.nn.functional.pad(hidden.permute(1, 2, 0), (2 * (kernel_size - 1), 0))
         expected = torch.nn.functional.conv1d(padded, convolution.weight, convolution.bias, dilation=2)
         torch.testing.assert_close(convolution(hidden), expected.permute(2, 0, 1))
 
 
-def test_inference_in_place_equals_the_plain_pass():
-    network = CausalConvolutionNetwork(8, 2, 0.1).eval()
+@pytest.mark.parametrize("options", [{}, {"dilations": (1, 2, 3), "kernel_size": 2, "gated": False}])
+def test_inference_in_place_equals_the_plain_pass(options):
+    network = CausalConvolutionNetwork(8, 2, 0.1, **options).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -316,8 +322,123 @@ def test_the_published_decoder_takes_one_length(make_codec):
         codec.decode_codes(codes[:, :3])
 
 
+def test_what_is_left_over_after_the_last_patch_of_the_published_decoder_has_no_token(make_codec):
+    domain = {"name": "har", "num_input_channels": 2, "patch_length": 3, "codebook_size": 5, "hidden_size": 4}
+    codec = make_codec([{**domain, "num_blocks": 1, "decoder": "fixed_length", "context_length": 11}])
+    values = _values(2, 11, 2)
+    other = values.clone()
+    other[:, 9:] += 5.0
+    with torch.no_grad():
+        output = codec(values)
+        codes, known = codec.encode_codes(values)
+        assert torch.equal(codec.encode_codes(other)[0], codes)
+        torch.testing.assert_close(codec.decode_codes(codes), output.reconstruction)
+    assert codes.shape == known.shape == output.codes.shape == (2, 3)
+    assert output.reconstruction.shape == values.shape
+    tokenizer = CrossTimeNetTokenizer.from_codec(codec)
+    rows = tokenizer(values)["input_ids"]
+    assert rows == (codes + 4).tolist()
+    assert [one.shape for one in tokenizer.batch_decode(rows)] == [(11, 2)] * 2
+    assert tokenizer.decode(rows[0][:2]).shape == (6, 2)
+    assert tokenizer.evaluate(values)["num_tokens"] == 6
+
+
+def test_dilations_are_in_the_fingerprint(make_codec):
+    usual, other = (make_codec([{**tiny_codec.DOMAINS[0], "dilations": one}]) for one in ([1, 4], [4, 1]))
+    other.load_state_dict(usual.state_dict())
+    prints = [CrossTimeNetTokenizer.from_codec(one).fingerprint() for one in (usual, other)]
+    assert len(set(prints)) == 2
+
+
 def test_a_seed_gives_the_weights(make_codec):
     first, second, other = make_codec(seed=1), make_codec(seed=1), make_codec(seed=2)
     pairs = list(itertools.zip_longest(first.state_dict().values(), second.state_dict().values()))
     assert all(torch.equal(one, two) for one, two in pairs)
     assert not torch.equal(first.domains[0].input_projection.weight, other.domains[0].input_projection.weight)
+
+
+# Codes that rounding could decide: they must be those of exact arithmetic, whatever is computed together.
+
+
+@torch.no_grad()
+def _tied(codec, values):
+    """Give the codebook two codes that are all but equally far from a latent of the first series."""
+    network = codec.domains[0]
+    book = network.codebook.codes
+    precise = copy.deepcopy(network).double()
+    latents = precise.latents(precise.normalise(values, ~values.isnan()))[:, 0]
+    aside = torch.linspace(-1, 1, book.shape[1], dtype=torch.float64) * 0.1
+    book[3], book[4] = (latents[5] + aside).float(), (latents[5] - aside).float()
+    return network, latents
+
+
+def test_a_tie_is_decided_alike_in_every_company(make_codec):
+    num_otherwise = 0
+    for seed in range(12):
+        values = _values(33, 40, 3, seed=seed)
+        codec = make_codec()
+        network, latents = _tied(codec, values)
+        book = network.codebook.codes
+        expected = (latents.unsqueeze(1) - book.double()).square().sum(-1).argmin(1)
+        assert expected[5] in (3, 4)
+        distinct, places = distinct_codes(book)
+        with torch.inference_mode():
+            for company in (1, 3, 17, 33):
+                for length in (40, 24):
+                    part = values[:company, :length]
+                    found = places[codes_of_series(network, part, distinct)]
+                    assert torch.equal(found[0], expected[: length // 4]), (seed, company, length)
+                    num_otherwise += int(
+                        (codec.encode_codes(part, domain="har")[0][0] != expected[: length // 4]).sum()
+                    )
+    assert num_otherwise > 0  # rounding does decide some of them otherwise, or there was nothing to test
+
+
+@pytest.mark.parametrize("codebook_size", [1, 7, 32, 100])
+def test_the_kernel_finds_what_the_plain_search_finds(codebook_size):
+    generator = torch.Generator().manual_seed(codebook_size)
+    latents = torch.randn(200, 16, generator=generator)
+    codebook = torch.randn(codebook_size, 16, generator=generator)
+    assert torch.equal(exact_codes(latents, codebook), nearest_codes(latents, codebook))
+    between = (codebook[0] + codebook[-1]) / 2  # a tie, which the first of equally near codes in float64 wins
+    scores = (between.double() - codebook.double()).square().sum(1)
+    assert exact_codes(between[None], codebook).item() == scores.argmin()
+
+
+def test_only_doubtful_latents_are_looked_at_again(codec, monkeypatch):
+    values = _values(33, 40, 3)
+    network, _ = _tied(codec, values)
+    plain, seen = kernels_codes._nearest, []
+
+    def watched(latents, codebook, doubt):
+        seen.append((codebook.dtype, len(latents)))
+        return plain(latents, codebook, doubt)
+
+    monkeypatch.setattr(kernels_codes, "_nearest", watched)
+    with torch.inference_mode():
+        codes_of_series(network, values, distinct_codes(network.codebook.codes)[0])
+    again = sum(rows for dtype, rows in seen if dtype == torch.float64)
+    assert 1 <= again <= 3
+    assert sum(rows for dtype, rows in seen if dtype == torch.float32) == 33 * 10
+
+
+def test_of_equal_codes_the_first_is_taken_without_doubt(codec, monkeypatch):
+    network = codec.domains[0]
+    values = _values(8, 40, 3)
+    plain, _ = codec.encode_codes(values, domain="har")
+    with torch.no_grad():
+        network.codebook.codes[8:] = network.codebook.codes[:8].clone()
+    distinct, places = distinct_codes(network.codebook.codes)
+    assert sorted(places.tolist()) == list(range(8))
+    assert torch.equal(distinct, network.codebook.codes[places])
+
+    def refuse(self, *arguments):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(type(network), "double", refuse)
+    with torch.inference_mode():
+        found = places[codes_of_series(network, values, distinct)]
+        one = codes_of_series(network, values, network.codebook.codes[:1])
+    assert torch.equal(found, codec.encode_codes(values, domain="har")[0])
+    assert found.max() < 8 <= plain.max()
+    assert not one.any()
