@@ -11,15 +11,15 @@ import platform
 from pathlib import Path
 
 import torch
-
-from hf_tsrep.benchmarking.cases import CASES
-from hf_tsrep.benchmarking.measure import compare, matrix_product_rate, table
+from benchmark import find_cases
+from benchmark.measure import compare, matrix_product_rate, table
 
 
 def main() -> None:
     """Run the chosen cases and print their table."""
+    cases = find_cases()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=sorted(cases), default=list(cases))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON file for the figures")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from raw_patches import RawPatchClassifier
 from transformers import AutoConfig, AutoModel
 
 import hf_tsrep
-from hf_tsrep.benchmarking.raw_patches import RawPatchClassifier
 from hf_tsrep.data import load_corpus
 from hf_tsrep.evaluation import make_result, write_results
 from hf_tsrep.training.finetuning import build_trainer, training_arguments

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from benchmark.plain_simmtm import plain_loss
 
 from hf_tsrep import (
     SimMTMConfig,
@@ -13,7 +14,6 @@ from hf_tsrep import (
     SimMTMForTimeSeriesPrediction,
     SimMTMModel,
 )
-from hf_tsrep.benchmarking.plain_simmtm import plain_loss
 from hf_tsrep.modeling.backbones_simmtm import ConvolutionEncoder, TimestampTransformer
 from hf_tsrep.modeling.modeling_simmtm import (
     SimMTMDraws,

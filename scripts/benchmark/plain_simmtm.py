@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..modeling.layers_transformer import sinusoidal_positions
+from hf_tsrep.modeling.layers_transformer import sinusoidal_positions
 
 
 def plain_mask(length: int, mask_ratio: float, mean_mask_length: float, generator: np.random.Generator) -> np.ndarray:

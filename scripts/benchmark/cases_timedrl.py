@@ -6,6 +6,7 @@ The plain side does what the official code does: a pass a view, in evaluation to
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ NUM_CHANNELS, BATCH_SIZE, LENGTH, DROPOUT = 7, 32, 512, 0.2
 
 
 def _model(dropout: float) -> Any:
-    from ..modeling.configuration_timedrl import TimeDRLConfig
-    from ..modeling.modeling_timedrl import TimeDRLForPreTraining
+    from hf_tsrep.modeling.configuration_timedrl import TimeDRLConfig
+    from hf_tsrep.modeling.modeling_timedrl import TimeDRLForPreTraining
 
     torch.manual_seed(0)
     return TimeDRLForPreTraining(
@@ -43,7 +44,8 @@ def _operations(config: Any, batch_size: int, length: int) -> float:
 
 def _step(plain: bool, batch_size: int, length: int) -> dict[str, Any]:
     """Train on one batch; seconds a step with dropout, and the losses of steps without it."""
-    from ..training.memory import give_back_freed_blocks
+    from hf_tsrep.training.memory import give_back_freed_blocks
+
     from .plain_timedrl import PlainTimeDRL
 
     if not plain:
@@ -106,3 +108,10 @@ def timedrl_encode(plain: bool) -> dict[str, Any]:
             seconds.append(time.perf_counter() - start)
     operations = _operations(model.config, BATCH_SIZE, LENGTH)
     return {"seconds": min(seconds), "sample": result.flatten().tolist(), "operations": operations}
+
+
+CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "timedrl_step": timedrl_step,
+    "timedrl_long_step": timedrl_long_step,
+    "timedrl_encode": timedrl_encode,
+}

@@ -1,8 +1,9 @@
 """Measure what it brings TimeDRL's published figures that they are those of the best of all test epochs.
 
-Usage: python scripts/study_timedrl_selection.py uea/FingerMovements --seeds 1 2 3 --output FILE
-       python scripts/study_timedrl_selection.py forecasting/exchange_rate --horizon 720 --output FILE
-       python scripts/study_timedrl_selection.py forecasting/exchange_rate --horizon 720 --published-loop --output FILE
+Usage: python scripts/studies/timedrl_selection.py uea/FingerMovements --seeds 1 2 3 --output FILE
+       python scripts/studies/timedrl_selection.py forecasting/exchange_rate --horizon 720 --output FILE
+       python scripts/studies/timedrl_selection.py forecasting/exchange_rate --horizon 720 --published-loop \
+           --output FILE
 
 As in the official loop, every epoch of pre-training is followed by a linear evaluation on the frozen encoder, with a
 head and an optimiser that are carried over, and the test data are scored behind every one of its epochs. Printed are
@@ -20,6 +21,7 @@ import argparse
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from reproduce_timedrl import CORPORA
 
 import hf_tsrep
 from hf_tsrep.training import load_recipe, recipe_for_corpus
@@ -39,6 +40,9 @@ from hf_tsrep.training.finetuning_model import build_model, prediction_length_of
 from hf_tsrep.training.recipe import recipe_for
 from hf_tsrep.training.resolve import resolve_finetuning
 from hf_tsrep.training.tensor_rows import Columns, TensorRows, map_tensors
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reproduce_timedrl import CORPORA  # it lies beside this folder, which is known only now
 
 BATCH_SIZE = 32
 logger = logging.getLogger("study")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..tokenization.codec_crosstimenet import DomainCodec
-from ..tokenization.layers_causal_convolution import CausalConvolutionNetwork, GatedResidualBlock
+from hf_tsrep.tokenization.codec_crosstimenet import DomainCodec
+from hf_tsrep.tokenization.layers_causal_convolution import CausalConvolutionNetwork, GatedResidualBlock
 
 
 class _PlainNetwork(nn.Module):

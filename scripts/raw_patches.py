@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..modeling.configuration_crosstimenet import CrossTimeNetConfig
-from ..modeling.heads_time_series import TimeSeriesClassificationOutput
-from ..modeling.modeling_crosstimenet import CrossTimeNetForTimeSeriesClassification
+from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
+from hf_tsrep.modeling.heads_time_series import TimeSeriesClassificationOutput
+from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetForTimeSeriesClassification
 
 
 class RawPatchClassifier(CrossTimeNetForTimeSeriesClassification):

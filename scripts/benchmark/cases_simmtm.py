@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ NUM_CHANNELS, NUM_VIEWS, HIDDEN_SIZE, NUM_LAYERS, INTERMEDIATE_SIZE = 7, 4, 32, 
 
 
 def _model(context_length: int, dropout: float) -> Any:
-    from ..modeling.configuration_simmtm import SimMTMConfig
-    from ..modeling.modeling_simmtm import SimMTMForPreTraining
+    from hf_tsrep.modeling.configuration_simmtm import SimMTMConfig
+    from hf_tsrep.modeling.modeling_simmtm import SimMTMForPreTraining
 
     torch.manual_seed(0)
     config = SimMTMConfig(
@@ -44,8 +45,9 @@ def _operations(length: int, with_pretext: bool) -> float:
 
 
 def _step(plain: bool, length: int, batch_size: int, plain_batch_size: int) -> dict[str, Any]:
-    from ..modeling.modeling_simmtm import SimMTMDraws, draw_step
-    from ..training.memory import give_back_freed_blocks
+    from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, draw_step
+    from hf_tsrep.training.memory import give_back_freed_blocks
+
     from .plain_simmtm import plain_loss, plain_mask
 
     if not plain:
@@ -117,3 +119,11 @@ def simmtm_encode(plain: bool) -> dict[str, Any]:
         seconds = (time.perf_counter() - start) / len(values)
     operations = NUM_CHANNELS * _operations(336, False)
     return {"seconds": seconds, "sample": embeddings.ravel().astype(float).tolist(), "operations": operations}
+
+
+CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "simmtm_step": simmtm_step,
+    "simmtm_short_step": simmtm_short_step,
+    "simmtm_long_step": simmtm_long_step,
+    "simmtm_encode": simmtm_encode,
+}

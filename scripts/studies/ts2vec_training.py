@@ -1,6 +1,6 @@
 """Train TS2Vec on ETTh1 in a plain loop whose random draws come in the order of the published description.
 
-Usage: python scripts/study_ts2vec_training.py --seeds 42 --official-draws --output results/studies/FILE.json
+Usage: python scripts/studies/ts2vec_training.py --seeds 42 --official-draws --output results/studies/FILE.json
 
 With --official-draws the seeds and the order of every draw are those of the official command (`--seed 42` is 42 for
 random, 43 for numpy and 44 for torch, and weights are drawn once, as the modules are built). Without, weights are

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +13,8 @@ LENGTH, NUM_CHANNELS, PATCH_LENGTH = 128, 9, 2
 
 
 def _codec(dropout: float) -> Any:
-    from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
-    from ..tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
+    from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec
+    from hf_tsrep.tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
 
     torch.manual_seed(0)
     domain = {
@@ -44,7 +46,8 @@ def _operations(codec: Any, num_series: int) -> tuple[float, float]:
 
 def tokenize(plain: bool) -> dict[str, Any]:
     """Turn 2,048 series of 128 x 9 into ids, as the tokenizer does."""
-    from ..tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+    from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
+
     from .plain_crosstimenet import PlainCodec
 
     codec = _codec(0.1).eval()
@@ -70,6 +73,33 @@ def tokenize(plain: bool) -> dict[str, Any]:
         chosen = codec.domains[0].codebook.look_up(codes[:64])
         sample = (plain_codec.latents(values[:64]) - chosen).square().sum(-1).flatten().tolist()
     return {"seconds": min(seconds), "sample": sample, "operations": _operations(codec, len(values))[0]}
+
+
+def exact_codes_kernel(plain: bool, num_series: int = 512) -> dict[str, Any]:
+    """Find the codes that exact arithmetic finds; the plain side computes everything in float64."""
+    from hf_tsrep.tokenization.codec_crosstimenet import codes_of_series
+    from hf_tsrep.tokenization.kernels_codes import distinct_codes
+
+    network = _codec(0.1).eval().domains[0]
+    values = torch.randn(num_series, LENGTH, NUM_CHANNELS, generator=torch.Generator().manual_seed(0))
+    distinct, _ = distinct_codes(network.codebook.codes)
+
+    def run() -> torch.Tensor:
+        if not plain:
+            return codes_of_series(network, values, distinct)
+        precise = copy.deepcopy(network).double()
+        found = []
+        for part in values.double().split(32):
+            latents = precise.latents(precise.normalise(part, ~part.isnan()))  # (num_patches, batch_size, hidden_size)
+            found.append(torch.cdist(latents, distinct.double()).argmin(-1).t())
+        return torch.cat(found)
+
+    with torch.inference_mode():
+        run()
+        start = time.perf_counter()
+        codes = run()
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "sample": codes.flatten().tolist()}
 
 
 def tokenizer_step(plain: bool) -> dict[str, Any]:
@@ -98,3 +128,10 @@ def tokenizer_step(plain: bool) -> dict[str, Any]:
     _, whole = _operations(codec, len(values))
     search = 2.0 * len(values) * LENGTH / PATCH_LENGTH * 512 * 64
     return {"seconds": results[0.1][0], "sample": results[0.0][1], "operations": 3 * (whole - search) + search}
+
+
+CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "tokenize": tokenize,
+    "tokenizer_step": tokenizer_step,
+    "exact_codes_kernel": exact_codes_kernel,
+}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,19 @@ def run_in_child(case: str, plain: bool, num_threads: int) -> dict[str, Any]:
     """Measure one case once.
 
     Args:
-        case: Name in CASES.
+        case: Name of one of `find_cases`.
         plain: Whether the plain implementation is measured.
         num_threads: Threads of torch.
 
     Returns:
         "seconds", "peak_mib" of the whole process, and "sample", some of the computed numbers.
     """
-    arguments = [sys.executable, "-m", "hf_tsrep.benchmarking.measure", case, str(int(plain)), str(num_threads)]
-    finished = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    # From the folder that holds this package, so that the package is found; the library is installed or beside it.
+    folder = Path(__file__).resolve().parents[1]
+    paths = [str(folder), str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    arguments = [sys.executable, "-m", "benchmark.measure", case, str(int(plain)), str(num_threads)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    finished = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
@@ -34,7 +40,7 @@ def compare(case: str, repeats: int, num_threads: int, rate: float) -> dict[str,
     """Measure both sides of a case in turn.
 
     Args:
-        case: Name in CASES.
+        case: Name of one of `find_cases`.
         repeats: Number of runs of each side.
         num_threads: Threads of torch.
         rate: The machine's matrix products, in operations a second.
@@ -98,11 +104,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _child() -> None:
     import torch
 
-    from .cases import CASES
+    from . import find_cases
 
     case, plain, num_threads = sys.argv[1], sys.argv[2] == "1", int(sys.argv[3])
     torch.set_num_threads(num_threads)
-    result = CASES[case](plain)
+    result = find_cases()[case](plain)
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(json.dumps(result) + "\n")
 

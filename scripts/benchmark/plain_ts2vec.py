@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
-from ..modeling.modeling_ts2vec import TS2VecModel, TS2VecViews, take_steps
+from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
+from hf_tsrep.modeling.modeling_ts2vec import TS2VecModel, TS2VecViews, take_steps
 
 
 class _PlainBlock(nn.Module):
