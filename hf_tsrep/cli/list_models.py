@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated
 
 import typer
+
+from ..errors import near_matches
 
 
 def list_command(
@@ -17,8 +18,7 @@ def list_command(
     found = set(list_models(pattern))
     if not found:
         names = [*list_methods(), *list_models()]
-        near = difflib.get_close_matches(pattern, names, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = near_matches(pattern, names, count=2, cutoff=0.5, spell=str)
         raise ValueError(f"No method and no class fits {pattern!r}.{hint} Methods: {', '.join(list_methods())}.")
     for name in list_methods():
         method = METHODS[name]

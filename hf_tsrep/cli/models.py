@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import near_matches
 from .progress import without_file_bars
 
 logger = logging.getLogger(__name__)
@@ -170,8 +170,7 @@ def _local_folder(name_or_path: str) -> Path | None:
     looks_like_path = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1
     if looks_like_path or ("/" in name_or_path and path.parent.is_dir()):
         siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(str(path.parent / one) for one in near)}?" if near else ""
+        hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")
     return None
 

@@ -4,20 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
     from .batches import DomainBatchSampler, NumberedBatchSampler, SharedBatchSampler
-    from .errors import CorpusError
+    from .corpus import (
+        CorpusError,
+        CorpusMetadata,
+        corpus_fingerprint,
+        corpus_metadata,
+        get_anomaly_labels,
+        get_labels,
+        get_series,
+        get_timestamps,
+    )
     from .known_corpora import list_known_corpora
     from .loading import load_corpus
-    from .metadata import CorpusMetadata, corpus_fingerprint, corpus_metadata
-    from .preparation import (
+    from .pretraining_data import (
+        PretrainingCollator,
+        PretrainingDataset,
         centre_observed_span,
         pad_with_missing,
         pad_with_missing_steps,
         split_with_missing,
         take_per_row,
     )
-    from .pretraining_data import PretrainingCollator, PretrainingDataset
     from .publishing import prepare_corpus
     from .scaling import ChannelScaler
     from .splits import split_boundaries
@@ -26,8 +34,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF_NAME = {
     "ChannelScaler": "scaling",
-    "CorpusError": "errors",
-    "CorpusMetadata": "metadata",
+    "CorpusError": "corpus",
+    "CorpusMetadata": "corpus",
     "DomainBatchSampler": "batches",
     "NumberedBatchSampler": "batches",
     "SharedBatchSampler": "batches",
@@ -35,22 +43,22 @@ _MODULE_OF_NAME = {
     "PretrainingDataset": "pretraining_data",
     "SeriesBank": "windows",
     "WindowDataset": "windows",
-    "centre_observed_span": "preparation",
-    "corpus_fingerprint": "metadata",
-    "corpus_metadata": "metadata",
-    "get_anomaly_labels": "access",
-    "get_labels": "access",
-    "get_series": "access",
-    "get_timestamps": "access",
+    "centre_observed_span": "pretraining_data",
+    "corpus_fingerprint": "corpus",
+    "corpus_metadata": "corpus",
+    "get_anomaly_labels": "corpus",
+    "get_labels": "corpus",
+    "get_series": "corpus",
+    "get_timestamps": "corpus",
     "list_known_corpora": "known_corpora",
     "load_corpus": "loading",
-    "pad_with_missing": "preparation",
-    "pad_with_missing_steps": "preparation",
+    "pad_with_missing": "pretraining_data",
+    "pad_with_missing_steps": "pretraining_data",
     "prepare_corpus": "publishing",
     "sliding_window_index": "windows",
     "split_boundaries": "splits",
-    "split_with_missing": "preparation",
-    "take_per_row": "preparation",
+    "split_with_missing": "pretraining_data",
+    "take_per_row": "pretraining_data",
     "time_features": "timestamps",
 }
 
@@ -86,7 +94,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for, so that `import hf_tsrep.data` is light."""
+    """Import a public name when it is first asked for, so that `import hf_tsrep.data` is light."""
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .errors import CorpusError
+from .corpus import CorpusError
 
 
 def domain_name(name: str) -> str:
-    """Returns the domain that a corpus is: its name without folder and ending, in lower case, with dashes.
+    """Return the domain that a corpus is: its name without folder and ending, in lower case, with dashes.
 
     `sensor/HAR` is "har", `ucr/ECG5000` is "ecg5000", `sensor/Epilepsy_TSTCC` is "epilepsy-tstcc", `mine.csv` is
     "mine" and `owner/name:config` is "name-config".
@@ -30,7 +30,7 @@ def domain_name(name: str) -> str:
 
 
 def domain_names(written: str, canonical: str) -> list[str]:
-    """Returns what the domain of a corpus may be called; the first is what it is called when it is new.
+    """Return what the domain of a corpus may be called; the first is what it is called when it is new.
 
     Args:
         written: how the user named the corpus; empty for an object.
@@ -46,7 +46,7 @@ def domain_names(written: str, canonical: str) -> list[str]:
 
 
 def find_domain(config: Any, given: str | None, written: str, canonical: str) -> str | None:
-    """Returns which of a model's domains a corpus is; None for a model without domains.
+    """Return which of a model's domains a corpus is; None for a model without domains.
 
     Args:
         config: the model's configuration, or None; `domains` and `domain_index` are what counts.

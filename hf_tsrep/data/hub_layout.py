@@ -1,22 +1,37 @@
-"""Datasets of the Hub and folders in its layout: Parquet files and a README.md with YAML in front."""
+"""Between records and `datasets`: Hub datasets and folders in their layout are read, records become Arrow buffers."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .access import get_anomaly_labels, get_labels, get_series, get_timestamps
-from .errors import CorpusError
-from .metadata import METADATA_KEY, CorpusMetadata, corpus_metadata
-from .records import RawCorpus, SeriesRecord, default_channel_names, ordered_splits
+from .corpus import (
+    METADATA_KEY,
+    CorpusError,
+    CorpusMetadata,
+    RawCorpus,
+    SeriesRecord,
+    corpus_metadata,
+    default_channel_names,
+    get_anomaly_labels,
+    get_labels,
+    get_series,
+    get_timestamps,
+    ordered_splits,
+)
 from .tables import TableOptions, corpus_from_frame, require_column
 from .timestamps import infer_frequency
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, Features
+
 logger = logging.getLogger(__name__)
+
 
 LIST_COLUMN_NAMES = ("target", "values", "past_values", "ts")
 
@@ -24,7 +39,7 @@ LIST_COLUMN_NAMES = ("target", "values", "past_values", "ts")
 def load_hub_layout(
     name: str, *, streaming: bool = False, revision: str | None = None, token: str | bool | None = None
 ) -> tuple[Any, CorpusMetadata | None]:
-    """Loads a dataset by its Hub id (`owner/name` or `owner/name:config`) or from a local folder.
+    """Load a dataset by its Hub id (`owner/name` or `owner/name:config`) or from a local folder.
 
     Args:
         name: id, or path of a folder in Hub layout or written by `save_to_disk`.
@@ -58,7 +73,7 @@ def load_hub_layout(
 
 
 def load_parquet(path: Path, *, streaming: bool = False) -> Any:
-    """Loads one Parquet file as the split `train`.
+    """Load one Parquet file as the split `train`.
 
     Raises:
         CorpusError: not a Parquet file, or no rows.
@@ -107,12 +122,12 @@ def _readme_metadata(path: str, local: bool, revision: str | None, token: str | 
 
 
 def has_series_column(corpus: Any) -> bool:
-    """Returns whether every split has the column `series` of the corpus format."""
+    """Return whether every split has the column `series` of the corpus format."""
     return all("series" in (split.features or {}) for split in corpus.values())
 
 
 def records_of_datasets(corpus: Any, metadata: CorpusMetadata) -> RawCorpus:
-    """Returns the records of a DatasetDict in the corpus format.
+    """Return the records of a DatasetDict in the corpus format.
 
     Args:
         corpus: splits with the column `series`; all other columns are optional.
@@ -173,7 +188,7 @@ def _records_of_split(split: Any, name: str) -> list[SeriesRecord]:
 
 
 def records_of_foreign_datasets(corpus: Any, options: TableOptions, name: str) -> RawCorpus:
-    """Returns the records of a DatasetDict with other columns.
+    """Return the records of a DatasetDict with other columns.
 
     Rows that hold lists are series (`target` and the like, or `value_columns`); rows of single numbers are the steps
     of a wide or long table, read as `corpus_from_frame` does.
@@ -236,7 +251,7 @@ def _records_of_lists(split: Any, columns: list[str], options: TableOptions, nam
 
 
 def _regular_times(split: Any, frequency: str | None) -> list[Any]:
-    """Returns the `start` of every row (the GluonTS form) where a frequency is given, else nothing known."""
+    """Return the `start` of every row (the GluonTS form) where a frequency is given, else nothing known."""
     return list(split["start"]) if frequency and "start" in split.column_names else [None] * len(split)
 
 
@@ -247,10 +262,112 @@ def _count_from(start: Any, num_steps: int, frequency: str | None) -> np.ndarray
 
 
 def metadata_or_default(corpus: Any, stored: CorpusMetadata | None, name: str) -> CorpusMetadata:
-    """Returns the metadata of the README, else those of the datasets themselves, else what their columns tell."""
+    """Return the metadata of the README, else those of the datasets themselves, else what their columns tell."""
     from dataclasses import replace
 
     if stored is not None:
         return stored
     found = corpus_metadata(corpus)
     return found if METADATA_KEY in (next(iter(corpus.values())).info.description or "") else replace(found, name=name)
+
+
+# Arrow's list offsets are 32-bit numbers: no chunk may hold more values than that.
+MAX_VALUES_PER_CHUNK = 2**30
+
+
+def build_corpus(corpus: RawCorpus) -> DatasetDict:
+    """Return the `DatasetDict` of a corpus: one row a series, float32, NaN = missing.
+
+    Args:
+        corpus: checked records.
+
+    Returns:
+        Splits with the columns `series`, `item_id`, `label` / `target_value` / `anomaly_label` where known,
+        `timestamp` (an empty list where unknown), `freq` and `domain`.
+    """
+    from datasets import DatasetDict
+
+    features = _features(corpus)
+    return DatasetDict({name: _build_split(records, corpus, features) for name, records in corpus.splits.items()})
+
+
+def _features(corpus: RawCorpus) -> Features:
+    from datasets import Array2D, ClassLabel, Features, List, Value
+
+    records = [record for split in corpus.splits.values() for record in split]
+    columns: dict[str, Any] = {
+        "series": Array2D((None, len(corpus.channel_names)), "float32"),
+        "item_id": Value("string"),
+    }
+    if corpus.label_names is not None:
+        columns["label"] = ClassLabel(names=list(corpus.label_names))
+    if any(record.target_value is not None for record in records):
+        columns["target_value"] = Value("float32")
+    if any(record.anomaly_label is not None for record in records):
+        columns["anomaly_label"] = List(Value("int8"))
+    columns |= {"timestamp": List(Value("timestamp[ms]")), "freq": Value("string"), "domain": Value("string")}
+    return Features(columns)
+
+
+def _build_split(records: Sequence[SeriesRecord], corpus: RawCorpus, features: Features) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetInfo
+
+    digest = hashlib.sha256(repr(features).encode())
+    schema = features.arrow_schema
+    tables = []
+    for chunk in _chunks(records, len(corpus.channel_names)):
+        columns: dict[str, Any] = {
+            "series": _series_array(chunk, len(corpus.channel_names), schema.field("series").type, digest),
+            "item_id": [record.item_id for record in chunk],
+            "timestamp": _list_array([record.timestamps for record in chunk], "datetime64[ms]"),
+            "freq": [record.freq for record in chunk],
+            "domain": [corpus.domain] * len(chunk),
+        }
+        if "label" in features:
+            ids = {name: index for index, name in enumerate(corpus.label_names or ())}
+            columns["label"] = [None if record.label is None else ids[record.label] for record in chunk]
+        if "target_value" in features:
+            columns["target_value"] = [record.target_value for record in chunk]
+        if "anomaly_label" in features:
+            columns["anomaly_label"] = _list_array([record.anomaly_label for record in chunk], "int8")
+        tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
+        digest.update(repr([columns["item_id"], columns["freq"], columns.get("label")]).encode())
+    return Dataset(pa.concat_tables(tables), info=DatasetInfo(features=features), fingerprint=digest.hexdigest()[:16])
+
+
+def _chunks(records: Sequence[SeriesRecord], num_channels: int) -> list[list[SeriesRecord]]:
+    chunks: list[list[SeriesRecord]] = [[]]
+    num_values = 0
+    for record in records:
+        num_values += len(record.values) * num_channels
+        if num_values > MAX_VALUES_PER_CHUNK and chunks[-1]:
+            chunks.append([])
+            num_values = len(record.values) * num_channels
+        chunks[-1].append(record)
+    return chunks
+
+
+def _series_array(records: Sequence[SeriesRecord], num_channels: int, extension_type: Any, digest: Any) -> Any:
+    import pyarrow as pa
+
+    values = np.concatenate([record.values.astype(np.float32, copy=False) for record in records])
+    digest.update(np.ascontiguousarray(values))
+    steps = np.arange(0, values.size + 1, num_channels, dtype=np.int32)
+    inner = pa.ListArray.from_arrays(pa.array(steps), pa.array(values.reshape(-1)))
+    offsets = _offsets([len(record.values) for record in records])
+    return pa.ExtensionArray.from_storage(extension_type, pa.ListArray.from_arrays(offsets, inner))
+
+
+def _list_array(columns: Sequence[np.ndarray | None], dtype: str) -> Any:
+    """Return one list a record, empty where nothing is known."""
+    import pyarrow as pa
+
+    arrays = [np.empty(0, dtype=dtype) if column is None else column.astype(dtype, copy=False) for column in columns]
+    return pa.ListArray.from_arrays(_offsets([len(array) for array in arrays]), pa.array(np.concatenate(arrays)))
+
+
+def _offsets(lengths: Sequence[int]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))

@@ -184,7 +184,7 @@ def _anomaly(name: str) -> KnownCorpus | None:
 
 
 def find_known_corpus(name: str) -> KnownCorpus | None:
-    """Returns what is known about `family/NAME`, or None for another form. It need not exist on this machine."""
+    """Return what is known about `family/NAME`, or None for another form. It need not exist on this machine."""
     family, _, rest = name.partition("/")
     if not rest or ".." in rest:
         return None
@@ -199,7 +199,7 @@ def find_known_corpus(name: str) -> KnownCorpus | None:
 
 
 def complete_name(name: str, candidates: Iterable[str]) -> str | None:
-    """Returns the one known name that is meant by a name without its folder, or in other upper and lower case.
+    """Return the one known name that is meant by a name without its folder, or in other upper and lower case.
 
     Args:
         name: what the user wrote: `har`, `gunpoint` or `SENSOR/har`.
@@ -220,7 +220,7 @@ def complete_name(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def locate(corpus: KnownCorpus, directory: Path) -> Path | None:
-    """Returns the corpus' file or folder inside a data directory, or None."""
+    """Return the corpus' file or folder inside a data directory, or None."""
     for pattern in corpus.files:
         if "*" in pattern:
             matches = sorted(directory.glob(pattern))
@@ -232,7 +232,7 @@ def locate(corpus: KnownCorpus, directory: Path) -> Path | None:
 
 
 def locate_bundled(corpus: KnownCorpus) -> Path | None:
-    """Returns the folder of a problem that the installed aeon carries in its package, or None."""
+    """Return the folder of a problem that the installed aeon carries in its package, or None."""
     directory = bundled_directory()
     if corpus.reader != "ts" or directory is None:
         return None
@@ -241,7 +241,7 @@ def locate_bundled(corpus: KnownCorpus) -> Path | None:
 
 
 def bundled_directory() -> Path | None:
-    """Returns the folder of data files inside the aeon package, found without importing it, or None."""
+    """Return the folder of data files inside the aeon package, found without importing it, or None."""
     from importlib.util import find_spec
 
     specification = find_spec("aeon")
@@ -252,7 +252,7 @@ def bundled_directory() -> Path | None:
 
 
 def list_known_corpora(data_directory: str | Path | None = None) -> list[str]:
-    """Returns the names that load without a network: those of the data directory and those that aeon carries.
+    """Return the names that load without a network: those of the data directory and those that aeon carries.
 
     Args:
         data_directory: a folder laid out as `forecasting/`, `ucr/`, `uea/`, `sensor/`, `anomaly/`; by default the

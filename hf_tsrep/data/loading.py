@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -11,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .building import build_corpus
-from .errors import CorpusError, near_matches
+from ..errors import near_matches
+from .corpus import CorpusError, CorpusMetadata, RawCorpus, attach_metadata, check_corpus
 from .hub_layout import (
+    build_corpus,
     has_series_column,
     load_hub_layout,
     load_parquet,
@@ -22,12 +22,10 @@ from .hub_layout import (
     records_of_foreign_datasets,
 )
 from .known_corpora import find_known_corpus
-from .metadata import CorpusMetadata, attach_metadata
-from .records import RawCorpus, check_corpus
+from .scaling import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
 from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_table_folder, read_ts_folder
 from .splits import split_by_time
 from .tables import TableOptions, corpus_from_frame
-from .transforms import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
 
 if TYPE_CHECKING:
     from datasets import DatasetDict, IterableDatasetDict
@@ -53,7 +51,7 @@ def load_corpus(
     frequency: str | None = None,
     one_series_per_column: bool = False,
 ) -> DatasetDict | IterableDatasetDict:
-    """Loads a corpus: one row a series, with standard splits.
+    """Load a corpus: one row a series, with standard splits.
 
     Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
     `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv,
@@ -91,9 +89,8 @@ def load_corpus(
         CorpusError: unknown name (with what was tried and the near matches), missing or broken file, bad values.
     """
     if scaler is not None and scaler not in SCALERS:
-        raise CorpusError(
-            f"Unknown scaler {scaler!r}: None, {', '.join(map(repr, SCALERS))}.{near_matches(scaler, SCALERS)}"
-        )
+        hint = near_matches(scaler, SCALERS, cutoff=0.5)
+        raise CorpusError(f"Unknown scaler {scaler!r}: None, {', '.join(map(repr, SCALERS))}.{hint}")
     options = TableOptions(
         item_column=item_column,
         timestamp_column=timestamp_column,
@@ -127,7 +124,7 @@ def _find(
     revision: str | None,
     token: str | bool | None,
 ) -> Source | tuple[Any, CorpusMetadata]:
-    """Returns records, or datasets that are already in Arrow files."""
+    """Return records, or datasets that are already in Arrow files."""
     if hasattr(name_or_path, "columns"):
         corpus = corpus_from_frame(name_or_path, options, place="data frame", item_id="series")
         return Source(corpus, CorpusMetadata("data frame", task=corpus.task))
@@ -162,17 +159,17 @@ def _find(
 def _near_files(path: Path) -> str:
     if not path.parent.is_dir():
         return f" The folder {str(path.parent)!r} does not exist either."
-    return near_matches(path.name, [file.name for file in path.parent.iterdir()])
+    return near_matches(path.name, [file.name for file in path.parent.iterdir()], cutoff=0.5)
 
 
 def _near_names(name: str, known: list[str]) -> str:
-    """Returns the near matches of a name; one without its folder is compared with names without theirs."""
+    """Return the near matches of a name; one without its folder is compared with names without theirs."""
     if "/" in name:
-        return near_matches(name, known)
-    last_parts = [one.lower().rpartition("/")[2] for one in known]
-    close = difflib.get_close_matches(name.lower(), sorted(set(last_parts)), n=3, cutoff=0.6)
-    found = [one for match in close for one, last in zip(known, last_parts, strict=True) if last == match]
-    return f" Near matches: {', '.join(map(repr, found))}." if found else ""
+        return near_matches(name, known, cutoff=0.5)
+    whole_names: dict[str, list[str]] = {}
+    for one in known:
+        whole_names.setdefault(one.lower().rpartition("/")[2], []).append(one)
+    return near_matches(name, whole_names, spell=lambda last: " or ".join(map(repr, whole_names[last])))
 
 
 def _find_on_hub(
@@ -208,7 +205,7 @@ def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: TableO
 def _finish(
     source: Source, split: str | None, target: str | Sequence[str] | None, scaler: str | None, time_features: bool
 ) -> tuple[RawCorpus, CorpusMetadata]:
-    """Checks, cuts, chooses channels, scales and adds time features, in this order."""
+    """Check, cuts, chooses channels, scales and adds time features, in this order."""
     corpus, metadata = source.corpus, source.metadata
     if (scaler and metadata.scaler) or (time_features and metadata.num_time_features):
         raise CorpusError(

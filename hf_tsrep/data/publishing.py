@@ -8,9 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .errors import CorpusError
+from .corpus import METADATA_KEY, CorpusError, CorpusMetadata, corpus_fingerprint, corpus_metadata
 from .loading import load_corpus
-from .metadata import METADATA_KEY, CorpusMetadata, corpus_fingerprint, corpus_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def prepare_corpus(
     overwrite: bool = False,
     **load_arguments: Any,
 ) -> Path | None:
-    """Writes a corpus as Parquet with a dataset card, and publishes it when asked.
+    """Write a corpus as Parquet with a dataset card, and publishes it when asked.
 
     The folder appears complete or not at all. `load_corpus(output_directory)` gives the equal corpus and metadata.
 
@@ -173,7 +172,7 @@ def _card(corpus: Any, metadata: CorpusMetadata, place: str) -> str:
 
 
 def _split_row(name: str, split: Any) -> str:
-    from .access import get_series
+    from .corpus import get_series
 
     lengths = [len(series) for series in get_series(split)]
     shortest, longest = min(lengths), max(lengths)
@@ -203,7 +202,7 @@ def _push(folder: Path, repository: str, private: bool, token: str | bool | None
 
 
 def _move_into_place(draft: Path, target: Path) -> None:
-    """Renames the finished folder; a folder in its place is kept until the new one stands."""
+    """Rename the finished folder; a folder in its place is kept until the new one stands."""
     draft.chmod(0o755)
     if not target.exists():
         draft.rename(target)

@@ -1,15 +1,20 @@
-"""Standardisation, fitted on the training part only."""
+"""What is done to the channels of a corpus: chosen, standardised on the training part, time features in front."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .corpus import CorpusError, CorpusMetadata, RawCorpus, SeriesRecord
+from .tables import require_column
+from .timestamps import TIME_FEATURE_NAMES, time_features
+
 logger = logging.getLogger(__name__)
+
 
 # How the targets of forecasts are scaled where the series themselves are not: a tokenizer takes raw values.
 TARGET_SCALER = "standard"
@@ -42,7 +47,7 @@ class ChannelScaler:
 
     @classmethod
     def fit(cls, series: Sequence[np.ndarray], *, kind: str = "standard") -> ChannelScaler:
-        """Fits on training series; missing values are left out.
+        """Fit on training series; missing values are left out.
 
         Args:
             series: arrays (time, channel) with one number of channels.
@@ -71,22 +76,104 @@ class ChannelScaler:
         return cls(mean=mean, scale=scale, kind=kind)
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Returns the scaled values, (..., channel) float64; NaN stays NaN."""
+        """Return the scaled values, (..., channel) float64; NaN stays NaN."""
         return (np.asarray(values, dtype=np.float64) - self.mean) / self.scale
 
     def inverse_transform(self, values: np.ndarray) -> np.ndarray:
-        """Returns the raw values of scaled ones, (..., channel) float64."""
+        """Return the raw values of scaled ones, (..., channel) float64."""
         return np.asarray(values, dtype=np.float64) * self.scale + self.mean
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types."""
+        """Return plain JSON types."""
         return {"kind": self.kind, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ChannelScaler:
-        """Returns the scaler of `to_dict`."""
+        """Return the scaler of `to_dict`."""
         return cls(
             mean=np.asarray(values["mean"], dtype=np.float64),
             scale=np.asarray(values["scale"], dtype=np.float64),
             kind=values.get("kind", "standard"),
         )
+
+
+SCALERS = ("standard", "global", "recommended")
+
+
+def select_channels(corpus: RawCorpus, target: str | Sequence[str], metadata: CorpusMetadata) -> RawCorpus:
+    """Keep the channels of `target`, in that order.
+
+    Args:
+        corpus: any corpus.
+        target: one name, several, or `univariate` for the column of the standard univariate protocol (the last one
+            where the corpus names none).
+        metadata: names that column.
+
+    Raises:
+        CorpusError: unknown column.
+    """
+    names = corpus.channel_names
+    wanted = [target] if isinstance(target, str) else list(target)
+    if wanted == ["univariate"] and "univariate" not in names:
+        wanted = [metadata.target if metadata.target in names else names[-1]]
+    if not wanted:
+        raise CorpusError(f"{metadata.name}: target is an empty list; name at least one of {list(names)}.")
+    for name in wanted:
+        require_column(name, names, metadata.name)
+    channels = [names.index(name) for name in wanted]
+    chosen = _map_records(corpus, lambda record: replace(record, values=record.values[:, channels]))
+    return replace(chosen, channel_names=tuple(wanted))
+
+
+def recommended_scaler(corpus: RawCorpus) -> str | None:
+    """Return what suits a corpus that nobody described: nothing for labelled univariate series, else `standard`."""
+    return None if corpus.task == "classification" and len(corpus.channel_names) == 1 else "standard"
+
+
+def scale_channels(corpus: RawCorpus, kind: str) -> tuple[RawCorpus, ChannelScaler]:
+    """Return the scaled corpus and the scaler, fitted on `train` only.
+
+    Raises:
+        CorpusError: the corpus has no training part.
+    """
+    scaler = ChannelScaler.fit([record.values for record in _training_part(corpus)], kind=kind)
+    return _map_records(corpus, lambda record: replace(record, values=scaler.transform(record.values))), scaler
+
+
+def prepend_time_features(corpus: RawCorpus) -> tuple[RawCorpus, ChannelScaler]:
+    """Put TS2Vec's seven time features, standardised on `train`, in front of the channels.
+
+    Raises:
+        CorpusError: a series without timestamps.
+    """
+    scaler = ChannelScaler.fit([_features_of(record) for record in _training_part(corpus)])
+
+    def with_features(record: SeriesRecord) -> SeriesRecord:
+        features = scaler.transform(_features_of(record))
+        return replace(record, values=np.concatenate([features, record.values], axis=1))
+
+    extended = _map_records(corpus, with_features)
+    return replace(extended, channel_names=TIME_FEATURE_NAMES + corpus.channel_names), scaler
+
+
+def _features_of(record: SeriesRecord) -> np.ndarray:
+    if record.timestamps is None:
+        raise CorpusError(
+            f"{record.origin or record.item_id}: time features need timestamps, and the series has none. "
+            "Name the date column with timestamp_column, or leave time_features out."
+        )
+    return time_features(record.timestamps)
+
+
+def _training_part(corpus: RawCorpus) -> list[SeriesRecord]:
+    if "train" not in corpus.splits:
+        raise CorpusError(
+            f"The corpus has no 'train' split to fit a scaler on, only {list(corpus.splits)}."
+            " Load it without a scaler."
+        )
+    return corpus.splits["train"]
+
+
+def _map_records(corpus: RawCorpus, change: Callable[[SeriesRecord], SeriesRecord]) -> RawCorpus:
+    splits = {name: [change(record) for record in records] for name, records in corpus.splits.items()}
+    return replace(corpus, splits=splits)

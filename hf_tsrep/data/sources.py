@@ -1,4 +1,4 @@
-"""Which reader serves a file, a folder or a known name."""
+"""Which reader serves a file, a folder or a known name, and the repair of known damage in copies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .array_files import read_npz, read_ucr_anomaly
-from .errors import CorpusError
+from .corpus import SPLIT_ORDER, CorpusError, CorpusMetadata, RawCorpus, SeriesRecord, label_order
+from .formats import read_npz, read_ts_problem, read_ucr_anomaly
 from .known_corpora import (
     KnownCorpus,
     bundled_directory,
@@ -20,13 +20,10 @@ from .known_corpora import (
     locate,
     locate_bundled,
 )
-from .metadata import CorpusMetadata
-from .records import SPLIT_ORDER, RawCorpus, label_order
-from .repairs import TANGLED_NOTE, untangle_channels
 from .tables import TableOptions, read_csv
-from .ts_format import read_ts_problem
 
 logger = logging.getLogger(__name__)
+
 
 FILE_SUFFIXES = (".csv", ".ts", ".npz", ".parquet", ".txt", ".tsv")
 
@@ -49,7 +46,7 @@ class Source:
 
 
 def read_file(path: Path, options: TableOptions) -> Source:
-    """Reads a local file that is not Parquet.
+    """Read a local file that is not Parquet.
 
     Raises:
         CorpusError: an unknown ending, or what the reader of the format raises.
@@ -73,7 +70,7 @@ def read_file(path: Path, options: TableOptions) -> Source:
 
 
 def read_ts_folder(folder: Path) -> Source | None:
-    """Reads `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or returns None where they are not there."""
+    """Read `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or returns None where they are not there."""
     training_files = sorted(folder.glob("*_TRAIN.ts"))
     named_like_folder = [file for file in training_files if file.name == f"{folder.name}_TRAIN.ts"]
     if not named_like_folder and len(training_files) != 1:
@@ -86,7 +83,7 @@ def read_ts_folder(folder: Path) -> Source | None:
 
 
 def read_table_folder(folder: Path, options: TableOptions) -> Source | None:
-    """Reads `train.csv`, `validation.csv` and `test.csv` of a folder, or returns None where there is no `train.csv`.
+    """Read `train.csv`, `validation.csv` and `test.csv` of a folder, or returns None where there is no `train.csv`.
 
     Raises:
         CorpusError: the files differ in their columns, or what the reader raises.
@@ -112,7 +109,7 @@ def read_table_folder(folder: Path, options: TableOptions) -> Source | None:
 
 
 def read_known(name: str, data_directory: Path | None, options: TableOptions) -> tuple[Source | None, list[str]]:
-    """Reads a known name from the data directory, then from aeon's bundled copies.
+    """Read a known name from the data directory, then from aeon's bundled copies.
 
     Args:
         name: `family/NAME`, in any case, or `NAME` alone where that is one corpus (see `complete_name`).
@@ -198,13 +195,13 @@ def _notes(known: KnownCorpus) -> tuple[str, ...]:
 
 
 def _restore_units(corpus: RawCorpus) -> RawCorpus:
-    """Gives the weather columns their units back: copies in circulation lost the characters of Latin-1."""
+    """Give the weather columns their units back: copies in circulation lost the characters of Latin-1."""
     names = tuple(name.replace("\ufffdmol", "µmol").replace("/m\ufffd", "/m²") for name in corpus.channel_names)
     return replace(corpus, channel_names=names)
 
 
 def _read_nab(path: Path, options: TableOptions) -> RawCorpus:
-    """Reads a series of the Numenta benchmark; the steps inside its labelled windows are anomalies."""
+    """Read a series of the Numenta benchmark; the steps inside its labelled windows are anomalies."""
     corpus = read_csv(path, options)
     labels_file = path.parents[2] / "labels" / "combined_windows.json"
     if not labels_file.is_file():
@@ -224,5 +221,46 @@ def _read_nab(path: Path, options: TableOptions) -> RawCorpus:
 
 
 def known_names(data_directory: Path | None) -> list[str]:
-    """Returns the names to offer as near matches."""
+    """Return the names to offer as near matches."""
     return list_known_corpora(data_directory)
+
+
+TANGLED_NOTE = "The file has channels and steps tangled; they are read in their right order."
+
+# Values in their right order change this much less from step to step than tangled ones, at least.
+_SMOOTHER = 3.0
+
+
+def untangle_channels(corpus: RawCorpus, name: str) -> tuple[RawCorpus, bool]:
+    """Put channels and steps back in order where a copy has tangled them.
+
+    Such a copy was transposed twice with a change of shape in between, so that every row mixes steps and channels.
+    The damage is taken for certain where the series are at least three times smoother when they are put in order.
+
+    Args:
+        corpus: series of one length a split.
+        name: what the warning calls the corpus.
+
+    Returns:
+        The corpus, and whether it had to be repaired.
+    """
+    given = {split: np.stack([record.values for record in records]) for split, records in corpus.splits.items()}
+    ordered = {split: _ordered(values) for split, values in given.items()}
+    if _roughness(given) < _SMOOTHER * _roughness(ordered):
+        return corpus, False
+    logger.warning("%s: the file has channels and steps tangled; they are put back in order.", name)
+    splits: dict[str, list[SeriesRecord]] = {
+        split: [replace(record, values=one) for record, one in zip(records, ordered[split], strict=True)]
+        for split, records in corpus.splits.items()
+    }
+    return replace(corpus, splits=splits), True
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    num_series, length, num_channels = values.shape
+    return np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(num_series, length, num_channels)
+
+
+def _roughness(parts: dict[str, np.ndarray]) -> float:
+    """Return the mean absolute difference of neighbouring steps."""
+    return float(np.mean([np.nanmean(np.abs(np.diff(values, axis=1))) for values in parts.values()]))

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .errors import CorpusError
-from .records import RawCorpus, SeriesRecord
+from .corpus import CorpusError, RawCorpus, SeriesRecord
 from .timestamps import steps_per_day
 
 DAYS_PER_MONTH = 30
@@ -18,7 +17,7 @@ PROPORTIONS_FROM_BOTH_ENDS = frozenset({(70, 10, 20)})
 
 
 def split_boundaries(num_steps: int, split: str, timestamps: np.ndarray | None = None) -> dict[str, tuple[int, int]]:
-    """Returns the stretch of every split.
+    """Return the stretch of every split.
 
     Args:
         num_steps: length of the series.
@@ -52,7 +51,7 @@ def split_boundaries(num_steps: int, split: str, timestamps: np.ndarray | None =
 
 
 def parse_split(split: str) -> tuple[tuple[int, ...], bool]:
-    """Returns the parts of `70/10/20` or `12/4/4 months`, and whether they are months.
+    """Return the parts of `70/10/20` or `12/4/4 months`, and whether they are months.
 
     Raises:
         CorpusError: another form, or shares that do not add up to 100.
@@ -71,7 +70,7 @@ def parse_split(split: str) -> tuple[tuple[int, ...], bool]:
 
 
 def split_by_time(corpus: RawCorpus, split: str) -> RawCorpus:
-    """Cuts every series of a corpus with one split into contiguous stretches.
+    """Cut every series of a corpus with one split into contiguous stretches.
 
     Args:
         corpus: a corpus whose only split is `train`.

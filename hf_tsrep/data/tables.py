@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CorpusError, near_matches
-from .records import RawCorpus, SeriesRecord, label_order
+from ..errors import near_matches
+from .corpus import CorpusError, RawCorpus, SeriesRecord, label_order
 from .timestamps import check_order, infer_frequency, parse_timestamps
 
 DATE_COLUMN_NAMES = frozenset(
@@ -50,7 +50,7 @@ class TableOptions:
 
 
 def read_csv(path: Path, options: TableOptions) -> RawCorpus:
-    """Reads a CSV file: `,`, `;` or tab between cells, decimal point or (with `;`) comma, UTF-8 or Latin-1.
+    """Read a CSV file: `,`, `;` or tab between cells, decimal point or (with `;`) comma, UTF-8 or Latin-1.
 
     Args:
         path: the file, with a line of column names.
@@ -87,7 +87,7 @@ def _decode(path: Path) -> str:
 
 
 def _check_cells(text: str, separator: str, path: Path) -> None:
-    """Refuses short and long rows, which a reader of tables would fill up silently."""
+    """Refuse short and long rows, which a reader of tables would fill up silently."""
     lines = text.splitlines()
     if '"' in text:
         reader = csv.reader(lines, delimiter=separator)
@@ -104,7 +104,7 @@ def _check_cells(text: str, separator: str, path: Path) -> None:
 
 
 def corpus_from_frame(frame: Any, options: TableOptions, *, place: str, item_id: str) -> RawCorpus:
-    """Turns a pandas or polars data frame into a corpus.
+    """Turn a pandas or polars data frame into a corpus.
 
     Args:
         frame: the table; a pandas DatetimeIndex counts as its date column.
@@ -161,7 +161,7 @@ def _item_place(place: str, name: str, options: TableOptions) -> str:
 def _with_time(
     records: list[SeriesRecord], column: Any, items: Items, options: TableOptions, place: str
 ) -> list[SeriesRecord]:
-    """Adds timestamps and frequency, after a look at their order; plain step numbers are only looked at."""
+    """Add timestamps and frequency, after a look at their order; plain step numbers are only looked at."""
     name = str(column.name)
     timestamps = parse_timestamps(column, name=name, place=place)
     order = timestamps if timestamps is not None else column.to_numpy()
@@ -185,18 +185,20 @@ def _as_pandas(frame: Any) -> Any:
 
 
 def require_column(column: str, columns: Sequence[str], place: str) -> None:
-    """Refuses an unknown column.
+    """Refuse an unknown column.
 
     Raises:
         CorpusError: with the columns that are there and the near matches.
     """
     if column not in columns:
         shown = ", ".join(repr(name) for name in list(columns)[:20])
-        raise CorpusError(f"{place}: unknown column {column!r}.{near_matches(column, columns)} Columns: {shown}.")
+        raise CorpusError(
+            f"{place}: unknown column {column!r}.{near_matches(column, columns, cutoff=0.5)} Columns: {shown}."
+        )
 
 
 def find_date_column(frame: Any, options: TableOptions) -> str | None:
-    """Returns the date column: by type, by name, or the first column where it reads as dates; else None."""
+    """Return the date column: by type, by name, or the first column where it reads as dates; else None."""
     import pandas as pd
 
     candidates = [column for column in frame.columns if column not in (options.item_column, options.label_column)]
@@ -236,7 +238,7 @@ def _numeric_column(column: Any, name: str, place: str) -> np.ndarray:
 
 
 def _items(frame: Any, options: TableOptions, place: str, item_id: str) -> Items:
-    """Returns (item, row numbers in file order), items in order of appearance."""
+    """Return (item, row numbers in file order), items in order of appearance."""
     import pandas as pd
 
     if options.item_column is None:
@@ -251,7 +253,7 @@ def _items(frame: Any, options: TableOptions, place: str, item_id: str) -> Items
 
 
 def _with_labels(corpus: RawCorpus, column: Any, items: Items, options: TableOptions, place: str) -> RawCorpus:
-    """Adds the label column: one class an item in the long form, else 0 or 1 a step."""
+    """Add the label column: one class an item in the long form, else 0 or 1 a step."""
     if column.isna().any():
         line = int(np.flatnonzero(column.isna().to_numpy())[0]) + 2
         raise CorpusError(f"{place}, line {line}, column {options.label_column!r}: the label is missing.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CorpusError
+from .corpus import CorpusError
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ EPOCH_UNITS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (1e8, "s"))
 
 
 def time_features(timestamps: np.ndarray) -> np.ndarray:
-    """Returns TS2Vec's seven calendar features, not scaled.
+    """Return TS2Vec's seven calendar features, not scaled.
 
     Args:
         timestamps: (time,) anything `pandas.DatetimeIndex` reads, such as `datetime64[ms]`.
@@ -39,7 +39,7 @@ def time_features(timestamps: np.ndarray) -> np.ndarray:
 
 
 def parse_timestamps(column: Any, *, name: str, place: str, first_line: int = 2) -> np.ndarray | None:
-    """Reads a column of dates, or of seconds to nanoseconds since 1970.
+    """Read a column of dates, or of seconds to nanoseconds since 1970.
 
     Args:
         column: pandas Series.
@@ -85,7 +85,7 @@ def _has_time_zone(column: Any) -> bool:
 
 
 def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column: str, keep: bool) -> str | None:
-    """Refuses duplicate or unsorted timestamps, or keeps them with a warning.
+    """Refuse duplicate or unsorted timestamps, or keeps them with a warning.
 
     Args:
         timestamps: (time,) `datetime64[ms]`, or plain step numbers.
@@ -118,7 +118,7 @@ def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column
 
 
 def infer_frequency(timestamps: np.ndarray) -> str:
-    """Returns the pandas frequency string of the steps, empty for fewer than two.
+    """Return the pandas frequency string of the steps, empty for fewer than two.
 
     A regular calendar frequency (days, months, business days) is found first; otherwise the most common distance
     between neighbours counts, so that gaps and a duplicate do not hide it.
@@ -142,6 +142,6 @@ def infer_frequency(timestamps: np.ndarray) -> str:
 
 
 def steps_per_day(timestamps: np.ndarray) -> float:
-    """Returns how many steps the most common distance between neighbours puts into a day."""
+    """Return how many steps the most common distance between neighbours puts into a day."""
     distances, counts = np.unique(np.diff(timestamps), return_counts=True)
     return float(np.timedelta64(1, "D") / distances[counts.argmax()])

@@ -38,7 +38,7 @@ class SeriesBank:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> Tensor:
-        """Returns series `index`, (time, channel), as a view."""
+        """Return series `index`, (time, channel), as a view."""
         index = range(len(self))[index]
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
@@ -53,7 +53,7 @@ class SeriesBank:
         return self.offsets.diff()
 
     def take_windows(self, positions: Tensor, window_length: int) -> Tensor:
-        """Copies windows that begin at absolute positions of `values`.
+        """Copy windows that begin at absolute positions of `values`.
 
         Args:
             positions: (num_windows,) int64. The caller keeps the windows inside their series.
@@ -70,7 +70,7 @@ class SeriesBank:
 
 
 def sliding_window_index(lengths: Sequence[int] | np.ndarray | Tensor, window_length: int, stride: int = 1) -> Tensor:
-    """Returns every window that lies inside its series.
+    """Return every window that lies inside its series.
 
     Args:
         lengths: (num_series,) steps of every series.
@@ -140,10 +140,10 @@ class WindowDataset(Dataset):
         return {"past_values": self.bank.values[position : position + self.window_length].clone()}
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> list[dict[str, Tensor]]:
-        """Returns the items of a batch; they share one copy of their values."""
+        """Return the items of a batch; they share one copy of their values."""
         return [{"past_values": window} for window in self.batch(indices)["past_values"].unbind(0)]
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """Returns `{"past_values": (num_indices, window_length, num_channels)}`."""
+        """Return `{"past_values": (num_indices, window_length, num_channels)}`."""
         positions = self._positions[torch.as_tensor(indices, dtype=torch.int64)]
         return {"past_values": self.bank.take_windows(positions, self.window_length)}

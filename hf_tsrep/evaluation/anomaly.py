@@ -95,7 +95,7 @@ def detect(
     cold_start: bool = False,
     timestamps: np.ndarray | None = None,
 ) -> tuple[Detections, float | None]:
-    """Turns the scores of one series into detections on its evaluated part.
+    """Turn the scores of one series into detections on its evaluated part.
 
     Args:
         scores: (time,) from `anomaly_scores`.
@@ -130,7 +130,7 @@ def detect(
 
 
 def delay_adjusted_metrics(detections: list[Detections], delay: int = 7) -> dict[str, float]:
-    """Returns `f1`, `precision` and `recall` of all series together, after the segment-wise delay rule.
+    """Return `f1`, `precision` and `recall` of all series together, after the segment-wise delay rule.
 
     Args:
         detections: one entry a series; with timestamps, gaps count as time that passes.
@@ -167,7 +167,7 @@ def evaluate_anomaly_detection(
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a model by the masked-difference score, causally, series by series.
+    """Evaluate a model by the masked-difference score, causally, series by series.
 
     Args:
         model: its `encode` takes `mask="mask_last"`.
@@ -240,7 +240,7 @@ def evaluate_anomaly_detection(
 
 
 def labelled_series(corpus: Any) -> list[LabelledSeries]:
-    """Returns the series of a corpus, train and test joined.
+    """Return the series of a corpus, train and test joined.
 
     Raises:
         ValueError: a missing split or column, or series that occur in one split only.

@@ -35,7 +35,7 @@ class PreparedSeries:
 
 
 def prepare_anomaly_series(values: np.ndarray, train_length: int, difference: bool = True) -> PreparedSeries:
-    """Differences a series until its training part is stationary, and standardises it by the training part.
+    """Difference a series until its training part is stationary, and standardises it by the training part.
 
     Use the same preparation for the series that an anomaly model is trained on.
 
@@ -130,7 +130,7 @@ def anomaly_scores(
     show_progress_bar: bool | None = None,
     domain: str | None = None,
 ) -> np.ndarray:
-    """Returns the masked-difference score of every step; a step sees nothing after itself.
+    """Return the masked-difference score of every step; a step sees nothing after itself.
 
     Args:
         model: its `encode` takes `mask="mask_last"`, as TS2Vec's.
@@ -169,7 +169,7 @@ def anomaly_scores(
 
 
 def relative_scores(scores: np.ndarray) -> np.ndarray:
-    """Returns `(score - average) / average` with the mean of the 21 scores before each step.
+    """Return `(score - average) / average` with the mean of the 21 scores before each step.
 
     Args:
         scores: (time,) scores, not negative.
@@ -188,13 +188,13 @@ def relative_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def train_threshold(relative: np.ndarray, train_length: int) -> float:
-    """Returns mean + 4 deviations of the training part of relative scores, its first 22 steps dropped."""
+    """Return mean + 4 deviations of the training part of relative scores, its first 22 steps dropped."""
     train = relative[WARM_UP_STEPS:train_length]
     return float(train.mean() + THRESHOLD_DEVIATIONS * train.std())
 
 
 def expanding_thresholds(relative: np.ndarray, min_count: int) -> np.ndarray:
-    """Returns mean + 4 deviations of all relative scores up to and including each step (cold start).
+    """Return mean + 4 deviations of all relative scores up to and including each step (cold start).
 
     Args:
         relative: (time,) with NaN where unknown.
@@ -215,7 +215,7 @@ def expanding_thresholds(relative: np.ndarray, min_count: int) -> np.ndarray:
 
 
 def suppress_repeats(detections: np.ndarray, delay: int) -> np.ndarray:
-    """Drops detections that follow a kept one within `delay` steps.
+    """Drop detections that follow a kept one within `delay` steps.
 
     As in the official code, the first `delay` steps of the series are never dropped.
 
@@ -236,7 +236,7 @@ def suppress_repeats(detections: np.ndarray, delay: int) -> np.ndarray:
 
 
 def on_regular_grid(timestamps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Puts a value a step on the regular grid of its timestamps; steps that are missing in between get 0.
+    """Put a value a step on the regular grid of its timestamps; steps that are missing in between get 0.
 
     The delay rule counts steps of time, so that a gap in the records is time that passes.
 

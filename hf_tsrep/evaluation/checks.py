@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import near_matches
+
 
 def check_finite(arrays: Sequence[np.ndarray], what: str, begin: int = 0, end: int | None = None) -> None:
-    """Raises ValueError that names the first missing or infinite value.
+    """Raise ValueError that names the first missing or infinite value.
 
     Args:
         arrays: per series (time, columns).
@@ -31,7 +32,7 @@ def check_finite(arrays: Sequence[np.ndarray], what: str, begin: int = 0, end: i
 
 
 def require_splits(corpus: Any, names: Sequence[str], protocol: str) -> Any:
-    """Returns the corpus if it has the splits.
+    """Return the corpus if it has the splits.
 
     Raises:
         ValueError: it is not a mapping of splits, or one is absent.
@@ -47,11 +48,10 @@ def require_splits(corpus: Any, names: Sequence[str], protocol: str) -> Any:
 
 
 def require_names(names: Sequence[str], known: Sequence[str], what: str) -> None:
-    """Raises ValueError with near matches for a name that is not known, or if there are no names."""
+    """Raise ValueError with near matches for a name that is not known, or if there are no names."""
     if len(names) == 0:
         raise ValueError(f"No {what} was chosen; known: {', '.join(known)}.")
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = near_matches(name, known, cutoff=0.5)
             raise ValueError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")

@@ -48,7 +48,7 @@ class FittedClassifier:
 
 
 def fit_svm(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedClassifier:
-    """Fits an RBF support vector machine by the published rules.
+    """Fit an RBF support vector machine by the published rules.
 
     `gamma = 1 / (num_features * variance of all feature values)`, features not scaled. With fewer than 5 samples a
     class (integer division) or fewer than 50 samples, C is infinite; else C is chosen from 10^-4 .. 10^4 and infinity
@@ -88,7 +88,7 @@ def fit_svm(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedCl
 def svm_cross_validation(
     features: np.ndarray, labels: np.ndarray, penalties: Sequence[float] = SVM_PENALTIES, num_folds: int = 5
 ) -> np.ndarray:
-    """Returns the mean accuracy of each penalty over stratified folds, in order, as sklearn's `GridSearchCV`.
+    """Return the mean accuracy of each penalty over stratified folds, in order, as sklearn's `GridSearchCV`.
 
     The kernel matrix of a fold is computed once for all penalties. A fold with one class only is left out.
 
@@ -122,7 +122,7 @@ def svm_cross_validation(
 
 
 def fit_logistic_regression(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedClassifier:
-    """Fits one-vs-rest logistic regression (C = 1, L2) on standardised features.
+    """Fit one-vs-rest logistic regression (C = 1, L2) on standardised features.
 
     Args:
         features: (n, embedding_size).
@@ -136,7 +136,7 @@ def fit_logistic_regression(features: np.ndarray, labels: np.ndarray, seed: int 
 
 
 def fit_nearest_neighbour(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedClassifier:
-    """Fits a 1-nearest-neighbour classifier on standardised features.
+    """Fit a 1-nearest-neighbour classifier on standardised features.
 
     The decision value of a class is minus the distance to its nearest training sample.
 
@@ -169,7 +169,7 @@ def classification_metrics(
     classifier: str = "svm",
     seed: int = 0,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Fits a classifier on training embeddings and scores it on test embeddings.
+    """Fit a classifier on training embeddings and scores it on test embeddings.
 
     Args:
         train_features: (n, embedding_size).
@@ -204,7 +204,7 @@ def evaluate_classification(
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Evaluates one embedding a series with classifiers fitted on the train split and scored on the test split.
+    """Evaluate one embedding a series with classifiers fitted on the train split and scored on the test split.
 
     Args:
         model: anything with `encode`.
@@ -273,7 +273,7 @@ def _scale_gamma(features: np.ndarray) -> float:
 
 
 def _rbf_kernel(rows: np.ndarray, columns: np.ndarray, gamma: float) -> np.ndarray:
-    """Returns `exp(-gamma * |row - column|^2)`, (rows, columns) float64, built in one array."""
+    """Return `exp(-gamma * |row - column|^2)`, (rows, columns) float64, built in one array."""
     kernel = rows @ columns.T
     kernel *= -2
     kernel += np.einsum("ij,ij->i", rows, rows)[:, None]
@@ -288,7 +288,7 @@ def _two_columns(decision: np.ndarray) -> np.ndarray:
 
 
 def _all_columns(scores: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Gives classes that training did not see a column below every score."""
+    """Give classes that training did not see a column below every score."""
     if len(classes) == num_classes:
         return scores
     columns = np.full((len(scores), num_classes), scores.min() - 1.0)

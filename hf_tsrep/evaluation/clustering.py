@@ -18,7 +18,7 @@ from .domain_choice import choose_domain
 def clustering_metrics(
     features: np.ndarray, labels: np.ndarray, num_clusters: int | None = None, seed: int = 0, num_starts: int = 10
 ) -> dict[str, float]:
-    """Compares k-means clusters of embeddings with classes.
+    """Compare k-means clusters of embeddings with classes.
 
     Args:
         features: (n, embedding_size).
@@ -58,7 +58,7 @@ def evaluate_clustering(
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Clusters one embedding a series by k-means and compares the clusters with the labels.
+    """Cluster one embedding a series by k-means and compares the clusters with the labels.
 
     Args:
         model: anything with `encode`.

@@ -9,7 +9,7 @@ from ..data.domains import find_domain
 
 
 def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Chooses the domain by the option, else by the corpus's name; the only one where there is one.
+    """Choose the domain by the option, else by the corpus's name; the only one where there is one.
 
     Args:
         model: anything with `encode`; its `config`, where it has one, tells the domains.

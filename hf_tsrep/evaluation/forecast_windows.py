@@ -38,15 +38,15 @@ class ForecastSplit:
         return int(self.targets[0].shape[1])
 
     def num_samples(self, horizon: int) -> int:
-        """Returns the number of samples of a horizon over all series."""
+        """Return the number of samples of a horizon over all series."""
         return sum(self.end(index, horizon) - self.history_to_skip for index in range(len(self.targets)))
 
     def end(self, index: int, horizon: int) -> int:
-        """Returns one past the last step of a series that gives a sample (at least `history_to_skip`)."""
+        """Return one past the last step of a series that gives a sample (at least `history_to_skip`)."""
         return max(len(self.targets[index]) - horizon, self.history_to_skip)
 
     def check(self, horizon: int) -> None:
-        """Raises ValueError where no series is long enough for a horizon."""
+        """Raise ValueError where no series is long enough for a horizon."""
         if self.num_samples(horizon) == 0:
             longest = max(len(series) for series in self.targets)
             skipped = f" of which the first {self.history_to_skip} give no sample" if self.history_to_skip else ""
@@ -56,19 +56,19 @@ class ForecastSplit:
             )
 
     def feature_mean(self) -> np.ndarray:
-        """Returns the mean representation over all steps, (embedding_size,) float64."""
+        """Return the mean representation over all steps, (embedding_size,) float64."""
         total = np.sum([series.sum(axis=0, dtype=np.float64) for series in self.representations], axis=0)
         return total / sum(len(series) for series in self.representations)
 
     def chunks(self, horizon: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the samples of a horizon as views: (rows, embedding_size) and (rows, horizon * num_channels)."""
+        """Yield the samples of a horizon as views: (rows, embedding_size) and (rows, horizon * num_channels)."""
         for index in range(len(self.targets)):
             yield from self.chunks_between(index, horizon, self.history_to_skip, self.end(index, horizon))
 
     def chunks_between(
         self, index: int, horizon: int, begin: int, end: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the samples of the steps `begin` to `end` (exclusive) of one series as views."""
+        """Yield the samples of the steps `begin` to `end` (exclusive) of one series as views."""
         if begin >= end:
             return
         features, windows = self.representations[index], self._windows(index, horizon)
@@ -78,7 +78,7 @@ class ForecastSplit:
             yield features[start:stop], windows[start:stop]
 
     def chunks_of(self, horizon: int, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields chosen samples as copies.
+        """Yield chosen samples as copies.
 
         Args:
             horizon: steps ahead.
@@ -99,7 +99,7 @@ class ForecastSplit:
                 yield features[chosen], windows[chosen]
 
     def _windows(self, index: int, horizon: int) -> np.ndarray:
-        """Returns a view (steps - horizon, horizon * num_channels): row t holds `targets[t+1 .. t+horizon]`."""
+        """Return a view (steps - horizon, horizon * num_channels): row t holds `targets[t+1 .. t+horizon]`."""
         targets = self.targets[index]
         num_channels = targets.shape[1]
         flat = np.ascontiguousarray(targets).reshape(-1)[num_channels:]

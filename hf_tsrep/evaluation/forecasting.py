@@ -46,7 +46,7 @@ class HorizonResult:
 
 
 def default_horizons(name: str, freq: str = "") -> tuple[int, ...]:
-    """Returns the horizons of the protocol: one set for ETTh and electricity, one for every other corpus.
+    """Return the horizons of the protocol: one set for ETTh and electricity, one for every other corpus.
 
     Args:
         name: corpus name, such as `ett/ETTh1`.
@@ -69,7 +69,7 @@ def ridge_forecast(
     seed: int = 0,
     target_scale: np.ndarray | None = None,
 ) -> dict[int, HorizonResult]:
-    """Predicts the next values of all channels from the representation at each step, by ridge regression.
+    """Predict the next values of all channels from the representation at each step, by ridge regression.
 
     Each split is sliced from the series; a sample of horizon H is the representation at step t of the slice and the
     targets `t+1 .. t+H` of the same slice, flattened. For each horizon, alpha is chosen on validation samples by
@@ -130,7 +130,7 @@ def evaluate_forecasting(
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a model by linear-probe forecasting.
+    """Evaluate a model by linear-probe forecasting.
 
     Each series (train, validation and test in a row) is encoded once, causally, with one window of `context_length`
     steps ending at every step, so that the representations of a split see the history before it and nothing ahead.
@@ -221,7 +221,7 @@ def _cut_splits(
     split_bounds: Mapping[str, tuple[int, int]],
     history_to_skip: int,
 ) -> dict[str, ForecastSplit]:
-    """Slices the series, and shifts the targets by their training mean (errors do not depend on it)."""
+    """Slice the series, and shifts the targets by their training mean (errors do not depend on it)."""
     if set(split_bounds) != set(SPLITS):
         raise ValueError(f"split_bounds needs exactly {', '.join(SPLITS)}; got {', '.join(map(str, split_bounds))}.")
     if not representations or [len(one) for one in representations] != [len(one) for one in targets]:
@@ -253,7 +253,7 @@ def _cut_splits(
 def _moments_of_horizons(
     split: ForecastSplit, horizons: Sequence[int], feature_shift: np.ndarray, max_samples: int, seed: int
 ) -> Iterator[tuple[RegressionMoments, Callable[[], Chunks]]]:
-    """Yields the moments of each horizon, longest first, and a function that gives its samples again.
+    """Yield the moments of each horizon, longest first, and a function that gives its samples again.
 
     The samples of a shorter horizon are those of the longer one and a few more steps, with the leading outputs: each
     step is read once for all horizons. The moments are valid until the next ones are asked for.
@@ -296,7 +296,7 @@ def _subsample(num_samples: int, max_samples: int, seed: int) -> np.ndarray:
 
 
 def _test_errors(path: RidgePath, alpha: float, test: ForecastSplit, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sums of squared and absolute test errors, each (num_series, num_channels)."""
+    """Return the sums of squared and absolute test errors, each (num_series, num_channels)."""
     shape = (len(test.targets), horizon * test.num_channels)
     squared, absolute = np.zeros(shape), np.zeros(shape)
     for index in range(len(test.targets)):
@@ -315,7 +315,7 @@ def _summarise(
     horizon: int,
     target_scale: np.ndarray | None,
 ) -> HorizonResult:
-    """Turns sums of squared and absolute errors, (num_series, num_channels) each, into means."""
+    """Turn sums of squared and absolute errors, (num_series, num_channels) each, into means."""
     squared, absolute = errors
     num_samples = test.num_samples(horizon)
     count = num_samples * horizon * test.num_channels
@@ -337,7 +337,7 @@ def _summarise(
 
 
 def _common_bounds(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, tuple[int, int]]:
-    """Returns the (start, stop) steps of each split in the concatenated series.
+    """Return the (start, stop) steps of each split in the concatenated series.
 
     Raises:
         ValueError: another number of series in a split, or series of unequal length.
@@ -358,7 +358,7 @@ def _common_bounds(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, tuple
 def _scaled_targets(
     model: Any, targets: list[np.ndarray], bounds: Mapping[str, tuple[int, int]], scaler: Mapping[str, Any] | None
 ) -> tuple[list[np.ndarray], Mapping[str, Any] | None]:
-    """Returns the targets in the units of the errors, and the scaler that gave them these units.
+    """Return the targets in the units of the errors, and the scaler that gave them these units.
 
     The tokenizer of a method that reads tokens takes raw values: where the corpus is not scaled, the targets are.
     """
@@ -369,7 +369,7 @@ def _scaled_targets(
 
 
 def _target_scale(scaler: Mapping[str, Any] | None, num_series: int, num_channels: int) -> np.ndarray | None:
-    """Returns the scale of the targets, by channel or by series, or None where it is unknown."""
+    """Return the scale of the targets, by channel or by series, or None where it is unknown."""
     scale = np.asarray((scaler or {}).get("scale", []), dtype=np.float64)
     if scale.size == num_channels:
         return scale

@@ -24,7 +24,7 @@ PROTOCOLS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def protocol_settings(protocol: str) -> dict[str, Any]:
-    """Returns the settings of a protocol and their defaults.
+    """Return the settings of a protocol and their defaults.
 
     Raises:
         ValueError: unknown protocol, with near matches.
@@ -35,7 +35,7 @@ def protocol_settings(protocol: str) -> dict[str, Any]:
 
 
 def evaluate(model: Any, corpus: Any, protocol: str, **settings: Any) -> dict[str, Any]:
-    """Evaluates a model on a corpus.
+    """Evaluate a model on a corpus.
 
     Args:
         model: anything with `encode`.

@@ -38,7 +38,7 @@ class RegressionMoments:
         self.target_square_sum = np.zeros(num_outputs)
 
     def add(self, chunks: Chunks) -> None:
-        """Adds samples; targets with fewer outputs than `num_outputs` go to the leading ones.
+        """Add samples; targets with fewer outputs than `num_outputs` go to the leading ones.
 
         Args:
             chunks: pairs of features (rows, num_features) and targets (rows, outputs).
@@ -56,7 +56,7 @@ class RegressionMoments:
             self.target_square_sum[leading] += np.einsum("ij,ij->j", targets, targets)
 
     def leading(self, num_outputs: int) -> RegressionMoments:
-        """Returns a view of the moments of the first `num_outputs` outputs."""
+        """Return a view of the moments of the first `num_outputs` outputs."""
         view = object.__new__(RegressionMoments)
         view.feature_shift, view.count = self.feature_shift, self.count
         view.gram, view.feature_sum = self.gram, self.feature_sum
@@ -66,7 +66,7 @@ class RegressionMoments:
         return view
 
     def about(self, feature_point: np.ndarray, target_point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns the second moments about a point.
+        """Return the second moments about a point.
 
         Args:
             feature_point: (num_features,) in the units of the features.
@@ -104,7 +104,7 @@ class RidgePath:
 
     @classmethod
     def fit(cls, moments: RegressionMoments) -> RidgePath:
-        """Factorises the moments of the training samples.
+        """Factorise the moments of the training samples.
 
         Raises:
             ValueError: no samples.
@@ -119,16 +119,16 @@ class RidgePath:
         return cls(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, feature_mean, target_mean)
 
     def shrinkage(self, alpha: float) -> np.ndarray:
-        """Returns `1 / (eigenvalues + alpha)`, (num_features,)."""
+        """Return `1 / (eigenvalues + alpha)`, (num_features,)."""
         return 1.0 / (self.eigenvalues + alpha)
 
     def coefficients(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the weights (num_features, num_outputs) and the intercepts (num_outputs,) of a penalty."""
+        """Return the weights (num_features, num_outputs) and the intercepts (num_outputs,) of a penalty."""
         weights = self.eigenvectors @ (self.shrinkage(alpha)[:, None] * self.rotated_cross)
         return weights, self.target_mean - self.feature_mean @ weights
 
     def root_mean_squared_errors(self, alphas: Sequence[float], validation: RegressionMoments) -> np.ndarray:
-        """Returns the root mean squared error of every penalty over all validation samples and outputs.
+        """Return the root mean squared error of every penalty over all validation samples and outputs.
 
         Args:
             alphas: penalties.
@@ -166,7 +166,7 @@ def choose_alpha(
     validation: RegressionMoments,
     validation_chunks: Callable[[], Chunks],
 ) -> AlphaChoice:
-    """Chooses the penalty with the smallest RMSE + MAE over all validation samples and outputs (TS2Vec's rule).
+    """Choose the penalty with the smallest RMSE + MAE over all validation samples and outputs (TS2Vec's rule).
 
     The exact RMSE of every penalty comes from moments. The mean absolute error is convex in the predictions P, so for
     an evaluated penalty b with residuals `R = Y - P_b` every other penalty a has
@@ -206,7 +206,7 @@ def choose_alpha(
 
 
 def _eigendecomposition(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Decomposes a symmetric matrix on one thread.
+    """Decompose a symmetric matrix on one thread.
 
     It is a chain of small products: on a busy machine threads that wait for each other make it 50 times slower, and on
     a free one they gain little. threadpoolctl comes with scikit-learn.
@@ -218,7 +218,7 @@ def _eigendecomposition(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_alphas(alphas: Sequence[float]) -> None:
-    """Raises ValueError unless there is a penalty and all are positive and finite."""
+    """Raise ValueError unless there is a penalty and all are positive and finite."""
     if len(alphas) == 0:
         raise ValueError("alphas is empty; give at least one penalty, for example (0.1, 1, 10).")
     wrong = [alpha for alpha in alphas if not (np.isfinite(alpha) and alpha > 0)]
@@ -227,7 +227,7 @@ def check_alphas(alphas: Sequence[float]) -> None:
 
 
 def residual_chunks(path: RidgePath, alpha: float, chunks: Chunks) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yields features less their mean and `targets - predictions` for each chunk, in the features' precision.
+    """Yield features less their mean and `targets - predictions` for each chunk, in the features' precision.
 
     The residual array is reused: copy it to keep it.
     """
@@ -249,7 +249,7 @@ def residual_chunks(path: RidgePath, alpha: float, chunks: Chunks) -> Iterable[t
 
 
 def _absolute_error(path: RidgePath, alpha: float, chunks: Chunks) -> tuple[float, np.ndarray]:
-    """Returns the mean absolute error and, for each eigenvector, how fast it falls as its shrinkage factor grows."""
+    """Return the mean absolute error and, for each eigenvector, how fast it falls as its shrinkage factor grows."""
     total, count = 0.0, 0
     signs_by_feature = np.zeros_like(path.rotated_cross)
     for centred, residual in residual_chunks(path, alpha, chunks):

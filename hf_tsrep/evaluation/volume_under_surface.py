@@ -15,7 +15,7 @@ from .metrics import segments
 
 
 def vus_pr(references: ArrayLike, scores: ArrayLike, *, max_buffer: int = 100, num_thresholds: int = 250) -> float:
-    """Returns the mean over buffer widths 0 .. `max_buffer` of the range-based area under the PR curve.
+    """Return the mean over buffer widths 0 .. `max_buffer` of the range-based area under the PR curve.
 
     Exactly, for a buffer width w:
 
@@ -73,7 +73,7 @@ def vus_pr(references: ArrayLike, scores: ArrayLike, *, max_buffer: int = 100, n
 
 
 def _slope_weights(length: int, bounds: list[tuple[int, int]], width: int) -> np.ndarray:
-    """Returns the summed slope weights of a buffer width, (length,); steps inside segments are not meaningful."""
+    """Return the summed slope weights of a buffer width, (length,); steps inside segments are not meaningful."""
     weights = np.zeros(length)
     distance = np.arange(1, width // 2 + 1)
     heights = np.sqrt(1 - distance / max(width, 1))
@@ -86,7 +86,7 @@ def _slope_weights(length: int, bounds: list[tuple[int, int]], width: int) -> np
 
 
 def _ranges(bounds: list[tuple[int, int]], slope: int, length: int) -> list[tuple[int, int]]:
-    """Returns the segments widened by their slopes, joined where the last steps of two meet or overlap."""
+    """Return the segments widened by their slopes, joined where the last steps of two meet or overlap."""
     joined = [[max(bounds[0][0] - slope, 0), min(bounds[0][1] + slope, length)]]
     for (_, previous_stop), (start, stop) in pairwise(bounds):
         if previous_stop - 1 + slope < start - slope:

@@ -7,7 +7,7 @@ from tiny_codec import DOMAINS, make_codec
 from transformers import BertConfig
 
 from hf_tsrep import CrossTimeNetConfig, CrossTimeNetModel, CrossTimeNetTokenizer
-from hf_tsrep.data.metadata import CorpusMetadata, attach_metadata
+from hf_tsrep.data.corpus import CorpusMetadata, attach_metadata
 
 
 def make_domain_model(domains=None, model_class=CrossTimeNetModel, **fields):

@@ -185,9 +185,9 @@ def test_recommended_scaler_of_other_peoples_data(hourly_frame):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ett/ETTh3", r"Near matches: .*'ett/ETTh1'.* Tried: forecasting/ETTh3.csv in "),
-        ("exchang_rate", r"Near matches: 'forecasting/exchange_rate'"),
-        ("ETH1", r"Near matches: 'ett/ETTh1'"),
+        ("ett/ETTh3", r"Did you mean .*'ett/ETTh1'.* Tried: forecasting/ETTh3.csv in "),
+        ("exchang_rate", r"Did you mean 'forecasting/exchange_rate'"),
+        ("ETH1", r"Did you mean 'ett/ETTh1'"),
         ("nobody/nothing-like it", "no known name"),
         ("./absent.csv", "no such file or folder"),
         ("ett/../../etc", "Unknown corpus"),
@@ -204,7 +204,7 @@ def test_without_a_data_directory_the_message_says_how_to_set_one():
 
 
 def test_missing_file_offers_its_neighbours(data_directory):
-    with pytest.raises(CorpusError, match=r"Near matches: 'ETTh1.csv'"):
+    with pytest.raises(CorpusError, match=r"Did you mean 'ETTh1.csv'"):
         load_corpus(data_directory / "forecasting" / "ETTh.csv")
 
 
@@ -302,10 +302,11 @@ def test_hub_ids_configurations_and_their_cards(hourly_frame, tmp_path, monkeypa
 
 
 def test_many_chunks_of_arrow_memory(hourly_frame, monkeypatch):
-    from hf_tsrep.data import building
 
     whole = load_corpus(hourly_frame, one_series_per_column=True)
-    monkeypatch.setattr(building, "MAX_VALUES_PER_CHUNK", 120)
+    from hf_tsrep.data import hub_layout
+
+    monkeypatch.setattr(hub_layout, "MAX_VALUES_PER_CHUNK", 120)
     chunked = load_corpus(hourly_frame, one_series_per_column=True)
     assert chunked["train"].data.column("series").num_chunks == 2
     assert corpus_fingerprint(chunked) == corpus_fingerprint(whole)
@@ -345,5 +346,5 @@ def test_a_slip_in_a_known_name_is_answered_without_the_network(monkeypatch):
 
     monkeypatch.setattr("hf_tsrep.data.loading.load_hub_layout", refuse)
     monkeypatch.delenv("HF_TSREP_DATA", raising=False)
-    with pytest.raises(CorpusError, match="Near matches: 'uea/BasicMotions'"):
+    with pytest.raises(CorpusError, match="Did you mean 'uea/BasicMotions'"):
         load_corpus("uea/BasicMotion")

@@ -96,7 +96,7 @@ def test_wrong_access_is_named(corpus):
         get_series(corpus)
     with pytest.raises(CorpusError, match=r"no column 'label'"):
         get_labels(corpus["train"])
-    with pytest.raises(CorpusError, match=r"no column 'serie'. Near matches: 'series'"):
+    with pytest.raises(CorpusError, match=r"no column 'serie'. Did you mean 'series'"):
         get_series(corpus["train"], "serie")
     with pytest.raises(CorpusError, match="holds string"):
         get_series(corpus["train"], "item_id")

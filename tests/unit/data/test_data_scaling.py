@@ -60,7 +60,7 @@ def test_corpus_scaler_sees_the_training_part_only(hourly_frame):
 
 
 def test_unknown_scaler_and_missing_training_part(hourly_frame, tmp_path):
-    with pytest.raises(CorpusError, match=r"Unknown scaler 'standart'.*Near matches: 'standard'"):
+    with pytest.raises(CorpusError, match=r"Unknown scaler 'standart'.*Did you mean 'standard'"):
         load_corpus(hourly_frame, scaler="standart")
     np.savez(tmp_path / "t.npz", x_test=np.ones((2, 3)))
     with pytest.raises(CorpusError, match="no 'train' split"):

@@ -46,12 +46,12 @@ def test_a_slip_gives_the_near_match_without_the_network(directory, monkeypatch)
         raise AssertionError("the Hub was asked")
 
     monkeypatch.setattr("hf_tsrep.data.loading.load_hub_layout", refuse)
-    with pytest.raises(CorpusError, match=r"Unknown corpus 'gestur'\. Near matches: 'sensor/Gesture'"):
+    with pytest.raises(CorpusError, match=r"Unknown corpus 'gestur'\. Did you mean 'sensor/Gesture'"):
         load_corpus("gestur", data_directory=directory)
 
 
 def test_a_name_of_two_corpora_gives_both(directory):
-    with pytest.raises(CorpusError, match="Near matches: 'ucr/Twice', 'uea/Twice'"):
+    with pytest.raises(CorpusError, match="Did you mean 'ucr/Twice' or 'uea/Twice'"):
         load_corpus("twice", data_directory=directory)
 
 

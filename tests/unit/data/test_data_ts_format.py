@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tsrep.data import CorpusError, get_labels, get_series, load_corpus
+from hf_tsrep.data.formats import read_ts_file, read_ts_problem
 from hf_tsrep.data.known_corpora import bundled_directory
-from hf_tsrep.data.ts_format import read_ts_file, read_ts_problem
 
 HEADER = "# a comment\n@problemName Toy\n@timeStamps false\n@univariate false\n@classLabel true up down\n@data\n"
 

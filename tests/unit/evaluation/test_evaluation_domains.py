@@ -6,7 +6,7 @@ from datasets import Array2D, Dataset, DatasetDict, Features, Sequence, Value
 from domain_models import make_domain_model, make_forecasting_corpus, make_labelled_corpus
 
 from hf_tsrep import TS2VecConfig, TS2VecModel
-from hf_tsrep.data.metadata import CorpusMetadata, attach_metadata
+from hf_tsrep.data.corpus import CorpusMetadata, attach_metadata
 from hf_tsrep.evaluation import PROTOCOLS, evaluate, protocol_settings
 
 QUICK = {"num_train_epochs": 1, "show_progress_bar": False, "device": "cpu"}

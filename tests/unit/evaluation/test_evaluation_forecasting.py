@@ -154,7 +154,7 @@ class LagModel:
 
 
 def forecasting_corpus(num_series=2, num_features=1):
-    from hf_tsrep.data.metadata import CorpusMetadata, attach_metadata
+    from hf_tsrep.data.corpus import CorpusMetadata, attach_metadata
 
     _, targets = problem(1, num_series, num_channels=2 + num_features)
     features = Features({"series": Array2D((None, 2 + num_features), "float32")})

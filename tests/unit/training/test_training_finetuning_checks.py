@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_tsrep import SimMTMConfig, SimMTMModel, TimeDRLConfig, TimeDRLModel
-from hf_tsrep.data.metadata import CorpusMetadata
+from hf_tsrep.data.corpus import CorpusMetadata
 from hf_tsrep.training import SettingsError, resolve_finetuning
 from hf_tsrep.training.finetuning import _SHARED_FACTS, build_trainer, check_resume, training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData

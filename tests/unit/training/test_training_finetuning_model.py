@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClassification, TS2VecModel
-from hf_tsrep.data.metadata import CorpusMetadata
+from hf_tsrep.data.corpus import CorpusMetadata
 from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
 from hf_tsrep.training.finetuning import training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData
