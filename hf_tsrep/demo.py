@@ -57,8 +57,8 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
     from transformers import AutoFeatureExtractor, AutoModel
 
     from . import evaluate, load_corpus, pretrain
-    from .cli.cards import refresh_results
     from .data import get_labels, get_series
+    from .hub.card_updates import refresh_results
 
     model_folder = folder / MODEL_FOLDER
     begin = time.perf_counter()
@@ -223,7 +223,7 @@ def _save_results(model: Any, corpus: Any, outcome: dict[str, Any], model_folder
 def _draw(
     embeddings: np.ndarray, labels: np.ndarray, splits: np.ndarray, class_names: list[str], folder: Path
 ) -> None:
-    from .cli.cards import add_figure
+    from .hub.card_updates import add_figure
 
     try:
         from .visualization import plot_embedding_map

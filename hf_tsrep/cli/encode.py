@@ -235,7 +235,7 @@ def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embe
     from datetime import UTC, datetime
 
     from ..data import corpus_fingerprint, corpus_metadata
-    from ..evaluation.results import environment_versions
+    from ..results import environment_versions
 
     config = opened.model.config
     pooling = settings["pooling"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..hub.card_updates import refresh_results
 from .arguments import (
     DataDirectory,
     Device,
@@ -27,7 +28,6 @@ from .arguments import (
     read_value,
     split_at_commas,
 )
-from .cards import refresh_results
 from .models import OpenedModel, open_model
 from .progress import training_progress
 

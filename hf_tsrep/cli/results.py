@@ -23,7 +23,7 @@ def results_command(
     """Print results as a Markdown table, with the published numbers beside them."""
     from hf_tsrep.evaluation import load_results, results_table
 
-    logging.getLogger("hf_tsrep.evaluation.results").setLevel(logging.WARNING)  # a model folder has other JSON files
+    logging.getLogger("hf_tsrep.results").setLevel(logging.WARNING)  # a model folder has other JSON files
     found = load_results(folder)
     if not found:
         raise FileNotFoundError(f"{folder} holds no results; `hf-tsrep evaluate` writes them.")

@@ -6,6 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..results import EvaluationResult as EvaluationResult
+    from ..results import load_results as load_results
+    from ..results import read_results as read_results
+    from ..results import write_results as write_results
     from .anomaly import evaluate_anomaly_detection as evaluate_anomaly_detection
     from .anomaly_scoring import anomaly_scores as anomaly_scores
     from .anomaly_scoring import prepare_anomaly_series as prepare_anomaly_series
@@ -24,13 +28,9 @@ if TYPE_CHECKING:
     from .forecasting import ridge_forecast as ridge_forecast
     from .protocols import PROTOCOLS as PROTOCOLS
     from .protocols import evaluate as evaluate
+    from .protocols import make_result as make_result
     from .protocols import protocol_settings as protocol_settings
     from .published import published_value as published_value
-    from .results import EvaluationResult as EvaluationResult
-    from .results import load_results as load_results
-    from .results import make_result as make_result
-    from .results import read_results as read_results
-    from .results import write_results as write_results
     from .results_table import results_table as results_table
     from .volume_under_surface import vus_pr as vus_pr
 
@@ -48,9 +48,9 @@ _HOMES = {
     "evaluate_metrics": ("load_metric", "save_metric"),
     "finetuned": ("evaluate_finetune", "evaluate_linear"),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
-    "protocols": ("PROTOCOLS", "evaluate", "protocol_settings"),
+    "protocols": ("PROTOCOLS", "evaluate", "make_result", "protocol_settings"),
     "published": ("published_value",),
-    "results": ("EvaluationResult", "load_results", "make_result", "read_results", "write_results"),
+    ".results": ("EvaluationResult", "load_results", "read_results", "write_results"),
     "results_table": ("results_table",),
     "volume_under_surface": ("vus_pr",),
 }

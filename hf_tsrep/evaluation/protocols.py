@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from ..data import corpus_fingerprint, corpus_metadata
+from ..results import EvaluationResult, environment_versions, plain_values, source_commit
 from .anomaly import evaluate_anomaly_detection
 from .checks import require_names
 from .classification import evaluate_classification
@@ -54,3 +59,44 @@ def evaluate(model: Any, corpus: Any, protocol: str, **settings: Any) -> dict[st
     for name in settings:
         require_names([name], known, f"setting of the {protocol} protocol")
     return PROTOCOLS[protocol](model, corpus, **settings)
+
+
+def make_result(
+    model: Any,
+    corpus: Any,
+    protocol: str,
+    outcome: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    model_name: str | None = None,
+    corpus_name: str | None = None,
+) -> EvaluationResult:
+    """Return the record of a protocol's outcome, with everything that is known about its circumstances.
+
+    Args:
+        model: the evaluated model.
+        corpus: the evaluated corpus, from `hf_tsrep.data.load_corpus`.
+        protocol: name of the protocol.
+        outcome: what the protocol returned: `metrics`, `details`, `timings`, `settings`.
+        seed: see `EvaluationResult`.
+        model_name: Hub id or folder; default from the model's config. Of a local folder only the name is kept.
+        corpus_name: default from the corpus' metadata.
+    """
+    config = getattr(model, "config", None)
+    name = model_name or str(getattr(config, "name_or_path", "") or getattr(model, "name_or_path", "") or "")
+    return EvaluationResult(
+        protocol=protocol,
+        corpus=corpus_name or corpus_metadata(corpus).name,
+        metrics=dict(outcome["metrics"]),
+        model=Path(name).resolve().name if name and (os.path.isabs(name) or os.path.isdir(name)) else name,
+        method=str(getattr(config, "model_type", "") or type(model).__name__),
+        seed=seed,
+        revision=getattr(config, "_commit_hash", None),
+        commit=source_commit(),
+        corpus_fingerprint=corpus_fingerprint(corpus),
+        settings=plain_values(outcome.get("settings", {})),
+        details=plain_values(outcome.get("details")),
+        timings={key: round(float(value), 4) for key, value in outcome.get("timings", {}).items()},
+        versions=environment_versions(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..results import EvaluationResult
 from .published import PublishedValue, published_value
-from .results import EvaluationResult
 
 # What is shown of each protocol: exact metric names, or a name that is followed by `_HORIZON`.
 MAIN_METRICS: dict[str, tuple[str, ...]] = {

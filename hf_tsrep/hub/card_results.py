@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_tsrep.evaluation.published import published_value
-from hf_tsrep.evaluation.results import EvaluationResult
+from hf_tsrep.results import EvaluationResult
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
     from hf_tsrep.data import CorpusMetadata
-    from hf_tsrep.evaluation.results import EvaluationResult
+    from hf_tsrep.results import EvaluationResult
 
 # Stands for the repository's id in the card of a folder that is not published yet; push_to_hub replaces it.
 PLACEHOLDER_ID = "your-name/your-model"
@@ -123,7 +123,7 @@ def _config(model_or_folder: Any) -> Any:
 
 
 def _results_of(folder: Path | None) -> list[EvaluationResult]:
-    from hf_tsrep.evaluation.results import RESULTS_FILE, read_results
+    from hf_tsrep.results import RESULTS_FILE, read_results
 
     file = None if folder is None else folder / RESULTS_FILE
     return read_results(file) if file is not None and file.is_file() else []

@@ -24,8 +24,8 @@ def save_finetuned_model(result: FinetuningResult, settings: FinetuneSettings, d
         settings: What was asked for.
         data: The corpus.
     """
-    from ..evaluation.results import write_results
     from ..hub import feature_extractor_of_corpus
+    from ..results import write_results
 
     log = {"metrics": result.metrics, "validation_metrics": result.validation_metrics, "history": result.history}
     title = f"{get_method(settings.method).title} on {settings.to_dict()['corpus']}: fine-tuning loss"
@@ -90,7 +90,7 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
 
 def finetuning_record(result: FinetuningResult, settings: FinetuneSettings, data: FinetuningData) -> Any:
     """Return the EvaluationResult of the run."""
-    from ..evaluation.results import make_result
+    from ..evaluation.protocols import make_result
 
     return make_result(
         result.model,

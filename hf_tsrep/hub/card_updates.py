@@ -23,7 +23,7 @@ def refresh_results(folder: Path) -> Path | None:
     """
     from huggingface_hub import ModelCard
 
-    from ..hub import build_model_card
+    from .cards import build_model_card
 
     path = folder / "README.md"
     new = build_model_card(folder)

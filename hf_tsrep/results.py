@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +66,16 @@ class EvaluationResult:
     @property
     def identity(self) -> tuple[str, ...]:
         """What a newer run replaces: the same model, corpus, protocol, settings and seed."""
-        settings = json.dumps(_plain(self.settings), sort_keys=True)
+        settings = json.dumps(plain_values(self.settings), sort_keys=True)
         return (self.protocol, self.corpus, self.model, self.method, str(self.seed), settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types (NaN and infinity become None)."""
-        return {key: value for key, value in _plain(asdict(self)).items() if value not in (None, {}, [])}
+        """Return plain JSON types (NaN and infinity become None)."""
+        return {key: value for key, value in plain_values(asdict(self)).items() if value not in (None, {}, [])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvaluationResult:
-        """Returns the result of `to_dict`; fields of a later version are ignored.
+        """Return the result of `to_dict`; fields of a later version are ignored.
 
         Raises:
             ValueError: a missing field, or metrics that are not numbers; the message names it.
@@ -96,51 +95,8 @@ class EvaluationResult:
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
-def make_result(
-    model: Any,
-    corpus: Any,
-    protocol: str,
-    outcome: Mapping[str, Any],
-    *,
-    seed: int = 0,
-    model_name: str | None = None,
-    corpus_name: str | None = None,
-) -> EvaluationResult:
-    """Returns the result of a protocol with everything that is known about its circumstances.
-
-    Args:
-        model: the evaluated model.
-        corpus: the evaluated corpus, from `hf_tsrep.data.load_corpus`.
-        protocol: name of the protocol.
-        outcome: what the protocol returned: `metrics`, `details`, `timings`, `settings`.
-        seed: see `EvaluationResult`.
-        model_name: Hub id or folder; default from the model's config. Of a local folder only the name is kept.
-        corpus_name: default from the corpus' metadata.
-    """
-    from ..data import corpus_fingerprint, corpus_metadata
-
-    config = getattr(model, "config", None)
-    name = model_name or str(getattr(config, "name_or_path", "") or getattr(model, "name_or_path", "") or "")
-    return EvaluationResult(
-        protocol=protocol,
-        corpus=corpus_name or corpus_metadata(corpus).name,
-        metrics=dict(outcome["metrics"]),
-        model=Path(name).resolve().name if name and (os.path.isabs(name) or os.path.isdir(name)) else name,
-        method=str(getattr(config, "model_type", "") or type(model).__name__),
-        seed=seed,
-        revision=getattr(config, "_commit_hash", None),
-        commit=source_commit(),
-        corpus_fingerprint=corpus_fingerprint(corpus),
-        settings=_plain(outcome.get("settings", {})),
-        details=_plain(outcome.get("details")),
-        timings={key: round(float(value), 4) for key, value in outcome.get("timings", {}).items()},
-        versions=environment_versions(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
 def environment_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     import platform
     from importlib import metadata
 
@@ -154,7 +110,7 @@ def environment_versions() -> dict[str, str]:
 
 
 def source_commit() -> str | None:
-    """Returns the git commit of the hf_tsrep sources, `-dirty` appended where they were changed; None elsewhere."""
+    """Return the git commit of the hf_tsrep sources, `-dirty` appended where they were changed; None elsewhere."""
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
@@ -170,7 +126,7 @@ def source_commit() -> str | None:
 
 
 def write_results(path: str | Path, results: EvaluationResult | Iterable[EvaluationResult]) -> Path:
-    """Adds results to a file; entries of other models, corpora, protocols, settings and seeds stay.
+    """Add results to a file; entries of other models, corpora, protocols, settings and seeds stay.
 
     The file is replaced in one step, so that a reader never sees half of it.
 
@@ -211,7 +167,7 @@ def write_results(path: str | Path, results: EvaluationResult | Iterable[Evaluat
 
 
 def read_results(file: str | Path) -> list[EvaluationResult]:
-    """Returns the entries of one results file.
+    """Return the entries of one results file.
 
     Raises:
         ValueError: not JSON, no list `results`, or a bad entry; the message names the file.
@@ -223,7 +179,7 @@ def read_results(file: str | Path) -> list[EvaluationResult]:
 
 
 def load_results(directory: str | Path) -> list[EvaluationResult]:
-    """Returns the results of every JSON file in a folder and the folders below, by file name.
+    """Return the results of every JSON file in a folder and the folders below, by file name.
 
     JSON files without a list `results` (configurations, for example) are passed over.
 
@@ -270,14 +226,14 @@ def _entries(file: Path, content: Mapping[str, Any]) -> list[EvaluationResult]:
     return entries
 
 
-def _plain(value: Any) -> Any:
-    """Returns plain JSON types; NaN becomes None and infinity a string."""
+def plain_values(value: Any) -> Any:
+    """Return plain JSON types; NaN becomes None and infinity a string."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain_values(one) for key, one in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(one) for one in value]
+        return [plain_values(one) for one in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

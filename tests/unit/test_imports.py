@@ -1,0 +1,267 @@
+"""Imports run one way: a room imports those below it, files make no circle, and what travels needs little."""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "hf_tsrep"
+
+# From the top to the bottom; rooms of one line do not import each other. The last one is what every room may import.
+ORDER = (
+    ("__main__",),
+    ("cli",),
+    ("demo", "benchmarking"),
+    ("training",),
+    ("hub",),
+    ("visualization", "visualization_tokens", "evaluation"),
+    ("data",),
+    ("auto",),
+    ("results", "registry"),
+    ("modeling", "tokenization"),
+    ("errors",),
+)
+TRAVELLING = ("modeling", "tokenization")
+FOR_TRAVELLERS = {"torch", "numpy", "transformers", "safetensors"}
+# What makes a start slow; a function may import one of these, or a file that does.
+HEAVY = {"accelerate", "aeon", "datasets", "evaluate", "huggingface_hub", "matplotlib", "pandas", "peft", "plotly"}
+HEAVY |= {"scipy", "sklearn", "statsmodels", "torch", "transformers", "yaml"}
+# What is still to be turned round; each list only shrinks.
+KNOWN_UPWARD: set[tuple[str, str]] = {("hf_tsrep.evaluation.finetuned", "training")}  # importing file, imported room
+KNOWN_CIRCLES: set[str] = {"hf_tsrep.evaluation", "hf_tsrep.training"}  # rooms
+KNOWN_IN_FUNCTIONS: set[str] = {
+    "hf_tsrep.benchmarking",
+    "hf_tsrep.cli",
+    "hf_tsrep.data",
+    "hf_tsrep.demo",
+    "hf_tsrep.evaluation",
+}
+KNOWN_IN_FUNCTIONS |= {"hf_tsrep.hub", "hf_tsrep.training"}
+
+
+@cache
+def modules(root=ROOT):
+    """Return the files of the package by module name; modeling and tokenization are below it, as installed."""
+    found = {}
+    for folder, prefix in ((PACKAGE, PACKAGE), *((name, f"{PACKAGE}.{name}") for name in TRAVELLING)):
+        for path in sorted((root / folder).rglob("*.py")):
+            inside = path.relative_to(root / folder)
+            if folder == PACKAGE and inside.parts[0] in TRAVELLING:
+                continue  # links to the folders beside the package
+            parts = inside.with_suffix("").parts
+            found[".".join((prefix, *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def imports_of(module, path):
+    """Yield every import of a file: the node, and the absolute names that it may mean."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield node, [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")
+            above = above[: len(above) - node.level + 1] if node.level else []
+            home = ".".join([*above, *([node.module] if node.module else [])])
+            yield node, [f"{home}.{alias.name}" for alias in node.names]
+
+
+def resolve(name, known):
+    """Return the longest module of the package that a name begins with; None for other packages."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def graph(known):
+    """Return what each module imports from the package; parents of a module do not count."""
+    arrows = {module: set() for module in known}
+    for module, path in known.items():
+        for _, names in imports_of(module, path):
+            for target in {resolve(name, known) for name in names}:
+                if target not in (None, module, PACKAGE) and not module.startswith(f"{target}."):
+                    arrows[module].add(target)
+    return arrows
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def nodes_at_import(tree, with_type_checking):
+    """Yield what runs when a file is imported: nothing inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if is_type_checking(node) and not with_type_checking:
+            continue
+        yield node
+        yield from nodes_at_import(node, with_type_checking)
+
+
+@cache
+def imported_at_once(module, path):
+    """Return the names that importing a file imports; a room's __init__ names for type checkers what it loads late."""
+    at_once = set(nodes_at_import(ast.parse(path.read_text(encoding="utf-8")), path.name == "__init__.py"))
+    lines = {node.lineno for node in at_once if isinstance(node, ast.Import | ast.ImportFrom)}
+    return {name for node, names in imports_of(module, path) if node.lineno in lines for name in names}
+
+
+def reaches_heavy(module, known):
+    """Whether importing a file imports something heavy, by itself or through other files of the package."""
+    seen, waiting = set(), [module]
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        names = imported_at_once(here, known[here])
+        if {name.partition(".")[0] for name in names} & HEAVY:
+            return True
+        waiting += [target for name in names if (target := resolve(name, known)) not in (None, PACKAGE)]
+    return False
+
+
+def needless_in_functions(known):
+    """Return the imports inside functions, file -> file of the package, that keep nothing heavy out of the start."""
+    found = set()
+    for module, path in known.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        at_once = {
+            node.lineno for node in nodes_at_import(tree, True) if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        for node, names in imports_of(module, path):
+            targets = {resolve(name, known) for name in names} - {None, PACKAGE} if node.lineno not in at_once else ()
+            found |= {(module, target) for target in targets if not reaches_heavy(target, known)}
+    return found
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def home(module):
+    return ".".join(module.split(".")[:2])
+
+
+def level(name):
+    """Return the place of a room in the order; the package itself is above all."""
+    return -1 if name == "" else next(number for number, names in enumerate(ORDER) if name in names)
+
+
+def upward(arrows):
+    return {
+        (source, room(target))
+        for source, targets in arrows.items()
+        for target in targets
+        if room(source) != room(target) and level(room(source)) >= level(room(target)) and room(source)
+    }
+
+
+def circles(arrows):
+    """Return the sets of files that import each other, by Tarjan's search."""
+    index, lowest, stack, found = {}, {}, [], []
+
+    def visit(module):
+        index[module] = lowest[module] = len(index)
+        stack.append(module)
+        for target in arrows[module]:
+            if target not in index:
+                visit(target)
+                lowest[module] = min(lowest[module], lowest[target])
+            elif target in stack:
+                lowest[module] = min(lowest[module], index[target])
+        if lowest[module] == index[module]:
+            members = set(stack[stack.index(module) :])
+            del stack[stack.index(module) :]
+            if len(members) > 1:
+                found.append(members)
+
+    for module in arrows:
+        if module not in index:
+            visit(module)
+    return found
+
+
+def test_every_room_has_its_place_in_the_order():
+    placed = {name for names in ORDER for name in names}
+    assert {room(module) for module in modules()} - placed == {""}
+
+
+def test_imports_run_only_downwards():
+    up = upward(graph(modules()))
+    assert up - KNOWN_UPWARD == set(), "these files import a room above or beside their own"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    found = circles(graph(modules()))
+    assert [sorted(members) for members in found if {home(one) for one in members} - KNOWN_CIRCLES] == []
+
+
+def test_an_import_inside_a_function_keeps_something_heavy_out_of_the_start():
+    found = {
+        (source, target)
+        for source, target in needless_in_functions(modules())
+        if home(source) not in KNOWN_IN_FUNCTIONS
+    }
+    assert found == set(), "import these at the top of the file"
+
+
+@pytest.mark.parametrize("folder", TRAVELLING)
+def test_what_travels_imports_only_what_every_machine_has_and_its_siblings(folder):
+    wrong = []
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                siblings = [
+                    path.parent / f"{node.module}.py",
+                    *((ROOT / one / f"{node.module}.py") for one in TRAVELLING),
+                ]
+                is_right = node.level == 1 and node.module and any(one.is_file() for one in siblings)
+                tops = set() if is_right else {f"{'.' * node.level}{node.module or ''}"}
+            elif isinstance(node, ast.ImportFrom):
+                tops = {node.module.partition(".")[0]}
+            elif isinstance(node, ast.Import):
+                tops = {alias.name.partition(".")[0] for alias in node.names}
+            else:
+                continue
+            wrong += [
+                f"{path.name}:{node.lineno} {top}" for top in tops - FOR_TRAVELLERS - set(sys.stdlib_module_names)
+            ]
+    assert wrong == []
+
+
+def write_tree(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for folder in TRAVELLING:
+        (root / folder).mkdir(exist_ok=True)
+
+
+def test_a_lazy_import_that_runs_up_is_found(tmp_path):
+    lazy = "def late():\n    from ..training.trainer import Trainer\n"
+    write_tree(tmp_path, {"hf_tsrep/data/loading.py": lazy, "hf_tsrep/training/trainer.py": ""})
+    assert upward(graph(modules(tmp_path))) == {("hf_tsrep.data.loading", "training")}
+
+
+def test_a_circle_through_a_lazy_import_is_found(tmp_path):
+    write_tree(
+        tmp_path,
+        {
+            "hf_tsrep/data/first.py": "from .second import two\n",
+            "hf_tsrep/data/second.py": "from .third import three\n",
+            "hf_tsrep/data/third.py": "def late():\n    from .first import one\n",
+        },
+    )
+    assert circles(graph(modules(tmp_path))) == [{f"hf_tsrep.data.{name}" for name in ("first", "second", "third")}]
+
+
+def test_an_import_hidden_in_a_function_for_nothing_is_found(tmp_path):
+    hidden = "def late():\n    from .light import one\n    from .heavy import two\n"
+    files = {"hf_tsrep/data/first.py": hidden, "hf_tsrep/data/light.py": "import json\n"}
+    write_tree(tmp_path, {**files, "hf_tsrep/data/heavy.py": "import torch\n"})
+    assert needless_in_functions(modules(tmp_path)) == {("hf_tsrep.data.first", "hf_tsrep.data.light")}
