@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format docs-check clean
+.PHONY: demo test lint format stubs docs-check clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+stubs: $(STAMP)
+	$(RUN) scripts/write_stubs.py
 
 docs-check: $(STAMP)
 	$(RUN) -m pytest tests/integration/test_readme.py

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from .registry import METHODS, LazyClass
+from .registry import HEADS, METHODS
 
 _MAPPING: Any = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
@@ -20,8 +20,5 @@ class AutoModelForTimeSeriesClassification(_BaseAutoModelClass):
 
 
 for _method in METHODS.values():
-    _MAPPING.register(
-        _method.config_class,
-        LazyClass(f"modeling.modeling_{_method.name}", f"{_method.title}ForTimeSeriesClassification"),
-        exist_ok=True,
-    )
+    _lazy = _method.lazy_classes[f"{_method.title}{HEADS['classification']}"]
+    _MAPPING.register(_method.config_class, _lazy, exist_ok=True)

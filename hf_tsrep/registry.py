@@ -1,16 +1,31 @@
-"""The one list of methods, and their registration with transformers' Auto classes.
+"""The one list of methods: what lies in model_cards/, one card a method; and their registration with the Auto classes.
 
-Model classes are named here and imported when they are first used: transformers' modeling code takes over a second to
-import, which a program that only lists methods or reads a config should not pay.
+A card's front matter holds the facts about its method, and the names of its classes follow from its title, so that a
+new method needs no line here. Model classes are imported when they are first used: transformers' modeling code takes
+over a second to import, which a program that only lists methods or reads a config should not pay.
 """
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
+
+from .errors import near_matches
+
+HEADS = {
+    "model": "Model",
+    "pretraining": "ForPreTraining",
+    "classification": "ForTimeSeriesClassification",
+    "prediction": "ForTimeSeriesPrediction",
+}
+"""Suffix of a method's model classes by what they are for."""
+
+_FENCE = "---\n"
 
 
 @dataclass(frozen=True)
@@ -57,216 +72,140 @@ class LazyClass:
         return f"LazyClass({self._module}.{self._name})"
 
 
-@dataclass(frozen=True)
-class Method:
-    """One self-supervised method.
+@cache
+def card_folder() -> Path:
+    """Return the folder of cards, which lies beside the package in the source tree and inside it once installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "model_cards", package.parent / "model_cards"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("hf_tsrep is installed without model_cards; install it again.")
+
+
+@cache
+def read_card(name: str) -> tuple[dict[str, Any], str]:
+    """Read a method's card.
 
     Args:
-        name: Its model_type, in lower case.
-        title: Its name as the paper writes it; the prefix of its classes.
-        paper: Where it was published.
-        default_recipe: Recipe of training/recipes/NAME that serves an unknown corpus.
-        tiny_config: Config fields of a model small enough for tests of every promise.
-        tiny_tokenizer: For a method that reads tokens: the domains of the tokenizer that goes with tiny_config, each a
-            mapping of its fields. Empty for a method that reads values.
+        name: Name of the method.
+
+    Returns:
+        Its front matter, and the text below.
+
+    Raises:
+        ValueError: The front matter is missing or no YAML; the message names the file.
+    """
+    import yaml
+
+    path = card_folder() / f"{name}.md"
+    text = path.read_text(encoding="utf-8")
+    _, front, body = text.split(_FENCE, 2) if text.startswith(_FENCE) and text.count(_FENCE) > 1 else ("", "", text)
+    try:
+        loaded = yaml.load(front, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C parser is ten times as fast
+    except yaml.YAMLError as error:
+        raise ValueError(f"The front matter of {path} is not YAML: {error}") from error
+    missing = {"title", "paper", "tiny_config"} - set(loaded or {})
+    if missing:
+        raise ValueError(f"The front matter of {path} lacks {', '.join(sorted(missing))}.")
+    return dict(loaded), body.lstrip("\n")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One self-supervised method, as its card describes it.
+
+    Args:
+        name: Its model_type, in lower case; the name of its card and the end of the names of its files.
     """
 
     name: str
-    title: str
-    paper: Paper
-    default_recipe: str
-    tiny_config: dict[str, Any]
-    tiny_tokenizer: tuple[dict[str, Any], ...] = ()
 
-    def _class(self, suffix: str) -> type:
-        module = "configuration" if suffix == "Config" else "modeling"
-        return LazyClass(f"modeling.{module}_{self.name}", f"{self.title}{suffix}").resolve()
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """Front matter of its card."""
+        return read_card(self.name)[0]
+
+    @property
+    def title(self) -> str:
+        """Its name as the paper writes it; the prefix of its classes."""
+        return str(self.facts["title"])
+
+    @cached_property
+    def paper(self) -> Paper:
+        """Where it was published."""
+        values = self.facts["paper"]
+        return Paper(**{**values, "bibtex": values["bibtex"].strip()})
+
+    @property
+    def tiny_config(self) -> dict[str, Any]:
+        """Config fields of a model small enough for tests of every promise."""
+        return dict(self.facts["tiny_config"])
+
+    @property
+    def tiny_tokenizer(self) -> tuple[dict[str, Any], ...]:
+        """The domains of the tokenizer that goes with tiny_config; empty for a method that reads values."""
+        return tuple(self.facts.get("tiny_tokenizer", ()))
+
+    def _lazy(self, suffix: str) -> LazyClass:
+        folder, kind = {"Config": ("modeling", "configuration"), "Tokenizer": ("tokenization", "tokenization")}.get(
+            suffix, ("modeling", "modeling")
+        )
+        return LazyClass(f"{folder}.{kind}_{self.name}", f"{self.title}{suffix}")
+
+    @property
+    def lazy_classes(self) -> dict[str, LazyClass]:
+        """All public classes of the method by name, not imported yet."""
+        suffixes = ["Config", *HEADS.values(), *(["Tokenizer"] if self.tiny_tokenizer else [])]
+        found = [self._lazy(suffix) for suffix in suffixes]
+        found += [one for companion in self.companions for one in companion]
+        return {one.__name__: one for one in found}
+
+    @property
+    def companions(self) -> list[tuple[LazyClass, LazyClass]]:
+        """Further models of the method, each with its configuration before it."""
+        entries = self.facts.get("companions", ())
+        return [
+            tuple(LazyClass(*entry[kind].rsplit(".", 1)) for kind in ("config", "model"))  # type: ignore[misc]  # two
+            for entry in entries
+        ]
 
     @property
     def config_class(self) -> type:
         """The PreTrainedConfig."""
-        return self._class("Config")
+        return self._lazy("Config").resolve()
 
     @property
     def model_class(self) -> type:
         """The encoder."""
-        return self._class("Model")
+        return self.model_classes["model"]
 
     @property
     def pretraining_class(self) -> type:
         """The encoder with its pretext task."""
-        return self._class("ForPreTraining")
+        return self.model_classes["pretraining"]
 
     @property
     def classification_class(self) -> type:
         """The encoder with class scores."""
-        return self._class("ForTimeSeriesClassification")
+        return self.model_classes["classification"]
 
     @property
     def prediction_class(self) -> type:
         """The encoder with a prediction of the future."""
-        return self._class("ForTimeSeriesPrediction")
+        return self.model_classes["prediction"]
 
     @property
     def tokenizer_class(self) -> Any:
         """The PreTrainedTokenizer that turns series into tokens; None for a method that reads values."""
-        tokenizer_class = self._lazy_tokenizer_class()
-        return None if tokenizer_class is None else tokenizer_class.resolve()
-
-    def _lazy_tokenizer_class(self) -> LazyClass | None:
-        if not self.tiny_tokenizer:
-            return None
-        return LazyClass(f"tokenization.tokenization_{self.name}", f"{self.title}Tokenizer")
+        return self._lazy("Tokenizer").resolve() if self.tiny_tokenizer else None
 
     @property
     def model_classes(self) -> dict[str, type]:
         """All model classes by what they are for."""
-        return {
-            "model": self.model_class,
-            "pretraining": self.pretraining_class,
-            "classification": self.classification_class,
-            "prediction": self.prediction_class,
-        }
+        return {kind: self._lazy(suffix).resolve() for kind, suffix in HEADS.items()}
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            name="ts2vec",
-            title="TS2Vec",
-            paper=Paper(
-                title="TS2Vec: Towards Universal Representation of Time Series",
-                authors=(
-                    "Zhihan Yue, Yujing Wang, Juanyong Duan, Tianmeng Yang, Congrui Huang, Yunhai Tong, Bixiong Xu"
-                ),
-                venue="AAAI",
-                year=2022,
-                url="https://arxiv.org/abs/2106.10466",
-                bibtex=(
-                    "@inproceedings{yue2022ts2vec,\n"
-                    "  title = {TS2Vec: Towards Universal Representation of Time Series},\n"
-                    "  author = {Yue, Zhihan and Wang, Yujing and Duan, Juanyong and Yang, Tianmeng and "
-                    "Huang, Congrui and Tong, Yunhai and Xu, Bixiong},\n"
-                    "  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},\n"
-                    "  volume = {36},\n"
-                    "  number = {8},\n"
-                    "  pages = {8980--8987},\n"
-                    "  year = {2022}\n"
-                    "}"
-                ),
-            ),
-            default_recipe="default",
-            tiny_config={"num_input_channels": 3, "hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4},
-        ),
-        Method(
-            name="crosstimenet",
-            title="CrossTimeNet",
-            paper=Paper(
-                title="Cross-Domain Pre-training with Language Models for Transferable Time Series Representations",
-                authors="Mingyue Cheng, Xiaoyu Tao, Qi Liu, Hao Zhang, Yiheng Chen, Defu Lian",
-                venue="WSDM",
-                year=2025,
-                url="https://arxiv.org/abs/2403.12372",
-                bibtex=(
-                    "@inproceedings{cheng2025crosstimenet,\n"
-                    "  title = {Cross-Domain Pre-training with Language Models for Transferable Time Series "
-                    "Representations},\n"
-                    "  author = {Cheng, Mingyue and Tao, Xiaoyu and Liu, Qi and Zhang, Hao and Chen, Yiheng and "
-                    "Lian, Defu},\n"
-                    "  booktitle = {Proceedings of the Eighteenth ACM International Conference on Web Search and Data "
-                    "Mining},\n"
-                    "  year = {2025}\n"
-                    "}"
-                ),
-            ),
-            default_recipe="default",
-            tiny_config={
-                "domains": [{"name": "tiny", "num_input_channels": 3, "patch_length": 4, "codebook_size": 24}],
-                "backbone_config": {
-                    "model_type": "bert",
-                    "hidden_size": 16,
-                    "num_hidden_layers": 2,
-                    "num_attention_heads": 2,
-                    "intermediate_size": 32,
-                    "max_position_embeddings": 4096,
-                },
-            },
-            tiny_tokenizer=(
-                {
-                    "name": "tiny",
-                    "num_input_channels": 3,
-                    "patch_length": 4,
-                    "codebook_size": 24,
-                    "hidden_size": 8,
-                    "num_blocks": 1,
-                },
-            ),
-        ),
-        Method(
-            name="simmtm",
-            title="SimMTM",
-            paper=Paper(
-                title="SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling",
-                authors="Jiaxiang Dong, Haixu Wu, Haoran Zhang, Li Zhang, Jianmin Wang, Mingsheng Long",
-                venue="NeurIPS",
-                year=2023,
-                url="https://arxiv.org/abs/2302.00861",
-                bibtex=(
-                    "@inproceedings{dong2023simmtm,\n"
-                    "  title = {SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling},\n"
-                    "  author = {Dong, Jiaxiang and Wu, Haixu and Zhang, Haoran and Zhang, Li and Wang, Jianmin and "
-                    "Long, Mingsheng},\n"
-                    "  booktitle = {Advances in Neural Information Processing Systems},\n"
-                    "  volume = {36},\n"
-                    "  year = {2023}\n"
-                    "}"
-                ),
-            ),
-            default_recipe="default",
-            tiny_config={
-                "num_input_channels": 3,
-                "context_length": 28,
-                "hidden_size": 8,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 16,
-                "projection_size": 12,
-            },
-        ),
-        Method(
-            name="timedrl",
-            title="TimeDRL",
-            paper=Paper(
-                title="TimeDRL: Disentangled Representation Learning for Multivariate Time-Series",
-                authors="Ching Chang, Chiao-Tung Chan, Wei-Yao Wang, Wen-Chih Peng, Tien-Fu Chen",
-                venue="ICDE",
-                year=2024,
-                url="https://arxiv.org/abs/2312.04142",
-                bibtex=(
-                    "@inproceedings{chang2024timedrl,\n"
-                    "  title = {TimeDRL: Disentangled Representation Learning for Multivariate Time-Series},\n"
-                    "  author = {Chang, Ching and Chan, Chiao-Tung and Wang, Wei-Yao and Peng, Wen-Chih and "
-                    "Chen, Tien-Fu},\n"
-                    "  booktitle = {IEEE International Conference on Data Engineering (ICDE)},\n"
-                    "  year = {2024}\n"
-                    "}"
-                ),
-            ),
-            default_recipe="default",
-            tiny_config={
-                "num_input_channels": 3,
-                "hidden_size": 16,
-                "num_hidden_layers": 2,
-                "patch_length": 4,
-                "patch_stride": 2,
-                "context_length": 24,
-                "position_embedding": "learned",
-                "max_position_embeddings": 2100,
-            },
-        ),
-    )
-}
+METHODS: dict[str, Method] = {path.stem: Method(path.stem) for path in sorted(card_folder().glob("*.md"))}
 
 
 def list_methods() -> list[str]:
@@ -282,8 +221,7 @@ def get_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(name.lower(), METHODS, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = near_matches(name, METHODS, cutoff=0.5)
     raise ValueError(f"Unknown method {name!r}.{hint} Methods: {', '.join(list_methods())}.")
 
 
@@ -296,14 +234,19 @@ def list_models(pattern: str = "*") -> list[str]:
     Returns:
         Class names, which are attributes of hf_tsrep.
     """
-    suffixes = ("Model", "ForPreTraining", "ForTimeSeriesClassification", "ForTimeSeriesPrediction")
     found = [
         f"{method.title}{suffix}"
         for method in METHODS.values()
-        for suffix in suffixes
+        for suffix in HEADS.values()
         if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (method.name, f"{method.title}{suffix}"))
     ]
     return sorted(found)
+
+
+@cache
+def lazy_classes() -> dict[str, LazyClass]:
+    """Return the public classes of all methods by name, not imported yet."""
+    return {name: one for method in METHODS.values() for name, one in method.lazy_classes.items()}
 
 
 def register_methods() -> None:
@@ -318,37 +261,26 @@ def register_methods() -> None:
         AutoTokenizer,
     )
 
-    heads: dict[Any, str] = {
-        AutoModel: "Model",
-        AutoModelForPreTraining: "ForPreTraining",
-        AutoModelForSequenceClassification: "ForTimeSeriesClassification",
-        AutoModelForTimeSeriesPrediction: "ForTimeSeriesPrediction",
+    auto_classes: dict[str, Any] = {
+        "model": AutoModel,
+        "pretraining": AutoModelForPreTraining,
+        "classification": AutoModelForSequenceClassification,
+        "prediction": AutoModelForTimeSeriesPrediction,
     }
+    extractor: Any = LazyClass("tokenization.feature_extraction_time_series", "TimeSeriesFeatureExtractor")
     for method in METHODS.values():
         config_class: Any = method.config_class
         AutoConfig.register(method.name, config_class, exist_ok=True)
-        for auto_class, suffix in heads.items():
-            model_class: Any = LazyClass(f"modeling.modeling_{method.name}", f"{method.title}{suffix}")
-            auto_class._model_mapping.register(config_class, model_class, exist_ok=True)
-        AutoFeatureExtractor.register(
-            config_class,
-            LazyClass("tokenization.feature_extraction_time_series", "TimeSeriesFeatureExtractor"),
-            exist_ok=True,
-        )
-        tokenizer_class = method._lazy_tokenizer_class()
-        if tokenizer_class is not None:
-            AutoTokenizer.register(config_class, tokenizer_class=tokenizer_class, exist_ok=True)
-    _register_codec()
-
-
-def _register_codec() -> None:
-    """Register the network of CrossTimeNet's tokenizer, which is a model of its own with that tokenizer."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    from .tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
-
-    codec: Any = LazyClass("tokenization.codec_crosstimenet", "CrossTimeNetCodec")
-    AutoConfig.register(CrossTimeNetCodecConfig.model_type, CrossTimeNetCodecConfig, exist_ok=True)
-    AutoModel._model_mapping.register(CrossTimeNetCodecConfig, codec, exist_ok=True)
-    tokenizer_class: Any = METHODS["crosstimenet"]._lazy_tokenizer_class()
-    AutoTokenizer.register(CrossTimeNetCodecConfig, tokenizer_class=tokenizer_class, exist_ok=True)
+        for kind, auto_class in auto_classes.items():
+            auto_class._model_mapping.register(config_class, method._lazy(HEADS[kind]), exist_ok=True)
+        AutoFeatureExtractor.register(config_class, extractor, exist_ok=True)
+        own: list[Any] = [config_class]
+        for lazy_config, lazy_model in method.companions:
+            companion: Any = lazy_config.resolve()
+            AutoConfig.register(companion.model_type, companion, exist_ok=True)
+            AutoModel._model_mapping.register(companion, lazy_model, exist_ok=True)  # type: ignore[arg-type]  # lazy
+            own.append(companion)
+        if method.tiny_tokenizer:
+            tokenizer: Any = method._lazy("Tokenizer")
+            for one in own:
+                AutoTokenizer.register(one, tokenizer_class=tokenizer, exist_ok=True)

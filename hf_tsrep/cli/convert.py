@@ -23,7 +23,7 @@ def convert_command(
     pre-training; else the folder holds the encoder. What is left out is named.
     """
     from hf_tsrep.hub import convert_checkpoint
-    from hf_tsrep.hub.conversion import converted_class
+    from hf_tsrep.hub.convert import converted_class
 
     folder = convert_checkpoint(
         method,

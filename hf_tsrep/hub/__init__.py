@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..modeling.conversion_time_series import ConversionError
     from .cards import build_model_card
-    from .conversion import convert_checkpoint
-    from .errors import IncompleteModelError
-    from .preprocessing import feature_extractor_of_corpus
+    from .convert import convert_checkpoint
+    from .folders import IncompleteModelError, feature_extractor_of_corpus
     from .publish import check_model_folder, push_to_hub
 
 _MODULE_OF_NAME = {
-    "ConversionError": "conversion",
-    "IncompleteModelError": "errors",
+    "ConversionError": "convert",
+    "IncompleteModelError": "folders",
     "build_model_card": "cards",
     "check_model_folder": "publish",
-    "convert_checkpoint": "conversion",
-    "feature_extractor_of_corpus": "preprocessing",
+    "convert_checkpoint": "convert",
+    "feature_extractor_of_corpus": "folders",
     "push_to_hub": "publish",
 }
 

@@ -8,10 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_tsrep.registry import Method, get_method
-
-from .card_domains import WINDOW_LENGTH, describe_input, list_domains, shown_series
-from .card_results import eval_results, public_name, result_rows
+from ..registry import Method, card_folder, get_method, read_card
+from .card_parts import (
+    WINDOW_LENGTH,
+    describe_input,
+    eval_results,
+    list_domains,
+    public_name,
+    result_rows,
+    shown_series,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -90,7 +96,7 @@ def build_model_card(
     )
     return ModelCard.from_template(
         data,
-        template_str=_card_text("template.md.jinja"),
+        template_str=(card_folder() / "template.md.jinja").read_text(encoding="utf-8"),
         title=_title(described, corpus, model_id),
         summary=_summary(described, config, corpus),
         paper=described.paper,
@@ -108,7 +114,7 @@ def build_model_card(
         training_facts=[(f"`{name}`", _shown(value)) for name, value in _publishable(training or {})],
         figures=_figures(figures, folder),
         result_lines=[row.table_line for row in rows],
-        method_card=_card_text(f"{described.name}.md").strip(),
+        method_card=read_card(described.name)[1].strip(),
     )
 
 
@@ -127,15 +133,6 @@ def _results_of(folder: Path | None) -> list[EvaluationResult]:
 
     file = None if folder is None else folder / RESULTS_FILE
     return read_results(file) if file is not None and file.is_file() else []
-
-
-def _card_text(name: str) -> str:
-    """Read a file of model_cards, which lies beside the package in the source tree and inside it once installed."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "model_cards", package.parent / "model_cards"):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8")
-    raise FileNotFoundError(f"hf_tsrep is installed without model_cards/{name}; install it again.")
 
 
 def _as_dictionary(metadata: CorpusMetadata | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cards import PLACEHOLDER_ID, build_model_card
-from .errors import IncompleteModelError
+from .folders import IncompleteModelError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -172,7 +172,7 @@ def _taken_over(stage: CodecStage, result: PretrainingResult) -> list[str]:
 
 def _source(stage: CodecStage) -> str:
     """Return what to call the tokenizer that was extended: its Hub id, or of a folder its name alone."""
-    from ..hub.card_results import public_name
+    from ..hub.card_parts import public_name
 
     return public_name(str(stage.options.tokenizer))
 

@@ -1,11 +1,14 @@
 """The one list of methods."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import hf_tsrep
+from hf_tsrep import registry
 
 
 def test_lists_and_patterns():
@@ -37,6 +40,7 @@ socket.socket.connect = refuse
 import torch, transformers.models.auto.modeling_auto
 before = set(sys.modules)
 import hf_tsrep
+from hf_tsrep import registry
 heavy = {"aeon", "datasets", "matplotlib", "pandas", "sklearn"}
 heavy |= {"transformers.modeling_utils", "modeling", "tokenization"}
 loaded = heavy & (set(sys.modules) - before)
@@ -63,3 +67,32 @@ def test_our_auto_class_opens_the_classifier():
     config = hf_tsrep.TS2VecConfig(hidden_size=8, embedding_size=8, num_hidden_layers=2)
     model = hf_tsrep.AutoModelForTimeSeriesClassification.from_config(config)
     assert type(model) is hf_tsrep.TS2VecForTimeSeriesClassification
+
+
+def test_the_stub_for_type_checkers_names_what_the_cards_name():
+    root = Path(__file__).resolve().parents[2]
+    specification = importlib.util.spec_from_file_location("write_stubs", root / "scripts/write_stubs.py")
+    write_stubs = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(write_stubs)
+    found = (root / "hf_tsrep/__init__.pyi").read_text(encoding="utf-8")
+    assert found == write_stubs.stub_text(), "run `make stubs`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("## Method\n", r"front matter of .*toy\.md lacks paper, tiny_config, title"),
+        ("---\ntitle: Toy\n---\n", "lacks paper, tiny_config"),
+        ("---\ntitle: [\n---\n", r"front matter of .*toy\.md is not YAML"),
+    ],
+)
+def test_a_card_without_its_facts_is_refused(tmp_path, monkeypatch, text, message):
+    (tmp_path / "toy.md").write_text(text)
+    monkeypatch.setattr(registry, "card_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=message):
+        registry.read_card.__wrapped__("toy")
+
+
+def test_a_name_that_is_nearly_public_is_told():
+    with pytest.raises(AttributeError, match=r"no attribute .TS2VecModle.\. Did you mean .TS2VecModel."):
+        hf_tsrep.TS2VecModle  # noqa: B018 - the look-up is what is tested

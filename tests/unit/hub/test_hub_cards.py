@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from hf_tsrep import TS2VecConfig, TS2VecModel, get_method
 from hf_tsrep.data import CorpusMetadata
 from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
-from hf_tsrep.hub.card_results import result_rows
+from hf_tsrep.hub.card_parts import result_rows
 from hf_tsrep.results import EvaluationResult, write_results
 
 METADATA = CorpusMetadata(

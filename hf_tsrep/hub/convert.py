@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 import pickle
@@ -16,9 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hf_tsrep.registry import Method, get_method
-
+from ..errors import near_matches
 from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter
+from ..registry import Method, get_method
+from .cards import build_model_card
 from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def convert_checkpoint(
 ) -> Path:
     """Turn an official checkpoint into a model folder: config, weights, code, feature extractor and card.
 
-    The layers behind the encoder decide which model it is: one with a task's head, else one with the pretext task,
+    The layers after the encoder decide which model it is: one with a task's head, else one with the pretext task,
     else the encoder. Layers that this model does not have are named in the log. The folder appears complete or not at
     all.
 
@@ -179,8 +179,7 @@ def _given_fields(
     for names, known in ((hyperparameters, ours | set(converter.hyperparameter_names)), (config_fields, ours)):
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, sorted(known), n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = near_matches(name, sorted(known), count=1)
                 raise ConversionError(f"{method.title} has no hyper-parameter {name!r}.{hint}")
     fields = converter.fields_of_hyperparameters(hyperparameters)
     for name, value in config_fields.items():
@@ -256,7 +255,5 @@ def _save(method: Method, model: Any, folder: Path, source: str) -> None:
 
 
 def _save_card(method: Method, model: Any, folder: Path, source: str) -> None:
-    from .cards import build_model_card
-
     card = build_model_card(model, method=method.name, converted_from=source, license="unknown")
     card.save(folder / "README.md")

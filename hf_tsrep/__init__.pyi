@@ -1,0 +1,77 @@
+# Made by scripts/write_stubs.py from the cards; do not edit.
+from .auto import (
+    AutoModelForTimeSeriesClassification as AutoModelForTimeSeriesClassification,
+)
+from .data import (
+    load_corpus as load_corpus,
+)
+from .evaluation import (
+    evaluate as evaluate,
+)
+from .hub import (
+    build_model_card as build_model_card,
+    convert_checkpoint as convert_checkpoint,
+    push_to_hub as push_to_hub,
+)
+from .modeling.configuration_crosstimenet import (
+    CrossTimeNetConfig as CrossTimeNetConfig,
+)
+from .modeling.configuration_simmtm import (
+    SimMTMConfig as SimMTMConfig,
+)
+from .modeling.configuration_timedrl import (
+    TimeDRLConfig as TimeDRLConfig,
+)
+from .modeling.configuration_ts2vec import (
+    TS2VecConfig as TS2VecConfig,
+)
+from .modeling.modeling_crosstimenet import (
+    CrossTimeNetForPreTraining as CrossTimeNetForPreTraining,
+    CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
+    CrossTimeNetForTimeSeriesPrediction as CrossTimeNetForTimeSeriesPrediction,
+    CrossTimeNetModel as CrossTimeNetModel,
+)
+from .modeling.modeling_simmtm import (
+    SimMTMForPreTraining as SimMTMForPreTraining,
+    SimMTMForTimeSeriesClassification as SimMTMForTimeSeriesClassification,
+    SimMTMForTimeSeriesPrediction as SimMTMForTimeSeriesPrediction,
+    SimMTMModel as SimMTMModel,
+)
+from .modeling.modeling_timedrl import (
+    TimeDRLForPreTraining as TimeDRLForPreTraining,
+    TimeDRLForTimeSeriesClassification as TimeDRLForTimeSeriesClassification,
+    TimeDRLForTimeSeriesPrediction as TimeDRLForTimeSeriesPrediction,
+    TimeDRLModel as TimeDRLModel,
+)
+from .modeling.modeling_ts2vec import (
+    TS2VecForPreTraining as TS2VecForPreTraining,
+    TS2VecForTimeSeriesClassification as TS2VecForTimeSeriesClassification,
+    TS2VecForTimeSeriesPrediction as TS2VecForTimeSeriesPrediction,
+    TS2VecModel as TS2VecModel,
+)
+from .registry import (
+    METHODS as METHODS,
+    Method as Method,
+    Paper as Paper,
+    get_method as get_method,
+    list_methods as list_methods,
+    list_models as list_models,
+)
+from .tokenization.codec_crosstimenet import (
+    CrossTimeNetCodec as CrossTimeNetCodec,
+)
+from .tokenization.configuration_crosstimenet_codec import (
+    CrossTimeNetCodecConfig as CrossTimeNetCodecConfig,
+)
+from .tokenization.feature_extraction_time_series import (
+    TimeSeriesFeatureExtractor as TimeSeriesFeatureExtractor,
+)
+from .tokenization.tokenization_crosstimenet import (
+    CrossTimeNetTokenizer as CrossTimeNetTokenizer,
+)
+from .training import (
+    finetune as finetune,
+    pretrain as pretrain,
+)
+
+__version__: str
