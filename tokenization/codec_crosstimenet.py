@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +21,7 @@ from transformers.utils import ModelOutput
 
 from .codebook_vector_quantization import Codebook, commitment_loss, perplexity_of_counts, straight_through
 from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig, near_match_hint
-from .kernels_codes import distinct_codes, exact_codes
+from .kernels_codes import distinct_codes, exact_codes, nearest_and_doubt
 from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
 
 # Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
@@ -547,31 +546,21 @@ def codes_of_series(network: DomainCodec, values: torch.Tensor, codebook: torch.
         (batch_size, num_patches) int64 places in `codebook`.
     """
     rows = max(1, STEPS_IN_CACHE // values.shape[1])  # what is computed together stays in the cache
-    precise = _PreciseNetwork(network)
     found = []
     for part in values.split(rows):
         latents = network.latents(network.normalise(part, ~part.isnan()))
-        codes = exact_codes(latents.reshape(-1, latents.shape[-1]), codebook, partial(precise.latents, part))
-        found.append(codes.view(latents.shape[:2]).t())
-    return torch.cat(found)
-
-
-class _PreciseNetwork:
-    """A domain's networks in float64, made when a latent is first in doubt."""
-
-    def __init__(self, network: DomainCodec) -> None:
-        self.network = network
-
-    @cached_property
-    def in_float64(self) -> DomainCodec:
-        return copy.deepcopy(self.network).double()
-
-    def latents(self, values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return the latents of series (batch_size, time, num_input_channels) at some places of their order."""
-        series, row = (places % len(values)).unique(return_inverse=True)  # time-major: the series follow each other
-        chosen = values[series]
-        latents = self.in_float64.latents(self.in_float64.normalise(chosen, ~chosen.isnan()))
-        return latents[places // len(values), row]
+        sizes = latents.shape[:2]
+        pair = nearest_and_doubt(latents.reshape(-1, latents.shape[-1]), codebook)
+        found.append([one.view(sizes).t() for one in pair])
+    codes, is_doubtful = (torch.cat(parts) for parts in zip(*found, strict=True))
+    unsure = is_doubtful.any(1).nonzero().squeeze(1)
+    if len(unsure):  # all of them together: the networks cost much for a few series
+        precise = copy.deepcopy(network).double()
+        for part in unsure.split(rows):
+            latents = precise.latents(precise.normalise(values[part], ~values[part].isnan()))
+            again = exact_codes(latents.reshape(-1, latents.shape[-1]), codebook)
+            codes[part] = again.view(latents.shape[:2]).t()
+    return codes
 
 
 def _carry_forward(values: torch.Tensor) -> torch.Tensor:

@@ -121,7 +121,7 @@ def read_batches(
         num_steps: Timestamps of a batch, padding included; a longer series is a batch of its own.
 
     Yields:
-        The places (batch_size,) of the series, and (batch_size, longest, num_channels) float32, NaN behind the end.
+        The places (batch_size,) of the series, and (batch_size, longest, num_channels) float32, NaN after the end.
 
     Raises:
         ValueError: See read_series.
@@ -269,7 +269,7 @@ def calendar_features(timestamps: np.ndarray) -> np.ndarray:
 
 
 class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
-    """Turns raw series into model inputs.
+    """Turn raw series into model inputs.
 
     Args:
         num_channels: Number of channels of a raw series, without time features.
@@ -342,7 +342,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             past_values (num_series, longest time, num_input_channels) float32, where missing values and the padding
-            behind a shorter series are NaN, and past_observed_mask, the same shape, True where a value was observed.
+            after a shorter series are NaN, and past_observed_mask, the same shape, True where a value was observed.
 
         Raises:
             ValueError: See transform.

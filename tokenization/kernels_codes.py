@@ -6,8 +6,6 @@ in other company. Latents whose best score is not clearly the best are computed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
@@ -16,28 +14,21 @@ _FLOAT32_DOUBT, _FLOAT64_DOUBT = 1e-6, 1e-13
 _GROUPS = 32
 
 
-def exact_codes(
-    latents: torch.Tensor,
-    codebook: torch.Tensor,
-    precise_latents: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """Return the index of the nearest code by squared distance, whatever the rounding of the latents.
+def exact_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Return the index of the nearest code by squared distance, without rounding in the search.
 
     Args:
-        latents: (num_latents, hidden_size) float32.
-        codebook: (codebook_size, hidden_size) float32, no two codes equal: see `distinct_codes`. Equal ones are always
-            in doubt, and the first of them is taken.
-        precise_latents: From the places (num_unsure,) of latents in doubt to these latents in float64, computed anew;
-            None takes the given ones as exact.
+        latents: (num_latents, hidden_size), float32, or float64 where their own rounding could decide.
+        codebook: (codebook_size, hidden_size) float32. Equal codes are always in doubt, and the first of them is
+            taken; `distinct_codes` leaves the others out.
 
     Returns:
         (num_latents,) int64.
     """
-    codes, is_doubtful = _nearest(latents, codebook, _FLOAT32_DOUBT)
+    codes, is_doubtful = nearest_and_doubt(latents, codebook)
     unsure = is_doubtful.nonzero().squeeze(1)
-    if len(unsure):
-        precise = latents[unsure].double() if precise_latents is None else precise_latents(unsure)
-        codes[unsure], _ = _nearest(precise, codebook.double(), _FLOAT64_DOUBT)
+    if len(unsure) and latents.dtype != torch.float64:
+        codes[unsure], _ = nearest_and_doubt(latents[unsure].double(), codebook)
     return codes
 
 
@@ -56,8 +47,18 @@ def distinct_codes(codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return distinct, first.scatter_reduce(0, group, places, "amin")
 
 
-def _nearest(latents: torch.Tensor, codebook: torch.Tensor, doubt: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the nearest codes, and which are in doubt: (num_latents,) each."""
+def nearest_and_doubt(latents: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the nearest codes, and where rounding could have decided between several.
+
+    Args:
+        latents: (num_latents, hidden_size), float32 or float64.
+        codebook: (codebook_size, hidden_size).
+
+    Returns:
+        (num_latents,) int64, and (num_latents,) bool, True = in doubt.
+    """
+    doubt = _FLOAT64_DOUBT if latents.dtype == torch.float64 else _FLOAT32_DOUBT
+    codebook = codebook.to(latents.dtype)
     # As in nearest_codes: the nearest code has the largest product minus half its own square.
     beyond = -len(codebook) % _GROUPS
     squares = F.pad(-0.5 * codebook.square().sum(1), (0, beyond), value=-torch.inf)

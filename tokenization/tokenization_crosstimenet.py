@@ -487,7 +487,7 @@ _TEXT_ARGUMENTS = frozenset(inspect.signature(PreTrainedTokenizerBase.__call__).
 
 
 class CrossTimeNetTokenizer(CodeTokenizer):
-    """Turns series into ids and ids into series; strings of tokens such as "<har_17> [MASK]" too.
+    """Turn series into ids and ids into series; strings of tokens such as "<har_17> [MASK]" too.
 
     Its codec is frozen: in evaluation mode, in float32 and without gradients, whatever runs around it.
 
