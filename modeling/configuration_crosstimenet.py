@@ -6,13 +6,13 @@ import copy
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .configuration_time_series import TimeSeriesConfig
+from .configuration_time_series import TaskShape, TimeSeriesConfig
 
 # Ids that CrossTimeNetTokenizer gives its special tokens; the codes of the first domain come next.
 PAD_TOKEN_ID, MASK_TOKEN_ID, CLS_TOKEN_ID, SEP_TOKEN_ID = range(4)
@@ -62,6 +62,9 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     """
 
     model_type = "crosstimenet"
+    stages: ClassVar[tuple[str, ...]] = ("tokenizer", "model")
+    reads_tokens: ClassVar[bool] = True
+    scales_targets: ClassVar[bool] = True
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 - transformers declares it as an instance's variable
 
     domains: list[dict[str, Any]] | None = None
@@ -141,6 +144,50 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         # What is true of the language model's own checkpoint only.
         backbone._name_or_path, backbone.dtype, backbone.architectures = "", None, None
         return backbone
+
+    @property
+    def domain_entries(self) -> list[dict[str, Any]]:
+        """The domains of the vocabulary."""
+        return self.domains or []
+
+    @property
+    def target_deviations(self) -> list[float] | None:
+        """Deviation of every predicted channel, or None where nothing is scaled."""
+        return self.target_scale
+
+    def classifier_length(self, domain: str | None = None) -> int | None:
+        """Return the number of timestamps that the head on all tokens is for; None for the pooled one."""
+        if self.classifier != "flatten":
+            return None
+        described = self.domain_entries[self.domain_index(domain)]
+        num_tokens = described.get("num_tokens") or self.num_tokens
+        return num_tokens * described["patch_length"] if num_tokens else None
+
+    def fit_to_task(self, task: TaskShape, **given: Any) -> None:
+        """Take over a task: the model then has one head, which is this task's and of its domain alone."""
+        super().fit_to_task(task, **given)
+        place = self.domain_index(task.domain)
+        described = self.domain_entries[place]
+        if described["num_input_channels"] != task.num_input_channels:
+            raise ValueError(
+                f"Domain {task.domain!r} of the model has {described['num_input_channels']} channels, but the corpus "
+                f"has {task.num_input_channels}. Choose another domain, or the corpus's channels with target."
+            )
+        self.domains = [
+            {name: value for name, value in one.items() if name not in _DOMAIN_OPTIONS} for one in self.domain_entries
+        ]
+        if task.class_names:
+            self.domains[place]["num_labels"] = len(task.class_names)
+        if self.classifier == "flatten":
+            self.num_tokens = -(-task.sequence_length // described["patch_length"])
+
+    def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
+        """Return the fields that follow from a task; the domain says how many channels there are."""
+        fields = super().fields_of_task(task)
+        del fields["num_input_channels"]
+        if task.class_names:
+            return fields
+        return {**fields, "target_mean": task.target_mean, "target_scale": task.target_scale}
 
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .configuration_time_series import TimeSeriesConfig
+from .configuration_time_series import TaskShape, TimeSeriesConfig
 
 ENCODER_TYPES = ("transformer", "resnet")
 MASK_RULES = ("geometric", "random", "head", "tail")
@@ -119,6 +119,10 @@ class SimMTMConfig(TimeSeriesConfig):
     def head_reads_context(self) -> bool:
         """Whether a classification head covers the first `context_length` timestamps: of SimMTM always."""
         return True
+
+    def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
+        """Return the fields that follow from a task, the length of the context among them."""
+        return {**super().fields_of_task(task), "context_length": task.context_length or task.sequence_length}
 
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range; derive embedding_size."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -23,6 +24,31 @@ def near_match_hint(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" where a known name is near, to put after what is wrong; else nothing."""
     near = difflib.get_close_matches(name, sorted(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What a task asks of a model with a head, as the corpus has it.
+
+    Args:
+        num_input_channels: Number of channels of a series, time features included.
+        sequence_length: Number of timestamps of the longest series, or of the context of a forecast.
+        class_names: Names of the classes; empty where no classes are predicted.
+        num_output_channels: Number of channels that are predicted; None where classes are.
+        context_length: Number of timestamps that a head is to cover; None for sequence_length.
+        domain: Name of the model's domain that the corpus is; None for a model without domains.
+        target_mean: Mean of every predicted channel, for a model whose head learns scaled targets; else None.
+        target_scale: Deviation of every predicted channel, alike.
+    """
+
+    num_input_channels: int
+    sequence_length: int
+    class_names: Sequence[str] = ()
+    num_output_channels: int | None = None
+    context_length: int | None = None
+    domain: str | None = None
+    target_mean: list[float] | None = None
+    target_scale: list[float] | None = None
 
 
 class TimeSeriesConfig(PreTrainedConfig):
@@ -47,6 +73,16 @@ class TimeSeriesConfig(PreTrainedConfig):
         ValueError: A field is out of its range. The message names the field, the value and the range.
     """
 
+    # What the library must know of a method, so that it never asks for one by name.
+    stages: ClassVar[tuple[str, ...]] = ("model",)
+    """Names of the stages of a pre-training in their order; the last trains the model."""
+
+    reads_tokens: ClassVar[bool] = False
+    """Whether series go through a tokenizer, which knows the domains that the model reads."""
+
+    scales_targets: ClassVar[bool] = False
+    """Whether the prediction head learns targets of mean 0 and deviation 1, and scales back what it predicts."""
+
     num_input_channels: int = 1
     embedding_size: int = 320
     pooling: str = "max"
@@ -59,6 +95,59 @@ class TimeSeriesConfig(PreTrainedConfig):
     def head_reads_context(self) -> bool:
         """Whether a classification head covers the first `context_length` timestamps, instead of the whole series."""
         return False
+
+    @property
+    def domain_entries(self) -> list[dict[str, Any]]:
+        """One mapping for every domain that the model reads, with its name and channels; none for most methods."""
+        return []
+
+    @property
+    def domain_names(self) -> list[str]:
+        """Names of the domains."""
+        return [one["name"] for one in self.domain_entries]
+
+    @property
+    def target_deviations(self) -> list[float] | None:
+        """Deviation of every predicted channel, (num_output_channels,), where the head scales targets, else None."""
+        return None
+
+    def domain_index(self, domain: Any) -> int:
+        """Return the place of a domain.
+
+        Raises:
+            ValueError: There is no such domain; here because the method has none.
+        """
+        raise ValueError(f"domain={domain!r}: {self.model_type} has no domains; leave it out.")
+
+    def classifier_length(self, domain: str | None = None) -> int | None:
+        """Return the one number of timestamps that the classification head takes; None where it takes any.
+
+        Args:
+            domain: Name of the domain, of methods that have domains.
+        """
+        return None
+
+    def fit_to_task(self, task: TaskShape, **given: Any) -> None:
+        """Take over the labels, channels and lengths of a task.
+
+        Args:
+            task: What the task asks for.
+            given: Further fields, which go before those.
+
+        Raises:
+            ValueError: A field is out of its range, or the task does not fit the model.
+        """
+        for name, value in {**self.fields_of_task(task), **given}.items():
+            setattr(self, name, value)
+        self.check_ranges()
+
+    def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
+        """Return the fields that follow from a task; methods extend this."""
+        if not task.class_names:
+            return {"num_input_channels": task.num_input_channels, "num_output_channels": task.num_output_channels}
+        names = dict(enumerate(task.class_names))
+        label2id = {name: index for index, name in names.items()}
+        return {"num_input_channels": task.num_input_channels, "id2label": names, "label2id": label2id}
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys and check the ranges."""
@@ -87,10 +176,15 @@ class TimeSeriesConfig(PreTrainedConfig):
         result = super().from_dict(known, **kwargs)
         config = result[0] if isinstance(result, tuple) else result
         for key in sorted(unknown):
-            hint = near_match_hint(key, cls.__dataclass_fields__)
+            hint = near_match_hint(key, cls.field_names())
             logger.warning(f"{cls.__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
             setattr(config, key, config_dict[key])
         return result
+
+    @classmethod
+    def field_names(cls) -> set[str]:
+        """Return the names of the fields; `__dataclass_fields__` also has what a class says of its method."""
+        return {one.name for one in fields(cls)}
 
     @classmethod
     def unknown_keys(cls, keys: Iterable[str]) -> set[str]:
@@ -98,7 +192,7 @@ class TimeSeriesConfig(PreTrainedConfig):
         return {
             key
             for key in keys
-            if key not in cls.__dataclass_fields__
+            if key not in cls.field_names()
             and key not in _WRITTEN_BY_TRANSFORMERS
             and not key.startswith("_")
             and not hasattr(PreTrainedConfig, key)
@@ -107,8 +201,8 @@ class TimeSeriesConfig(PreTrainedConfig):
     @classmethod
     def _refuse(cls, unknown: set[str]) -> None:
         if unknown:
-            own = sorted(set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__))
-            named = ", ".join(f"{key!r}.{near_match_hint(key, cls.__dataclass_fields__)}" for key in sorted(unknown))
+            own = sorted(cls.field_names() - set(PreTrainedConfig.__dataclass_fields__))
+            named = ", ".join(f"{key!r}.{near_match_hint(key, cls.field_names())}" for key in sorted(unknown))
             raise TypeError(
                 f"{cls.__name__} has no field {named} Its fields are {', '.join(own)}, and those of transformers' "
                 "PreTrainedConfig."

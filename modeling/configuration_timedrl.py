@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .configuration_time_series import TimeSeriesConfig
+from .configuration_time_series import TaskShape, TimeSeriesConfig
 from .layers_patching import PatchLayout
 
 ENCODERS = ("transformer", "causal_transformer", "tcn", "resnet", "lstm", "bilstm")
@@ -97,6 +97,10 @@ class TimeDRLConfig(TimeSeriesConfig):
                 f"{type(self).__name__}.embedding_size is {given}, but hidden_size and instance_embedding make it "
                 f"{self.embedding_size}; leave it out and set hidden_size."
             )
+
+    def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
+        """Return the fields that follow from a task, the length of the context among them."""
+        return {**super().fields_of_task(task), "context_length": task.context_length or task.sequence_length}
 
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range; derive embedding_size."""

@@ -1140,7 +1140,7 @@ def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConversionError: An argument is unknown, or asks for what is not converted.
     """
-    ours = set(CrossTimeNetConfig.__dataclass_fields__) - _TOLD_BY_SHAPES
+    ours = CrossTimeNetConfig.field_names() - _TOLD_BY_SHAPES
     known = ours | _UNREAD_ARGUMENTS | BERT_ARGUMENTS
     for name in given:
         if name not in known:

@@ -23,11 +23,11 @@ from transformers import AutoConfig, AutoModel
 import hf_tsrep
 from hf_tsrep.data import load_corpus
 from hf_tsrep.evaluation import make_result, write_results
+from hf_tsrep.training.batches import IndexedDataset
+from hf_tsrep.training.crosstimenet.language_models import resolve_language_model
 from hf_tsrep.training.finetuning import build_trainer, training_arguments
 from hf_tsrep.training.finetuning_data import load_finetuning_data
-from hf_tsrep.training.language_models import resolve_language_model
 from hf_tsrep.training.resolve import resolve_finetuning
-from hf_tsrep.training.trainer import IndexedDataset
 
 CORPORA = {"har": "sensor/HAR", "epilepsy-tstcc": "sensor/Epilepsy_TSTCC", "ecg200": "ucr/ECG200"}
 LABELLED = ("har", "epilepsy-tstcc")

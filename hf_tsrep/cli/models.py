@@ -75,7 +75,7 @@ class OpenedModel:
         if domain is None or self.feature_extractor is None:
             return self
         config = self.model.config
-        channels = config.domains[config.domain_index(domain)]["num_input_channels"]
+        channels = config.domain_entries[config.domain_index(domain)]["num_input_channels"]
         fits = self.feature_extractor.num_channels == channels
         return self if fits else dataclasses.replace(self, feature_extractor=None)
 
@@ -126,7 +126,7 @@ def open_model(
 
     import hf_tsrep  # noqa: F401 - registers the methods
 
-    from ..training.training_record import read_training_record
+    from ..training.saving import read_training_record
 
     folder = _local_folder(name_or_path)
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .batches import DomainBatchSampler, NumberedBatchSampler, SharedBatchSampler
     from .corpus import (
         CorpusError,
         CorpusMetadata,
@@ -17,15 +16,6 @@ if TYPE_CHECKING:
     )
     from .known_corpora import list_known_corpora
     from .loading import load_corpus
-    from .pretraining_data import (
-        PretrainingCollator,
-        PretrainingDataset,
-        centre_observed_span,
-        pad_with_missing,
-        pad_with_missing_steps,
-        split_with_missing,
-        take_per_row,
-    )
     from .publishing import prepare_corpus
     from .scaling import ChannelScaler
     from .splits import split_boundaries
@@ -36,14 +26,8 @@ _MODULE_OF_NAME = {
     "ChannelScaler": "scaling",
     "CorpusError": "corpus",
     "CorpusMetadata": "corpus",
-    "DomainBatchSampler": "batches",
-    "NumberedBatchSampler": "batches",
-    "SharedBatchSampler": "batches",
-    "PretrainingCollator": "pretraining_data",
-    "PretrainingDataset": "pretraining_data",
     "SeriesBank": "windows",
     "WindowDataset": "windows",
-    "centre_observed_span": "pretraining_data",
     "corpus_fingerprint": "corpus",
     "corpus_metadata": "corpus",
     "get_anomaly_labels": "corpus",
@@ -52,13 +36,9 @@ _MODULE_OF_NAME = {
     "get_timestamps": "corpus",
     "list_known_corpora": "known_corpora",
     "load_corpus": "loading",
-    "pad_with_missing": "pretraining_data",
-    "pad_with_missing_steps": "pretraining_data",
     "prepare_corpus": "publishing",
     "sliding_window_index": "windows",
     "split_boundaries": "splits",
-    "split_with_missing": "pretraining_data",
-    "take_per_row": "pretraining_data",
     "time_features": "timestamps",
 }
 
@@ -66,14 +46,8 @@ __all__ = [
     "ChannelScaler",
     "CorpusError",
     "CorpusMetadata",
-    "DomainBatchSampler",
-    "NumberedBatchSampler",
-    "PretrainingCollator",
-    "PretrainingDataset",
     "SeriesBank",
-    "SharedBatchSampler",
     "WindowDataset",
-    "centre_observed_span",
     "corpus_fingerprint",
     "corpus_metadata",
     "get_anomaly_labels",
@@ -82,13 +56,9 @@ __all__ = [
     "get_timestamps",
     "list_known_corpora",
     "load_corpus",
-    "pad_with_missing",
-    "pad_with_missing_steps",
     "prepare_corpus",
     "sliding_window_index",
     "split_boundaries",
-    "split_with_missing",
-    "take_per_row",
     "time_features",
 ]
 

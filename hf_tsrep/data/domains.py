@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from .corpus import CorpusError
+
+
+@runtime_checkable
+class KnowsDomains(Protocol):
+    """The configuration of a model of the house, whatever copy of its code it was made by."""
+
+    @property
+    def domain_names(self) -> list[str]:
+        """Names of the domains; empty for a method without."""
+
+    def domain_index(self, domain: Any) -> int:
+        """Return the place of a domain; None will do where there is only one."""
 
 
 def domain_name(name: str) -> str:
@@ -49,7 +61,7 @@ def find_domain(config: Any, given: str | None, written: str, canonical: str) ->
     """Return which of a model's domains a corpus is; None for a model without domains.
 
     Args:
-        config: the model's configuration, or None; `domains` and `domain_index` are what counts.
+        config: the model's configuration; None or one of another library has no domains.
         given: the domain as the user says it, which goes before the corpus's names. Where it is None and no domain is
             called like the corpus, the model's only domain is taken.
         written: see `domain_names`.
@@ -62,12 +74,13 @@ def find_domain(config: Any, given: str | None, written: str, canonical: str) ->
         ValueError: there is no such domain, or several and none is called like the corpus; or a domain is given for a
             model without. The message names the domains.
     """
-    names = [one["name"] for one in getattr(config, "domains", None) or []]
-    if not names:
+    known = config if isinstance(config, KnowsDomains) else None
+    names = [] if known is None else known.domain_names
+    if known is None or not names:
         if given is not None:
-            method = getattr(config, "model_type", "the model")
+            method = "the model" if known is None else config.model_type
             raise ValueError(f"domain={given!r}: {method} has no domains; leave it out.")
         return None
     if given is None and len(names) > 1:
         given = next((name for name in domain_names(written, canonical) if name in names), None)
-    return names[config.domain_index(given)]
+    return names[known.domain_index(given)]

@@ -57,28 +57,20 @@ def shown_series(config: Any, extractor: Mapping[str, Any] | None, domain: str |
     Raises:
         ValueError: The model has no such domain.
     """
-    domains = list_domains(config)
+    domains = config.domain_entries
     if not domains:
         channels = extractor["num_channels"] if extractor else config.num_input_channels
         return ShownSeries(channels, _USUAL_LENGTH, None, "")
     with_head = [one for one in domains if "num_labels" in one]
     described = domains[config.domain_index(domain)] if domain is not None else (with_head or domains)[0]
-    length = _USUAL_LENGTH
-    if getattr(config, "classifier", "") == "flatten":  # a head for series of one length
-        num_tokens = described.get("num_tokens") or config.num_tokens
-        length = num_tokens * described["patch_length"] if num_tokens else length
+    length = config.classifier_length(described["name"]) or _USUAL_LENGTH
     argument = f', domain="{described["name"]}"' if len(domains) > 1 else ""
     return ShownSeries(described["num_input_channels"], length, described["name"], argument)
 
 
-def list_domains(config: Any) -> list[dict[str, Any]]:
-    """Return the entries of a config's domains; none for a method without domains."""
-    return list(getattr(config, "domains", None) or [])
-
-
 def describe_input(config: Any) -> str:
     """Return the words for what a model takes, such as "a series of 3 input channels"."""
-    domains = list_domains(config)
+    domains = config.domain_entries
     if len(domains) > 1:
         channels = ", ".join(f"{one['name']} with {_channels(one['num_input_channels'])}" for one in domains)
         return f"a series of one of its {len(domains)} domains ({channels})"

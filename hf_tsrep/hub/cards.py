@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,6 @@ from .card_parts import (
     WINDOW_LENGTH,
     describe_input,
     eval_results,
-    list_domains,
     public_name,
     result_rows,
     shown_series,
@@ -107,7 +107,7 @@ def build_model_card(
         has_feature_extractor=extractor is not None,
         shown=shown_series(config, extractor, domain),
         window_length=WINDOW_LENGTH,
-        domains=list_domains(config),
+        domains=config.domain_entries,
         time_features=bool(extractor and extractor.get("time_features")),
         model_facts=_model_facts(model_or_folder, folder, config, extractor),
         corpus_facts=_corpus_facts(corpus, corpus_fingerprint),
@@ -189,13 +189,13 @@ def _model_facts(
     from transformers import PreTrainedConfig
 
     standard = set(PreTrainedConfig.__dataclass_fields__)
-    told_by_domain = {"domains"} if len(list_domains(config)) == 1 else {"domains", "num_input_channels"}
-    told_elsewhere = standard | (told_by_domain if list_domains(config) else set())
-    fields = [name for name in type(config).__dataclass_fields__ if name not in told_elsewhere]
+    told_by_domain = {"domains"} if len(config.domain_entries) == 1 else {"domains", "num_input_channels"}
+    told_elsewhere = standard | (told_by_domain if config.domain_entries else set())
+    fields = [one.name for one in dataclasses.fields(config) if one.name not in told_elsewhere]
     facts = [
         ("embedding size", f"{config.embedding_size}"),
         ("pooling of a series or window", f"{config.pooling} over its timestamps"),
-        ("normalisation of the input", _BY_TOKENIZER if list_domains(config) else _normalisation(extractor)),
+        ("normalisation of the input", _BY_TOKENIZER if config.domain_entries else _normalisation(extractor)),
         ("normalisation of the embeddings", "none, unless `encode(..., normalize=True)`"),
         ("missing values", "NaN; see Missing values below"),
     ]

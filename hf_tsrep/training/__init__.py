@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..errors import SettingsError
+    from ..visualization import plot_loss_curve
+    from .callbacks import CollapseMonitor, WeightAveragingCallback, effective_rank
     from .checkpoints import find_last_checkpoint
-    from .figures import plot_loss_curve
-    from .finetuning import FinetuningResult, finetune, run_finetuning
-    from .monitors import CollapseMonitor, effective_rank
-    from .pretraining import PretrainingResult, pretrain, run_pretraining
+    from .finetuning import finetune, run_finetuning
+    from .pretraining import pretrain, run_pretraining
     from .recipe import list_recipes, load_recipe, recipe_for_corpus
     from .resolve import finetuning_fields, pretraining_fields, resolve_finetuning, resolve_settings
+    from .saving import FinetuningResult, PretrainingResult
     from .settings import FinetuneSettings, PretrainSettings
     from .trainer import NonFiniteLossError, TimeSeriesTrainer
-    from .weight_averaging import WeightAveragingCallback
 
 _MODULE_OF_NAME = {
-    "CollapseMonitor": "monitors",
+    "CollapseMonitor": "callbacks",
     "FinetuneSettings": "settings",
-    "FinetuningResult": "finetuning",
+    "FinetuningResult": "saving",
     "NonFiniteLossError": "trainer",
     "PretrainSettings": "settings",
-    "PretrainingResult": "pretraining",
+    "PretrainingResult": "saving",
     "SettingsError": ".errors",
     "TimeSeriesTrainer": "trainer",
-    "WeightAveragingCallback": "weight_averaging",
-    "effective_rank": "monitors",
+    "WeightAveragingCallback": "callbacks",
+    "effective_rank": "callbacks",
     "find_last_checkpoint": "checkpoints",
     "finetune": "finetuning",
     "finetuning_fields": "resolve",
     "list_recipes": "recipe",
     "load_recipe": "recipe",
-    "plot_loss_curve": "figures",
+    "plot_loss_curve": ".visualization",
     "pretrain": "pretraining",
     "pretraining_fields": "resolve",
     "recipe_for_corpus": "recipe",

@@ -2,80 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import default_collate
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback
 
+from ..data import corpus_fingerprint
+from ..data.scaling import TARGET_SCALER
 from ..errors import SettingsError
-from .checkpoints import check_output_directory, find_last_checkpoint
-from .finetuning_data import FinetuningData, load_finetuning_data
-from .finetuning_inputs import prepare_inputs
+from ..evaluation.metrics import classification_scores
+from .batches import IndexedCollator, IndexedDataset
+from .callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
+from .finetuning_data import FinetuningData, load_finetuning_data, prepare_inputs
 from .finetuning_model import (
-    add_low_rank_changes,
     build_model,
     domain_of,
     encoder_fingerprint,
     freeze_encoder,
-    merge_low_rank_changes,
     prediction_length_of,
     reading_options,
-    require_peft,
 )
-from .model_folder import write_json
+from .lora import add_lora, merge_lora, require_peft
 from .resolve import finetuning_fields, resolve_finetuning
-from .settings import FINETUNING_FILE, FinetuneSettings, with_needed_values
-
-logger = logging.getLogger(__name__)
+from .run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
+from .saving import FinetuningResult, finetuning_outcome, save_finetuned_model
+from .settings import FINETUNING_FILE, FinetuneSettings
+from .trainer import FinetuningTrainer
 
 SELECTION_METRIC = {"classification": "accuracy", "forecasting": "mse"}
 METRICS = {"classification": ("accuracy", "macro_f1", "kappa", "auprc"), "forecasting": ("mse", "mae")}
-
-# What a resumed run must share with the run that it goes on with: settings, groups of them, and facts.
-_SHARED_VALUES = ("model", "method", "corpus", "task")
-_SHARED_GROUPS = ("config", "data", "run", "training")
-_SHARED_FACTS = (
-    "scaler",
-    "time_features",
-    "prediction_length",
-    "num_processes",
-    "encoder_fingerprint",
-    "corpus_fingerprint",
-)
-# Fields that may differ: they change nothing, or the facts have what came out of them.
-_FREE_FIELDS = frozenset(
-    {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "per_device_eval_batch_size"}
-    | {"feature_memory", "scaler", "time_features"}
-)
-
-
-@dataclass
-class FinetuningResult:
-    """What a fine-tuning ends with.
-
-    Args:
-        model: The selected model in evaluation mode.
-        output_dir: Folder of the finished model.
-        metrics: Test metrics of the selected model, computed once.
-        validation_metrics: Those on validation data in the selected epoch; empty without a validation.
-        epoch: The selected epoch.
-        facts: What was found out about the run.
-        history: Everything that was logged, of the steps before a resume too.
-        outcome: Metrics, details, timings and settings as every protocol of `hf_tsrep.evaluation` returns them.
-    """
-
-    model: Any
-    output_dir: Path
-    metrics: dict[str, float] = field(default_factory=dict)
-    validation_metrics: dict[str, float] = field(default_factory=dict)
-    epoch: float = 0.0
-    facts: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def finetune(
@@ -136,46 +96,7 @@ def run_finetuning(
     Returns:
         The selected model and its metrics.
     """
-    from transformers import PrinterCallback, ProgressCallback, enable_full_determinism, set_seed
-
-    from .memory import give_back_freed_blocks
-
-    if settings.run.mode == "lora":
-        require_peft()
-    output_dir = Path(settings.output_dir)
-    arguments = training_arguments(settings)
-    if arguments.device.type == "cpu":
-        give_back_freed_blocks()
-    options, prediction_length = reading_options(settings), prediction_length_of(settings)
-    with arguments.main_process_first(desc="preparing the output folder and the corpus"):
-        check_output_directory(output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir)
-        data = load_finetuning_data(settings, options, prediction_length, arguments.seed)
-    data.domain = domain_of(settings, data.metadata.name)
-    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
-    model = build_model(settings, data)
-    fingerprint = {"encoder_fingerprint": encoder_fingerprint(model)}
-    if settings.run.mode == "linear-probe":
-        freeze_encoder(model)
-    elif settings.run.mode == "lora":
-        add_low_rank_changes(model, settings.run.lora_rank, settings.run.lora_alpha)
-    facts = {**run_facts(arguments, model, data), **options, "prediction_length": prediction_length, **fingerprint}
-    check_resume(settings, facts, output_dir, resume_from_checkpoint)
-    if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
-        logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
-        resume_from_checkpoint = None
-    prepare_inputs(model, data, arguments, settings.run.mode == "linear-probe", settings.run.feature_memory)
-    trainer = build_trainer(settings, arguments, model, data)
-    if not shows_progress:
-        for printing in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(printing)
-    if trainer.is_world_process_zero():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / FINETUNING_FILE, {**settings.to_dict(), "facts": facts})
-    trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-    if settings.run.mode == "lora":
-        merge_low_rank_changes(model)
-    facts["train_runtime"] = round(trained.metrics.get("train_runtime", 0.0), 2)
-    return _finish(trainer, settings, data, facts, saves)
+    return train(FinetuningRun(settings, saves, shows_progress), resume_from_checkpoint)
 
 
 def training_arguments(settings: FinetuneSettings) -> Any:
@@ -185,17 +106,14 @@ def training_arguments(settings: FinetuneSettings) -> Any:
         settings: What was asked for.
 
     Raises:
-        SettingsError: Several GPUs are visible to one process, or two fields contradict each other.
+        SettingsError: A value that the loop cannot work with, several GPUs are visible to one process, or two fields
+            contradict each other.
     """
-    from transformers import TrainingArguments
-
-    run, training = settings.run, settings.training
-    if "warmup_steps" in training and not settings.is_given("warmup_ratio"):
-        warmup_steps = training["warmup_steps"]
-    elif "warmup_steps" in training:
+    warmup_steps = settings.training.get("warmup_steps")
+    if warmup_steps is None:
+        warmup_steps = settings.run.warmup_ratio  # below 1 it is a share of the steps
+    elif settings.is_given("warmup_ratio"):
         raise SettingsError("warmup_steps and warmup_ratio are both given; choose one.")
-    else:
-        warmup_steps = run.warmup_ratio  # below 1 it is a share of the steps
     metric = SELECTION_METRIC[settings.task]
     selection = "every epoch is validated and saved, and the best is taken; validation=none takes the last"
     needed: dict[str, tuple[Any, str]] = {
@@ -207,23 +125,8 @@ def training_arguments(settings: FinetuneSettings) -> Any:
         "label_names": ([label_name(settings)], "the task says what the labels are"),
         "batch_eval_metrics": (True, "metrics are computed batch by batch"),
         "prediction_loss_only": (False, "metrics need the predictions"),
-        "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
-        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
     }
-    values = {
-        "report_to": "none",
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "data_seed": training.get("seed", 42),
-        **with_needed_values(settings, needed),
-        "warmup_steps": warmup_steps,
-    }
-    arguments = TrainingArguments(output_dir=settings.output_dir, **values)
-    if arguments.n_gpu > 1:
-        raise SettingsError(
-            f"{arguments.n_gpu} GPUs are visible to one process. Start one process a GPU with `accelerate launch -m "
-            "hf_tsrep finetune ...` or `torchrun`, or show it one GPU with CUDA_VISIBLE_DEVICES."
-        )
-    return arguments
+    return build_arguments(settings, "finetune", needed, warmup_steps=warmup_steps)
 
 
 def label_name(settings: FinetuneSettings) -> str:
@@ -231,7 +134,124 @@ def label_name(settings: FinetuneSettings) -> str:
     return "labels" if settings.task == "classification" else "future_values"
 
 
-def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: FinetuningData) -> Any:
+class FinetuningRun(TrainingRun):
+    """A fine-tuning: a new head on an encoder.
+
+    Args:
+        settings: What was asked for.
+        saves: See `run_finetuning`.
+        shows_progress: See `run_finetuning`.
+    """
+
+    record_file = FINETUNING_FILE
+    settings: FinetuneSettings
+    data: FinetuningData
+
+    def __init__(self, settings: FinetuneSettings, saves: bool = True, shows_progress: bool = True) -> None:
+        if settings.run.mode == "lora":
+            require_peft()
+        super().__init__(settings, training_arguments(settings))
+        self.saves = saves
+        self.shows_progress = shows_progress
+        self.read_with = {**reading_options(settings), "prediction_length": prediction_length_of(settings)}
+
+    def load(self) -> None:
+        """Read the corpus and cut it into its parts."""
+        options = dict(self.read_with)
+        prediction_length = options.pop("prediction_length")
+        self.data = load_finetuning_data(self.settings, options, prediction_length, self.arguments.seed)
+
+    def build_model(self, resumed: bool) -> Any:
+        """Return the encoder with its new head, and mark which of its weights learn."""
+        self.data.domain = domain_of(self.settings, self.data.metadata.name)
+        model = build_model(self.settings, self.data)
+        self.encoder_fingerprint = encoder_fingerprint(model)
+        if self.settings.run.mode == "linear-probe":
+            freeze_encoder(model)
+        elif self.settings.run.mode == "lora":
+            add_lora(model, self.settings.run.lora_rank, self.settings.run.lora_alpha)
+        return model
+
+    def facts(self, model: Any) -> dict[str, Any]:
+        """Return what each part holds, sizes, and what corpus, encoder and packages are."""
+        data = self.data
+        has_scaled_targets = not data.class_names and model.config.target_deviations is not None
+        return {
+            **data.facts,
+            **({"target_scaler": TARGET_SCALER} if has_scaled_targets else {}),
+            "sequence_length": data.sequence_length,
+            "num_input_channels": data.num_input_channels,
+            "num_parameters": sum(one.numel() for one in model.parameters()),
+            "num_trained_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
+            "num_processes": self.arguments.world_size,
+            "corpus_fingerprint": corpus_fingerprint(data.corpus),
+            "versions": versions(),
+            **self.read_with,
+            "encoder_fingerprint": self.encoder_fingerprint,
+        }
+
+    def shared(self) -> Shared:
+        """Return all settings but some of what is told of the training; see `shared_by_finetunings`."""
+        return shared_by_finetunings(self.settings.method)
+
+    def build_trainer(self, model: Any) -> Any:
+        """Compute once what never changes, and return the trainer."""
+        run = self.settings.run
+        prepare_inputs(model, self.data, self.arguments, run.mode == "linear-probe", run.feature_memory)
+        trainer = build_trainer(self.settings, self.arguments, model, self.data)
+        if not self.shows_progress:
+            for printing in (PrinterCallback, ProgressCallback):
+                trainer.remove_callback(printing)
+        return trainer
+
+    def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> FinetuningResult:
+        """Test the selected model once, and save it."""
+        settings, data, state = self.settings, self.data, trainer.state
+        if settings.run.mode == "lora":
+            merge_lora(trainer.model)
+        history = [dict(entry) for entry in state.log_history]
+        wanted = METRICS[settings.task]
+        tested = trainer.evaluate(IndexedDataset(data.datasets["test"]), metric_key_prefix="test")
+        metrics = {name: tested[f"test_{name}"] for name in wanted}
+        step = state.best_global_step if settings.selects and state.best_global_step else state.global_step
+        chosen = next((entry for entry in history if entry.get("step") == step and "eval_loss" in entry), {})
+        validated = {name: chosen[f"eval_{name}"] for name in ("loss", *wanted) if f"eval_{name}" in chosen}
+        epochs_run = max((entry["epoch"] for entry in history if "epoch" in entry), default=0.0)
+        epoch = chosen.get("epoch", epochs_run)
+        facts |= {"train_runtime": round(train_runtime, 2), "num_steps": state.global_step}
+        facts |= {"num_epochs": epochs_run, "selected_epoch": epoch}
+        model = trainer.model.eval()
+        result = FinetuningResult(model, Path(settings.output_dir), metrics, validated, epoch, facts, history)
+        result.outcome = finetuning_outcome(result, settings, data)
+        if self.saves and trainer.is_world_process_zero():
+            save_finetuned_model(result, settings, data)
+        return result
+
+
+def shared_by_finetunings(method: str) -> Shared:
+    """Return what a resumed fine-tuning must share with the run that it goes on with.
+
+    The schedule of the learning rate depends on the number of epochs, so that this must stay too. The facts have what
+    came out of scaler and time_features. Fields of the config that are not given are those of the model.
+
+    Args:
+        method: Name of the method.
+    """
+    groups = ("config", "data", "run", "training")
+    known = finetuning_fields(method).values()
+    return Shared(
+        values=("model", "method", "corpus", "task"),
+        groups=groups,
+        facts=(
+            *("scaler", "time_features", "prediction_length", "num_processes"),
+            *("encoder_fingerprint", "corpus_fingerprint"),
+        ),
+        free=FREE_FIELDS | {"feature_memory", "scaler", "time_features"},
+        defaults={group: {one.name: one.default for one in known if one.group == group} for group in groups[1:]},
+    )
+
+
+def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: FinetuningData) -> FinetuningTrainer:
     """Return the trainer of these settings.
 
     Args:
@@ -240,124 +260,95 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         model: The model, its frozen weights marked.
         data: The datasets, as the model takes them.
     """
-    from torch.utils.data import default_collate
-
-    from .finetuning_trainer import FinetuningTrainer
-    from .trainer import IndexedCollator, IndexedDataset
-
-    validation = data.datasets.get("validation")
-    return FinetuningTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=IndexedDataset(data.datasets["train"]),
-        eval_dataset=None if validation is None else IndexedDataset(validation),
-        data_collator=IndexedCollator(default_collate),
-        callbacks=_callbacks(settings),
-        decay_all_parameters=settings.run.decay_all_parameters,
-        label_name=label_name(settings),
-        freezes_encoder=settings.run.mode == "linear-probe",
-        backbone_learning_rate_factor=settings.run.backbone_learning_rate_factor,
-        forward_arguments={} if data.domain is None else {"domain": data.domain},
-        target_scale=getattr(model.config, "target_scale", None),
-    )
-
-
-def _callbacks(settings: FinetuneSettings) -> list[Any]:
-    """Return what happens at the borders of epochs."""
-    from .epochs import EpochScheduleCallback
-    from .finetuning_trainer import EarlyStoppingByEpochs
-
     run = settings.run
     callbacks: list[Any] = []
     if run.epoch_schedule is not None:
         callbacks.append(EpochScheduleCallback(run.epoch_schedule))
     if settings.selects and run.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingByEpochs(run.early_stopping_patience))
-    return callbacks
+    validation = data.datasets.get("validation")
+    is_classifier = settings.task == "classification"
+    return FinetuningTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=IndexedDataset(data.datasets["train"]),
+        eval_dataset=None if validation is None else IndexedDataset(validation),
+        data_collator=IndexedCollator(default_collate),
+        compute_metrics=ClassificationMeter() if is_classifier else ForecastMeter(model.config.target_deviations),
+        callbacks=callbacks,
+        decay_all_parameters=run.decay_all_parameters,
+        label_name=label_name(settings),
+        freezes_encoder=run.mode == "linear-probe",
+        backbone_learning_rate_factor=run.backbone_learning_rate_factor,
+        forward_arguments={} if data.domain is None else {"domain": data.domain},
+    )
 
 
-def run_facts(arguments: Any, model: Any, data: FinetuningData) -> dict[str, Any]:
-    """Return what was found out about the run, for the record.
+class ClassificationMeter:
+    """Metrics of class scores, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._scores: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        """Take a batch, and return the metrics of all batches since the last result.
+
+        Args:
+            prediction: predictions (batch_size, num_labels) and label_ids (batch_size,), tensors.
+            compute_result: Whether this is the last batch.
+
+        Returns:
+            accuracy, macro_f1, kappa and auprc; nothing before the last batch.
+        """
+        self._scores.append(_as_array(prediction.predictions))
+        self._labels.append(_as_array(prediction.label_ids))
+        if not compute_result:
+            return {}
+        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels).astype(np.int64)
+        self._scores, self._labels = [], []
+        # Log-probabilities, not logits: the area under a curve compares one class's scores over the samples.
+        scores = scores - np.logaddexp.reduce(scores.astype(np.float64), axis=1, keepdims=True)
+        return classification_scores(labels, scores.argmax(axis=1), scores)
+
+
+class ForecastMeter:
+    """Squared and absolute errors over all observed values, gathered batch by batch.
 
     Args:
-        arguments: The Trainer's arguments.
-        model: The model, its frozen weights marked.
-        data: The datasets.
+        target_scale: (num_output_channels,) what the errors are divided by; None for nothing.
     """
-    from importlib.metadata import version
 
-    from ..data import corpus_fingerprint
-    from ..data.scaling import TARGET_SCALER
+    def __init__(self, target_scale: Sequence[float] | None = None) -> None:
+        self._scale = np.asarray(1.0 if target_scale is None else target_scale, dtype=np.float64)
+        self._squared = self._absolute = 0.0
+        self._count = 0
 
-    has_scaled_targets = not data.class_names and getattr(model.config, "target_scale", None) is not None
-    return {
-        **data.facts,
-        **({"target_scaler": TARGET_SCALER} if has_scaled_targets else {}),
-        "sequence_length": data.sequence_length,
-        "num_input_channels": data.num_input_channels,
-        "num_parameters": sum(one.numel() for one in model.parameters()),
-        "num_trained_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
-        "num_processes": arguments.world_size,
-        "corpus_fingerprint": corpus_fingerprint(data.corpus),
-        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")},
-    }
+    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        """Take a batch, and return the metrics of all batches since the last result.
 
+        Args:
+            prediction: predictions and label_ids (batch_size, prediction_length, num_output_channels), tensors; NaN
+                among the labels = missing.
+            compute_result: Whether this is the last batch.
 
-def check_resume(
-    settings: FinetuneSettings, facts: Mapping[str, Any], output_dir: Path, resume_from_checkpoint: bool | str | None
-) -> None:
-    """Refuse to go on with other settings or other data than the run began with.
-
-    The schedule of the learning rate depends on the number of epochs, so that this must stay too.
-
-    Raises:
-        ValueError: The message names what differs.
-    """
-    folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
-    record = folder / FINETUNING_FILE
-    if not resume_from_checkpoint or not record.is_file():
-        return
-    before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
-    known = finetuning_fields(settings.method).values()
-    # A record of an older version lacks the fields that are new: its run had their defaults. Fields of the config that
-    # are not given are those of the model.
-    defaults = {one.name: one.default for one in known if one.group != "config"}
-    pairs = {name: (before[name], now[name]) for name in _SHARED_VALUES}
-    for group in _SHARED_GROUPS:
-        for name in {**now[group], **before[group]}:
-            if name not in _FREE_FIELDS:
-                pairs[name] = tuple(one[group].get(name, defaults.get(name)) for one in (before, now))
-    pairs |= {name: (before["facts"].get(name), facts[name]) for name in _SHARED_FACTS}
-    for name, (old, new) in pairs.items():
-        if old != new:
-            raise ValueError(
-                f"Cannot resume: {name} is {new!r}, but the run in {folder} began with {old!r}. Give the same "
-                "settings, or start anew in another output_dir."
-            )
+        Returns:
+            mse and mae; nothing before the last batch.
+        """
+        difference = _as_array(prediction.predictions).astype(np.float64) - _as_array(prediction.label_ids)
+        observed = ~np.isnan(_as_array(prediction.label_ids))
+        difference = (difference / self._scale)[observed]
+        self._squared += float(np.square(difference).sum())
+        self._absolute += float(np.abs(difference).sum())
+        self._count += difference.size
+        if not compute_result:
+            return {}
+        count = self._count or math.nan
+        metrics = {"mse": self._squared / count, "mae": self._absolute / count}
+        self._squared = self._absolute = 0.0
+        self._count = 0
+        return metrics
 
 
-def _finish(
-    trainer: Any, settings: FinetuneSettings, data: FinetuningData, facts: dict[str, Any], saves: bool
-) -> FinetuningResult:
-    """Test the selected model once, and save it."""
-    from .finetuning_saving import finetuning_outcome, save_finetuned_model
-    from .trainer import IndexedDataset
-
-    state = trainer.state
-    history = [dict(entry) for entry in state.log_history]
-    wanted = METRICS[settings.task]
-    tested = trainer.evaluate(IndexedDataset(data.datasets["test"]), metric_key_prefix="test")
-    metrics = {name: tested[f"test_{name}"] for name in wanted}
-    step = state.best_global_step if settings.selects and state.best_global_step else state.global_step
-    chosen = next((entry for entry in history if entry.get("step") == step and "eval_loss" in entry), {})
-    validated = {name: chosen[f"eval_{name}"] for name in ("loss", *wanted) if f"eval_{name}" in chosen}
-    epochs_run = max((entry["epoch"] for entry in history if "epoch" in entry), default=0.0)
-    epoch = chosen.get("epoch", epochs_run)
-    facts |= {"num_steps": state.global_step, "num_epochs": epochs_run, "selected_epoch": epoch}
-    model = trainer.model.eval()
-    result = FinetuningResult(model, Path(settings.output_dir), metrics, validated, epoch, facts, history)
-    result.outcome = finetuning_outcome(result, settings, data)
-    if saves and trainer.is_world_process_zero():
-        save_finetuned_model(result, settings, data)
-    trainer.accelerator.wait_for_everyone()
-    return result
+def _as_array(values: Any) -> np.ndarray:
+    return values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
+from ..data import SeriesBank, WindowDataset, corpus_metadata, get_labels, get_series, load_corpus
+from .data import Columns, TensorRows, map_tensors
 from .settings import FinetuneSettings
-from .tensor_rows import TensorRows
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +105,6 @@ def load_finetuning_data(
     Raises:
         ValueError: A part or the labels are missing, or a series is too short; the message names them and the fix.
     """
-    from ..data import corpus_metadata, load_corpus
-
     reading = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in _NOT_READ}
     corpus = load_corpus(settings.corpus, **{**reading, **options})
     for name in ("train", "test"):
@@ -120,8 +120,6 @@ def load_finetuning_data(
 
 
 def _classification_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed: int) -> FinetuningData:
-    from ..data import get_labels, get_series
-
     names = _class_names(corpus)
     parts = [name for name in PARTS if name in corpus and (name != "validation" or settings.selects)]
     series = {name: get_series(corpus[name]) for name in parts}
@@ -229,8 +227,6 @@ def take_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 def _forecasting_data(
     settings: FinetuneSettings, corpus: Any, metadata: Any, prediction_length: int, seed: int
 ) -> FinetuningData:
-    from ..data import SeriesBank, WindowDataset, get_series
-
     stretches = {name: get_series(corpus[name]) for name in PARTS if name in corpus}
     counts = {name: len(series) for name, series in stretches.items()}
     if len(set(counts.values())) != 1:
@@ -312,3 +308,92 @@ def _facts(settings: FinetuneSettings, datasets: Mapping[str, Any], is_held_out:
         source = f"{settings.data.validation_fraction:g} of train" if is_held_out else "the corpus's split"
     facts: dict[str, Any] = {f"num_{name}_samples": len(dataset) for name, dataset in datasets.items()}
     return {**facts, "validation": source}
+
+
+Prepare = Callable[[Tensor], Columns]
+HEAD_INPUTS = "head_inputs"
+
+
+def prepare_inputs(model: Any, data: FinetuningData, arguments: Any, is_frozen: bool, feature_memory: float) -> None:
+    """Put what never changes in place of the series: what the head of a frozen encoder reads, or the model's tokens.
+
+    Args:
+        model: A model with a head; it moves to the device of the arguments.
+        data: The datasets, which are replaced.
+        arguments: The Trainer's arguments.
+        is_frozen: Whether the encoder never changes.
+        feature_memory: Memory in GiB up to which a frozen encoder's outputs are kept; where they need more, they are
+            computed in every epoch.
+    """
+    given = {} if data.domain is None else {"domain": data.domain}
+    model.to(arguments.device)
+    model.eval()
+
+    @torch.no_grad()
+    def head_inputs(past_values: Tensor) -> Columns:
+        with _precision_of(arguments):
+            encoded = model.compute_head_inputs(past_values=past_values.to(arguments.device), **given)
+        return {HEAD_INPUTS: encoded.head_inputs}
+
+    @torch.no_grad()
+    def inputs(past_values: Tensor) -> Columns:
+        return model.prepare_inputs(past_values.to(arguments.device), **given)
+
+    if is_frozen and _fits(data, head_inputs, feature_memory):
+        _replace(data, head_inputs, arguments)
+    elif model.config.reads_tokens:
+        _replace(data, inputs, arguments)
+
+
+def _precision_of(arguments: Any) -> torch.autocast:
+    """Return the autocast context of the Trainer's arguments."""
+    dtype = torch.float16 if arguments.fp16 else torch.bfloat16
+    return torch.autocast(arguments.device.type, dtype, enabled=arguments.fp16 or arguments.bf16)
+
+
+def _fits(data: FinetuningData, prepare: Prepare, feature_memory: float) -> bool:
+    row = prepare(data.datasets["train"][0]["past_values"].unsqueeze(0))
+    sizes: list[int] = []
+    map_tensors(row, lambda column: sizes.append(column.nbytes))
+    needed = sum(sizes) * sum(map(len, data.datasets.values())) / 2**30
+    if needed <= feature_memory:
+        logger.info("The frozen encoder runs once; its outputs take %.2f GiB.", needed)
+        return True
+    logger.info(
+        "The frozen encoder runs in every epoch: its outputs would take %.2f GiB, and feature_memory allows %.2f.",
+        needed,
+        feature_memory,
+    )
+    return False
+
+
+def _replace(data: FinetuningData, prepare: Prepare, arguments: Any) -> None:
+    data.datasets = {name: _prepared(name, one, prepare, arguments) for name, one in data.datasets.items()}
+
+
+def _prepared(name: str, dataset: Any, prepare: Prepare, arguments: Any) -> TensorRows:
+    """Return a dataset with other inputs in place of past_values."""
+    loader = DataLoader(dataset, arguments.per_device_eval_batch_size)
+    hidden = arguments.disable_tqdm or not arguments.should_log
+    columns: dict[str, Any] = {}
+    first = 0
+    for batch in tqdm(loader, desc=f"Preparing {name}", unit="batch", disable=hidden):
+        rows = {**prepare(batch.pop("past_values")), **batch}
+        if not columns:
+            columns = map_tensors(
+                rows, lambda column: column.new_empty((len(dataset), *column.shape[1:]), device="cpu")
+            )
+        first += _fill(columns, rows, first)
+    return TensorRows(columns)
+
+
+def _fill(columns: Columns, rows: Columns, first: int) -> int:
+    """Write rows into the columns from row `first` on and return how many they are."""
+    number = 0
+    for name, value in rows.items():
+        if isinstance(value, Mapping):
+            number = _fill(columns[name], value, first)
+        else:
+            number = len(value)
+            columns[name][first : first + number] = value
+    return number

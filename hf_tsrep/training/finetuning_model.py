@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..data import get_series
+from ..data.domains import find_domain
+from ..data.scaling import TARGET_SCALER, ChannelScaler
 from ..errors import SettingsError
+from ..modeling.configuration_time_series import TaskShape
+from ..registry import get_method
 from .finetuning_data import FinetuningData
+from .saving import read_training_record
 from .settings import FinetuneSettings
 from .starting_model import config_of, is_method_name
-from .training_record import read_training_record
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +35,8 @@ def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
 
     A method that reads tokens takes raw values: its tokenizer scales them by itself.
     """
-    from ..registry import get_method
-
-    encoder_class: Any = get_method(settings.method).model_class
-    usual = "recommended" if encoder_class.main_input_name == "past_values" else None
+    config_class: Any = get_method(settings.method).config_class
+    usual = None if config_class.reads_tokens else "recommended"
     recorded = training_record(settings.model).get("data") or {}
     scaler = settings.data.scaler if "scaler" in settings.sources else recorded.get("scaler", usual)
     features = settings.data.time_features
@@ -54,10 +57,8 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
         SettingsError: The method has domains, and the model none.
         ValueError: See `hf_tsrep.data.domains.find_domain`.
     """
-    from ..data.domains import find_domain
-
     config, given = config_of(settings.model), settings.data.domain
-    if hasattr(config, "domain_index") and not config.domains:
+    if config.reads_tokens and not config.domain_names:
         raise SettingsError(
             f"{settings.model_name} has no domains and no tokenizer, which {settings.method} reads series with. Give "
             "the folder of a pretrained model; from_scratch=True (--from-scratch) leaves its weights and keeps these."
@@ -79,8 +80,6 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
     Raises:
         ValueError: The encoder's weights do not fit the corpus; the message says what to do.
     """
-    from ..registry import get_method
-
     method = get_method(settings.method)
     head_class: Any = method.classification_class if data.class_names else method.prediction_class
     model = head_class(head_config(settings, data))
@@ -89,7 +88,7 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
     encoder = _pretrained_encoder(settings)
     if settings.is_pretrained:
         _load_encoder(model, encoder, settings)
-    if hasattr(model, "set_tokenizer"):
+    if model.config.reads_tokens:
         model.set_tokenizer(encoder.tokenizer)
     return model
 
@@ -102,24 +101,18 @@ def prediction_length_of(settings: FinetuneSettings) -> int:
 def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
     """Return the model's config with the labels, channels and lengths of this task."""
     config = config_of(settings.model)
-    values: dict[str, Any] = {}
-    if data.domain is None:
-        values["num_input_channels"] = data.num_input_channels
-    if data.class_names:
-        values["id2label"] = dict(enumerate(data.class_names))
-        values["label2id"] = {name: index for index, name in enumerate(data.class_names)}
-    else:
-        values["num_output_channels"] = data.num_input_channels - data.metadata.num_time_features
-        if hasattr(config, "target_scale"):
-            values |= target_statistics(data)
-    if hasattr(config, "context_length"):
-        is_given = settings.task == "classification" and settings.is_given("context_length")
-        values["context_length"] = settings.data.context_length if is_given else data.sequence_length
-    for name, value in {**values, **settings.config}.items():
-        setattr(config, name, value)
-    if data.domain is not None:
-        _fit_domain(config, data)
-    config.check_ranges()
+    is_classifier = bool(data.class_names)
+    covers = is_classifier and settings.is_given("context_length")
+    task = TaskShape(
+        num_input_channels=data.num_input_channels,
+        sequence_length=data.sequence_length,
+        class_names=data.class_names,
+        num_output_channels=None if is_classifier else data.num_input_channels - data.metadata.num_time_features,
+        context_length=settings.data.context_length if covers else None,
+        domain=data.domain,
+        **({} if is_classifier or not config.scales_targets else target_statistics(data)),
+    )
+    config.fit_to_task(task, **settings.config)
     return config
 
 
@@ -129,30 +122,9 @@ def target_statistics(data: FinetuningData) -> dict[str, list[float]]:
     The head then learns, and is measured, on what the corpus would be with scaler=standard, while the tokenizer reads
     the raw values that it was trained for.
     """
-    from ..data import get_series
-    from ..data.scaling import TARGET_SCALER, ChannelScaler
-
     targets = [series[:, data.metadata.num_time_features :] for series in get_series(data.corpus["train"])]
     scaler = ChannelScaler.fit(targets, kind=TARGET_SCALER)
     return {"target_mean": scaler.mean.tolist(), "target_scale": scaler.scale.tolist()}
-
-
-def _fit_domain(config: Any, data: FinetuningData) -> None:
-    """Check the corpus against its domain, and have one head, which is this task's and of this domain alone."""
-    domain = config.domains[config.domain_index(data.domain)]
-    if domain["num_input_channels"] != data.num_input_channels:
-        raise ValueError(
-            f"Domain {data.domain!r} of the model has {domain['num_input_channels']} channels, but the corpus has "
-            f"{data.num_input_channels}. Choose another domain, or the corpus's channels with target."
-        )
-    config.domains = [
-        {name: value for name, value in one.items() if name not in ("num_labels", "num_tokens")}
-        for one in config.domains
-    ]
-    if data.class_names:
-        config.domains[config.domain_index(data.domain)]["num_labels"] = len(data.class_names)
-    if getattr(config, "classifier", "") == "flatten":
-        config.num_tokens = -(-data.sequence_length // domain["patch_length"])
 
 
 def _load_encoder(model: Any, encoder: Any, settings: FinetuneSettings) -> None:
@@ -177,8 +149,6 @@ def _load_encoder(model: Any, encoder: Any, settings: FinetuneSettings) -> None:
 
 
 def _pretrained_encoder(settings: FinetuneSettings) -> Any:
-    from ..registry import get_method
-
     if not isinstance(settings.model, (str, Path)):
         return settings.model.base_model
     encoder_class: Any = get_method(settings.method).model_class
@@ -224,65 +194,3 @@ def freeze_encoder(model: Any) -> None:
     """Keep every weight of the encoder as it is."""
     for parameter in model.base_model.parameters():
         parameter.requires_grad = False
-
-
-def require_peft() -> Any:
-    """Import and return peft.
-
-    Raises:
-        SettingsError: It is not installed; the message has the command.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise SettingsError('mode=lora needs the package peft: pip install "peft>=0.17"') from error
-    return peft
-
-
-def add_low_rank_changes(model: Any, rank: int, alpha: float) -> None:
-    """Freeze the encoder and give its linear layers and convolutions low-rank changes that learn.
-
-    Source: LoRA (Hu et al., ICLR 2022). Layers of another kind stay as they are: recurrent ones, and dilated
-    convolutions (all of TS2Vec's). Weights that start anew (adapt_input) learn as the head does.
-
-    Args:
-        model: A model with a head; the head learns as before.
-        rank: Rank of the changes.
-        alpha: Their scale is alpha / rank.
-
-    Raises:
-        SettingsError: peft is not installed, or the encoder has no linear layer or convolution.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    peft = require_peft()
-    prefix = f"{model.base_model_prefix}."
-    encoder_layers = [(name, layer) for name, layer in model.named_modules() if name.startswith(prefix)]
-    # Subclasses are left alone: they may read their weights past the forward that peft wraps, as attention layers do.
-    # Conv1D is what GPT-2 calls a linear layer, and peft's low-rank convolution forgets the dilation of nn.Conv1d.
-    targets = [
-        name
-        for name, layer in encoder_layers
-        if type(layer) in (nn.Linear, Conv1D) or (type(layer) is nn.Conv1d and layer.dilation == (1,))
-    ]
-    if not targets:
-        encoder = type(model.base_model).__name__
-        raise SettingsError(f"mode=lora: the encoder {encoder} has no linear layer or convolution to change.")
-    head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
-    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name in head or "lora_" in name or getattr(parameter, "_starts_anew", False)
-    logger.info("LoRA changes %d layers of the encoder.", len(targets))
-
-
-def merge_low_rank_changes(model: Any) -> None:
-    """Add the low-rank changes to the weights and put the plain layers back, so that the model needs no peft."""
-    peft = require_peft()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, peft.tuners.lora.LoraLayer):
-            parent, _, child = name.rpartition(".")
-            changed: Any = module
-            changed.merge()
-            setattr(model.get_submodule(parent), child, changed.get_base_layer())
-    for parameter in model.parameters():
-        parameter.requires_grad = True

@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..data import corpus_fingerprint
 from ..errors import SettingsError
-from .checkpoints import check_output_directory, find_last_checkpoint
-from .model_folder import write_json
-from .resolve import resolve_settings
-from .settings import SETTINGS_FILE, PretrainSettings, with_needed_values
+from ..registry import get_method
+from .callbacks import EpochScheduleCallback, WeightAveragingCallback
+from .resolve import pretraining_fields, resolve_settings
+from .run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
+from .saving import LOG_FILE, PretrainingResult, save_loss_curve, staged_folder, write_json
+from .settings import DEFAULT_STAGE, SETTINGS_FILE, PretrainSettings
 from .stages import PretrainingStage, get_stage
 
 logger = logging.getLogger(__name__)
 
-# Groups of settings that a resumed run must share with the run that it goes on with, and what it may change.
-_SHARED_GROUPS = ("method", "stage", "corpus", "model", "options", "data")
-_FREE_RUN = ("monitor_collapse", "validation_loss")
-_FREE_TRAINING = (
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "disable_tqdm",
-    "report_to",
-    "run_name",
-    "per_device_eval_batch_size",
-    "dataloader_num_workers",
-)
-_BUDGET = ("max_steps", "num_train_epochs")
-_SHARED_FACTS = ("corpus_fingerprints", "tokenizer_fingerprint", "num_processes", "per_device_train_batch_size")
-
-
-@dataclass
-class PretrainingResult:
-    """What a pre-training ends with.
-
-    Args:
-        model: The model with its pretext task, in evaluation mode, with averaged weights where averaging is on.
-        output_dir: Folder of the finished model.
-        metrics: Last values of the log, number of steps, run time.
-        history: Everything that was logged, of the steps before a resume too.
-    """
-
-    model: Any
-    output_dir: Path
-    metrics: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+# Fields that a resumed pre-training may have otherwise; a tokenizer's weights are compared, wherever they lie.
+_FREE = FREE_FIELDS | {"save_steps", "dataloader_num_workers", "monitor_collapse", "validation_loss", "tokenizer"}
+_BUDGET = frozenset({"max_steps", "num_train_epochs"})
 
 
 def pretrain(
@@ -91,49 +65,7 @@ def run_pretraining(
     settings: PretrainSettings, *, resume_from_checkpoint: bool | str | None = None
 ) -> PretrainingResult:
     """Pre-train as settings say; see `pretrain`."""
-    from transformers import enable_full_determinism, set_seed
-
-    from .memory import give_back_freed_blocks
-
-    output_dir = Path(settings.output_dir)
-    arguments = training_arguments(settings)
-    stage = get_stage(settings.method, settings.stage)(settings, arguments)
-    if arguments.device.type == "cpu":
-        give_back_freed_blocks()
-    with arguments.main_process_first(desc="preparing the output folder and the corpus"):
-        check_output_directory(
-            output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir, stage.weights_file
-        )
-        stage.load()
-    _fit_batch(arguments, stage.num_batch_items)
-    _choose_budget(arguments, settings, stage.num_elements)
-    facts = _facts(arguments, stage)
-    _check_resume(settings, facts, output_dir, resume_from_checkpoint)
-    if resume_from_checkpoint is True and find_last_checkpoint(output_dir, arguments.world_size) is None:
-        logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
-        resume_from_checkpoint = None
-
-    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
-    model = stage.build_model(resumed=bool(resume_from_checkpoint))
-    trainer, averaging = _build_trainer(settings, arguments, model, stage)
-    if trainer.is_world_process_zero():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
-    trained = trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-    if averaging is not None:
-        averaging.copy_to(model)
-    if "warmup_steps" in settings.training:
-        facts["warmup_steps"] = arguments.get_warmup_steps(trainer.state.max_steps)  # a short run has fewer
-    model.eval()
-    history = list(trainer.state.log_history)
-    result = PretrainingResult(model, output_dir, _metrics(history, trained, trainer), history)
-    if trainer.is_world_process_zero():
-        from .saving import save_finished_stage
-
-        result.metrics |= stage.evaluate(model)
-        save_finished_stage(stage, result, facts)
-    trainer.accelerator.wait_for_everyone()
-    return result
+    return train(PretrainingRun(settings), resume_from_checkpoint)
 
 
 def training_arguments(settings: PretrainSettings) -> Any:
@@ -145,38 +77,131 @@ def training_arguments(settings: PretrainSettings) -> Any:
     Raises:
         SettingsError: A value that the loop cannot work with, or several GPUs are visible to one process.
     """
-    import torch
-    from transformers import TrainingArguments
-
     needed = {
         "eval_strategy": (
             "no",
             "validation_loss=true logs the loss on validation data after every epoch",
         ),
         "load_best_model_at_end": (False, "pre-training chooses nothing by its validation loss"),
-        "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
         "auto_find_batch_size": (False, "the batch holds the negatives; choose per_device_train_batch_size"),
         "dataloader_persistent_workers": (False, "workers that persist would keep the windows of the first epoch"),
-        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
     }
-    values = {
-        "report_to": "none",
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "data_seed": settings.training.get("seed", 42),
-        **with_needed_values(settings, needed),
-    }
-    arguments = TrainingArguments(output_dir=settings.output_dir, **values)
-    if arguments.n_gpu > 1:
-        raise SettingsError(
-            f"{arguments.n_gpu} GPUs are visible to one process, which would split every batch and its negatives. "
-            "Start one process a GPU with `accelerate launch -m hf_tsrep pretrain ...` or `torchrun`, or show it one "
-            "GPU with CUDA_VISIBLE_DEVICES."
+    return build_arguments(settings, "pretrain", needed)
+
+
+class PretrainingRun(TrainingRun):
+    """A pre-training: one stage of a method.
+
+    Args:
+        settings: What was asked for.
+    """
+
+    record_file = SETTINGS_FILE
+    settings: PretrainSettings
+
+    def __init__(self, settings: PretrainSettings) -> None:
+        super().__init__(settings, training_arguments(settings))
+        self.stage: PretrainingStage = get_stage(settings.method, settings.stage)(settings, self.arguments)
+        self.weights_file = self.stage.weights_file
+        self.averaging = WeightAveragingCallback() if settings.run.weight_averaging else None
+
+    def load(self) -> None:
+        """Read the corpora, and fit the batch and the budget to them."""
+        self.stage.load()
+        fit_batch(self.arguments, self.stage.num_batch_items)
+        choose_budget(self.arguments, self.settings, self.stage.num_elements)
+
+    def build_model(self, resumed: bool) -> Any:
+        """Return the model of the stage."""
+        return self.stage.build_model(resumed)
+
+    def facts(self, model: Any) -> dict[str, Any]:
+        """Return budget, batch, what the stage found out, and what the corpora and packages are."""
+        return {
+            "max_steps": self.arguments.max_steps,
+            "per_device_train_batch_size": self.arguments.per_device_train_batch_size,
+            "num_processes": self.arguments.world_size,
+            **self.stage.facts(),
+            "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in self.stage.corpora],
+            "versions": versions(),
+        }
+
+    def shared(self) -> Shared:
+        """Return all settings but some of what is told of the training.
+
+        A run may go on longer than it was to where the learning rate of a step does not depend on the number of steps.
+        """
+        groups = ("model", "options", "data", "run", "training")
+        known = pretraining_fields(self.settings.method, self.settings.stage).values()
+        return Shared(
+            values=("method", "stage", "corpus"),
+            groups=groups,
+            facts=("corpus_fingerprints", "tokenizer_fingerprint", "num_processes", "per_device_train_batch_size"),
+            free=_FREE if rate_depends_on_budget(self.settings) else _FREE | _BUDGET,
+            defaults={group: {one.name: one.default for one in known if one.group == group} for group in groups},
         )
-    return arguments
+
+    def build_trainer(self, model: Any) -> Any:
+        """Return the stage's trainer, with what happens at the steps and the epochs of any stage."""
+        run, arguments, options = self.settings.run, self.arguments, self.stage.trainer_options()
+        callbacks: list[Any] = [] if self.averaging is None else [self.averaging]
+        if run.epoch_schedule is not None:
+            callbacks.append(EpochScheduleCallback(run.epoch_schedule))
+        if run.coupled_weight_decay:
+            values = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
+            values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
+            options["optimizer_cls_and_kwargs"] = (torch.optim.Adam, values)
+        if run.learning_rate_decay is not None:
+            options["learning_rate_decay"] = (run.learning_rate_decay, run.learning_rate_decay_steps)
+        return self.stage.trainer_class()(
+            model=model,
+            args=arguments,
+            callbacks=[*callbacks, *options.pop("callbacks", ())],
+            decay_all_parameters=run.decay_all_parameters,
+            shortens_warmup=self.settings.sources.get("warmup_steps", "").startswith("recipe"),
+            **options,
+        )
+
+    def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> PretrainingResult:
+        """Give the model its averaged weights where there are any, measure it and write the finished folder."""
+        model = trainer.model
+        if self.averaging is not None:
+            self.averaging.copy_to(model)
+        if "warmup_steps" in self.settings.training:  # a short run has fewer
+            facts["warmup_steps"] = self.arguments.get_warmup_steps(trainer.state.max_steps)
+        model.eval()
+        history = list(trainer.state.log_history)
+        metrics = {**last_logged(history), "num_steps": trainer.state.global_step}
+        metrics["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        metrics["train_runtime"] = train_runtime
+        result = PretrainingResult(model, Path(self.settings.output_dir), metrics, history)
+        if trainer.is_world_process_zero():
+            result.metrics |= self.stage.evaluate(model)
+            self._save(result, facts)
+        return result
+
+    def _save(self, result: PretrainingResult, facts: dict[str, Any]) -> None:
+        """Write the finished folder. The weights come last, so that a folder with weights is complete."""
+        settings = self.settings
+        with staged_folder(result.output_dir, self.weights_file) as staging:
+            write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+            write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
+            what = "pre-training loss" if settings.stage == DEFAULT_STAGE else f"loss of the {settings.stage}"
+            title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: {what}"
+            save_loss_curve(staging, result.history, title)
+            self.stage.save(staging, result, facts)
 
 
-def _fit_batch(arguments: Any, num_items: int) -> None:
-    """Reduce the batch to the number of items, as the published code does; every process needs one batch an epoch."""
+def fit_batch(arguments: Any, num_items: int) -> None:
+    """Reduce the batch to the number of items, as the published code does; every process needs one batch an epoch.
+
+    Args:
+        arguments: The Trainer's arguments, whose per_device_train_batch_size may be changed.
+        num_items: Number of training items that one batch can be drawn from.
+
+    Raises:
+        SettingsError: There are fewer items than processes.
+    """
     largest = num_items // arguments.world_size
     if largest < 1:
         raise SettingsError(
@@ -186,12 +211,28 @@ def _fit_batch(arguments: Any, num_items: int) -> None:
     if arguments.per_device_train_batch_size > largest:
         logger.info("The batch of a process is %d: there are %d training items.", largest, num_items)
         arguments.per_device_train_batch_size = largest
+    if arguments.per_device_train_batch_size * arguments.world_size == 1:
+        logger.warning(
+            "A batch holds one training item, so a loss that tells the items of a batch apart is zero or learns "
+            "nothing. What helps: more series, windows of them (max_train_length with window_stride), or a larger "
+            "per_device_train_batch_size. There are %d training items.",
+            num_items,
+        )
 
 
-def _choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int) -> None:
-    """Set max_steps by the published rule where nothing was given."""
+def choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int) -> None:
+    """Set max_steps by the published rule where nothing was given.
+
+    Args:
+        arguments: The Trainer's arguments, whose max_steps may be changed.
+        settings: Have the rule, and whether anything was given.
+        num_elements: Numbers in the training array.
+
+    Raises:
+        SettingsError: The rule has other fields.
+    """
     rule = settings.run.published_steps
-    if rule is None or {"max_steps", "num_train_epochs"} & set(settings.training):
+    if rule is None or _BUDGET & set(settings.training):
         return
     expected = {"small_corpus_elements", "small_corpus_steps", "steps"}
     if set(rule) != expected:
@@ -201,103 +242,17 @@ def _choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int
     logger.info("%d steps for %d numbers in the training array (published rule).", arguments.max_steps, num_elements)
 
 
-def _facts(arguments: Any, stage: PretrainingStage) -> dict[str, Any]:
-    """Return what was found out about the run, for the record."""
-    from importlib.metadata import version
-
-    from ..data import corpus_fingerprint
-
-    return {
-        "max_steps": arguments.max_steps,
-        "per_device_train_batch_size": arguments.per_device_train_batch_size,
-        "num_processes": arguments.world_size,
-        **stage.facts(),
-        "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in stage.corpora],
-        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")},
-    }
-
-
-def _check_resume(
-    settings: PretrainSettings, facts: dict[str, Any], output_dir: Path, resume_from_checkpoint: bool | str | None
-) -> None:
-    """Refuse to go on with another model, other data or another training than the run began with.
-
-    A run may go on longer than it was to where the learning rate of a step does not depend on the number of steps.
-    """
-    folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
-    record = folder / SETTINGS_FILE
-    if not resume_from_checkpoint or not record.is_file():
-        return
-    before, now = json.loads(record.read_text(encoding="utf-8")), settings.to_dict()
-    pairs = {name: (before.get(name, now[name]), now[name]) for name in _SHARED_GROUPS}
-    free = _FREE_TRAINING if _depends_on_budget(now) else (*_FREE_TRAINING, *_BUDGET)
-    for group, allowed in (("training", free), ("run", _FREE_RUN)):
-        for name in sorted({*before[group], *now[group]} - set(allowed)):
-            pairs[name] = (before[group].get(name), now[group].get(name))
-    pairs |= {name: (before["facts"].get(name), facts.get(name)) for name in _SHARED_FACTS}
-    for group in pairs["options"]:
-        group.pop("tokenizer", None)  # its weights are compared, wherever they lie
-    for name, (old, new) in pairs.items():
-        if old != new:
-            raise ValueError(
-                f"Cannot resume: {name} is {new!r}, but the run in {folder} began with {old!r}. Give the same "
-                "settings, or start anew in another output_dir."
-            )
-
-
-def _depends_on_budget(settings: dict[str, Any]) -> bool:
+def rate_depends_on_budget(settings: PretrainSettings) -> bool:
     """Return whether the learning rate of a step depends on how many steps there are to be."""
-    training, run = settings["training"], settings["run"]
-    if run["learning_rate_decay"] is None and str(training.get("lr_scheduler_type", "linear")) == "constant":
-        return False
-    # A warm-up may be shortened to a quarter of the run.
-    return run["learning_rate_decay"] is None or training.get("warmup_steps", 0) > 0
+    if settings.run.learning_rate_decay is None:
+        return str(settings.training.get("lr_scheduler_type", "linear")) != "constant"
+    return settings.training.get("warmup_steps", 0) > 0  # a warm-up may be shortened to a quarter of the run
 
 
-def _build_trainer(settings: PretrainSettings, arguments: Any, model: Any, stage: PretrainingStage) -> tuple[Any, Any]:
-    """Return the trainer and the weight averaging, or None."""
-    import torch
-
-    from .weight_averaging import WeightAveragingCallback
-
-    run = settings.run
-    averaging = WeightAveragingCallback() if run.weight_averaging else None
-    options = stage.trainer_options()
-    if run.coupled_weight_decay:
-        values = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
-        values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
-        options["optimizer_cls_and_kwargs"] = (torch.optim.Adam, values)
-    if run.learning_rate_decay is not None:
-        options["learning_rate_decay"] = (run.learning_rate_decay, run.learning_rate_decay_steps)
-    trainer = stage.trainer_class()(
-        model=model,
-        args=arguments,
-        callbacks=[*_callbacks(settings, averaging), *options.pop("callbacks", ())],
-        decay_all_parameters=run.decay_all_parameters,
-        shortens_warmup=settings.sources.get("warmup_steps", "").startswith("recipe"),
-        **options,
-    )
-    return trainer, averaging
-
-
-def _callbacks(settings: PretrainSettings, averaging: Any) -> list[Any]:
-    """Return what happens at the steps and the epochs of any stage."""
-    from .epochs import EpochScheduleCallback
-
-    run = settings.run
-    callbacks = [] if averaging is None else [averaging]
-    if run.epoch_schedule is not None:
-        callbacks.append(EpochScheduleCallback(run.epoch_schedule))
-    return callbacks
-
-
-def _metrics(history: list[dict[str, Any]], trained: Any, trainer: Any) -> dict[str, float]:
-    """Return the last value of everything that was logged at the steps, the number of steps and the run time."""
+def last_logged(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the last value of everything that was logged at the steps."""
     metrics: dict[str, float] = {}
     for entry in history:
         if "loss" in entry:
             metrics |= {name: value for name, value in entry.items() if name not in ("step", "epoch")}
-    metrics["num_steps"] = trainer.state.global_step
-    metrics["num_parameters"] = sum(parameter.numel() for parameter in trainer.model.parameters())
-    metrics["train_runtime"] = trained.metrics.get("train_runtime", 0.0)
     return metrics

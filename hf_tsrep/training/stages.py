@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import importlib.util
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+from transformers import PreTrainedConfig
+
+from ..data import get_series
 from ..errors import SettingsError, near_matches
+from ..registry import get_method
+from .batches import IndexedCollator, IndexedDataset
+from .callbacks import CollapseMonitor, ValidationLossCallback
 from .checkpoints import WEIGHTS_FILE
-from .settings import DEFAULT_STAGE
+from .data import PretrainingCollator, TrainingSeries, load_training_series, pretraining_dataset
+from .recipe import recipe_for_corpus
+from .saving import PretrainingResult, save_card, save_preprocessing
+from .settings import DEFAULT_STAGE, PretrainSettings
+from .trainer import TimeSeriesTrainer
 
-if TYPE_CHECKING:
-    from .pretraining import PretrainingResult
-    from .settings import PretrainSettings
-
-# Module and class of the stages of methods that do not simply train a model on series. The default stage comes last.
-_STAGES: dict[str, dict[str, tuple[str, str]]] = {
-    "crosstimenet": {"tokenizer": ("stage_codec", "CodecStage"), "model": ("stage_tokens", "TokensStage")},
-}
-_PLAIN = {"model": ("stage_series", "SeriesStage")}
+logger = logging.getLogger(__name__)
 
 
 class PretrainingStage(ABC):
@@ -53,11 +59,7 @@ class PretrainingStage(ABC):
         Args:
             method: Name of the method.
         """
-        from transformers import PreTrainedConfig
-
-        from ..registry import get_method
-
-        return get_method(method).config_class, set(getattr(PreTrainedConfig, "__dataclass_fields__", ()))
+        return get_method(method).config_class, {one.name for one in dataclasses.fields(PreTrainedConfig)}
 
     @classmethod
     def default_recipe(cls, method: str, corpus: str | None) -> str:
@@ -67,8 +69,6 @@ class PretrainingStage(ABC):
             method: Name of the method.
             corpus: Name of the first corpus, or None.
         """
-        from .recipe import recipe_for_corpus
-
         return recipe_for_corpus(method, corpus)
 
     @abstractmethod
@@ -108,8 +108,6 @@ class PretrainingStage(ABC):
 
     def trainer_class(self) -> type:
         """Return the trainer's class, a TimeSeriesTrainer."""
-        from .trainer import TimeSeriesTrainer
-
         return TimeSeriesTrainer
 
     def evaluate(self, model: Any) -> dict[str, float]:
@@ -134,20 +132,114 @@ class PretrainingStage(ABC):
         """
 
 
+class SeriesStage(PretrainingStage):
+    """Series of equal channels, cut and cropped by TS2Vec's rules or into windows, and a model of `past_values`."""
+
+    loaded: TrainingSeries
+    dataset: Any
+
+    def load(self) -> None:
+        """Read the corpora and prepare the series."""
+        self.loaded = load_training_series(self.settings)
+        self.dataset = self._items_of(self.loaded.series)
+        if self.settings.run.validation_loss and not self._validation_parts():
+            self._miss_validation()
+
+    def _validation_parts(self) -> list[Any]:
+        return [corpus["validation"] for corpus in self.loaded.corpora if "validation" in corpus]
+
+    def _miss_validation(self) -> None:
+        """Refuse to measure a loss on nothing where it was asked for; say so where only the recipe has it."""
+        names = ", ".join(self.settings.corpus_names)
+        if self.settings.sources.get("validation_loss", "recipe").startswith("recipe"):
+            logger.warning("%s has no validation part, so no validation loss is logged.", names)
+            return
+        raise SettingsError(
+            f"validation_loss: {names} has no validation part to measure it on. Leave validation_loss out, or cut one "
+            "with split, such as 70/10/20."
+        )
+
+    def _items_of(self, series: list[np.ndarray]) -> Any:
+        data = self.settings.data
+        return pretraining_dataset(series, data.max_train_length, data.window_stride, self.arguments.seed)
+
+    @property
+    def corpora(self) -> list[Any]:
+        """The corpora, every split."""
+        return self.loaded.corpora
+
+    @property
+    def num_batch_items(self) -> int:
+        """Number of pieces or windows of series."""
+        return len(self.dataset)
+
+    @property
+    def num_elements(self) -> int:
+        """Numbers in the training array, padding included."""
+        return self.loaded.num_elements
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes of the training array."""
+        return {
+            "num_series": len(self.loaded.series),
+            "num_training_items": len(self.dataset),
+            "sequence_length": self.dataset.sequence_length,
+            "num_input_channels": self.loaded.num_input_channels,
+            "num_elements": self.loaded.num_elements,
+        }
+
+    def build_model(self, resumed: bool) -> Any:
+        """Return the method's model with its pretext task, freshly initialised."""
+        method = get_method(self.settings.method)
+        config_class: Any = method.config_class
+        model_class: Any = method.pretraining_class
+        return model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
+
+    def trainer_options(self) -> dict[str, Any]:
+        """Return dataset, collator, monitors, the items' names and what happens behind every epoch."""
+        longest = self.settings.data.max_train_length
+        return {
+            "train_dataset": IndexedDataset(self.dataset),
+            "data_collator": IndexedCollator(PretrainingCollator(longest)),
+            "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
+            "item_names": self.loaded.item_names(len(self.dataset), longest),
+            "callbacks": self._validation_callbacks() if self.settings.run.validation_loss else [],
+        }
+
+    def _validation_callbacks(self) -> list[Any]:
+        """Return what logs the pretext loss on the validation parts; nothing where no corpus has one."""
+        series = [one for part in self._validation_parts() for one in get_series(part)]
+        if not series:
+            return []
+        batch_size = self.arguments.per_device_eval_batch_size
+        return [ValidationLossCallback(self._items_of(series), batch_size, self.arguments.seed)]
+
+    def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
+        """Write the model, the preparation of its input and the card."""
+        result.model.save_pretrained(folder)
+        save_preprocessing(folder, self.loaded.metadata)
+        save_card(folder, self.settings, result, facts, self.loaded.metadata)
+
+
 def list_stages(method: str) -> list[str]:
-    """Return the names of a method's stages, in the order in which they are run."""
-    return list(_STAGES.get(method, _PLAIN))
+    """Return the names of a method's stages, in the order in which they are run; the last is the model's."""
+    config_class: Any = get_method(method).config_class
+    return list(config_class.stages)
 
 
 def get_stage(method: str, stage: str = DEFAULT_STAGE) -> type[PretrainingStage]:
     """Return the class of a method's stage.
 
+    Stages of its own lie in the folder of this package that is called like the method, in `STAGES`.
+
     Raises:
         SettingsError: The method has no such stage; the message names the near match.
     """
-    known = _STAGES.get(method, _PLAIN)
+    known = list_stages(method)
     if stage not in known:
         hint = near_matches(stage, known, count=1, cutoff=0.5)
         raise SettingsError(f"Method {method!r} has no stage {stage!r}.{hint} Stages: {', '.join(known)}.")
-    module, name = known[stage]
-    return getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    own = importlib.util.find_spec(f"{__package__}.{method}")
+    if own is None or own.submodule_search_locations is None:
+        return SeriesStage
+    return importlib.import_module(own.name).STAGES[stage]

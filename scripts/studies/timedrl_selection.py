@@ -32,14 +32,13 @@ import torch
 
 import hf_tsrep
 from hf_tsrep.training import load_recipe, recipe_for_corpus
-from hf_tsrep.training.epochs import epoch_factor
+from hf_tsrep.training.callbacks import epoch_factor
+from hf_tsrep.training.data import Columns, TensorRows, map_tensors
 from hf_tsrep.training.finetuning import label_name, training_arguments
-from hf_tsrep.training.finetuning_data import load_finetuning_data
-from hf_tsrep.training.finetuning_inputs import prepare_inputs
+from hf_tsrep.training.finetuning_data import load_finetuning_data, prepare_inputs
 from hf_tsrep.training.finetuning_model import build_model, prediction_length_of, reading_options
 from hf_tsrep.training.recipe import recipe_for
 from hf_tsrep.training.resolve import resolve_finetuning
-from hf_tsrep.training.tensor_rows import Columns, TensorRows, map_tensors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reproduce_timedrl import CORPORA  # it lies beside this folder, which is known only now

@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hf_tsrep
 from hf_tsrep.data import get_series, load_corpus
-from hf_tsrep.data.pretraining_data import split_with_missing
 from hf_tsrep.modeling.modeling_ts2vec import hierarchical_contrastive_loss, take_steps
+from hf_tsrep.training.data import split_with_missing
 
 NUM_STEPS, MAX_TRAIN_LENGTH = 600, 3000
 logger = logging.getLogger("study")

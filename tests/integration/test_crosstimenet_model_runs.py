@@ -10,7 +10,7 @@ from crosstimenet_runs import TINY_SIZES, codec_run, model_run, start
 from training_runs import assert_close_files, assert_close_losses, assert_equal_files, losses
 
 from hf_tsrep.training import SettingsError, pretrain
-from hf_tsrep.training.tokenizers import tokenizer_fingerprint
+from hf_tsrep.training.crosstimenet.token_data import tokenizer_fingerprint
 
 TERMS = ("loss", "grad_norm", "accuracy")
 

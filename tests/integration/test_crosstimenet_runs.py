@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from training_runs import assert_close_files, assert_close_losses, assert_equal_files, losses
 
 from hf_tsrep.training import SettingsError, pretrain
-from hf_tsrep.training.tokenizers import load_tokenizer
+from hf_tsrep.training.crosstimenet.token_data import load_tokenizer
 
 TERMS = ("loss", "grad_norm", "reconstruction_loss", "commitment_loss", "codebook_perplexity")
 

@@ -17,7 +17,7 @@ import hf_tsrep
 from hf_tsrep.data import get_labels, get_series, load_corpus
 from hf_tsrep.evaluation import read_results
 from hf_tsrep.training import SettingsError
-from hf_tsrep.training.finetuning_trainer import FinetuningTrainer
+from hf_tsrep.training.trainer import FinetuningTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,7 +235,7 @@ def test_bf16_trains_and_saves_full_precision(corpus, pretrained, tmp_path):
     assert {value.dtype for value in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.float32}
 
 
-def test_low_rank_changes_are_saved_as_a_plain_model(corpus, pretrained, tmp_path):
+def test_lora_is_saved_as_a_plain_model(corpus, pretrained, tmp_path):
     result = hf_tsrep.finetune(
         pretrained, corpus, tmp_path / "lora", mode="lora", num_train_epochs=4, **COLUMNS, **QUICK
     )

@@ -18,7 +18,7 @@ TERMS = ("loss", "grad_norm", "instance_loss", "temporal_loss", "effective_rank"
 PROGRAM = """
 import json, os, signal, sys
 from hf_tsrep.training import pretrain
-from hf_tsrep.training.weight_averaging import WeightAveragingCallback
+from hf_tsrep.training.callbacks import WeightAveragingCallback
 
 given, moment, number = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 original = getattr(WeightAveragingCallback, moment) if moment != "never" else None
@@ -168,7 +168,7 @@ def test_a_finished_folder_is_not_trained_into_again(trained, corpus):
 
 def test_a_finished_run_can_be_continued_and_another_cannot_take_its_place(trained, corpus):
     fields = {"save_steps": 2, "logging_steps": 1, "save_total_limit": 1, "resume_from_checkpoint": True}
-    with pytest.raises(ValueError, match=r"Cannot resume: model .*hidden_size"):
+    with pytest.raises(ValueError, match=r"Cannot resume: hidden_size is 16, but .* began with 8"):
         pretrain(**given_for(corpus, trained.output_dir, max_steps=6, **{**fields, "hidden_size": 16}))
     for changed, message in (
         ({"learning_rate": 0.5}, r"learning_rate is 0\.5"),
@@ -198,7 +198,7 @@ def test_corpora_are_joined_where_their_channels_agree(corpus, tmp_path):
 def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
     from datasets import Array2D, Dataset, DatasetDict, Features, Value
 
-    from hf_tsrep.training.pretraining import _choose_budget, _fit_batch, resolve_settings, training_arguments
+    from hf_tsrep.training.pretraining import choose_budget, fit_batch, resolve_settings, training_arguments
 
     features = Features({"series": Array2D((None, 1), "float32"), "item_id": Value("string")})
     rows = {"series": [np.ones((20, 1), np.float32) * np.arange(20)[:, None]] * 3, "item_id": ["a", "b", "c"]}
@@ -211,10 +211,10 @@ def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
     settings = resolve_settings({**base, "corpus": "ett/ETTh1"})
     for num_elements, expected in ((100_000, 200), (100_001, 600)):
         arguments = training_arguments(settings)
-        _choose_budget(arguments, settings, num_elements)
+        choose_budget(arguments, settings, num_elements)
         assert arguments.max_steps == expected
     with pytest.raises(SettingsError, match="cannot feed"):
-        _fit_batch(arguments, 0)
+        fit_batch(arguments, 0)
 
 
 def test_an_unknown_field_of_pretrain_names_the_near_match(corpus, tmp_path):

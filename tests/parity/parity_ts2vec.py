@@ -5,7 +5,6 @@ import torch
 from parity_support import GRADIENT_TOLERANCE, STEPPED_PARAMETER_TOLERANCE
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
-from hf_tsrep.data import pretraining_data
 from hf_tsrep.modeling import kernels_contrast
 from hf_tsrep.modeling.modeling_ts2vec import (
     TS2VecViews,
@@ -13,7 +12,8 @@ from hf_tsrep.modeling.modeling_ts2vec import (
     dual_loss,
     hierarchical_contrastive_loss,
 )
-from hf_tsrep.training.weight_averaging import WeightAveragingCallback
+from hf_tsrep.training import data
+from hf_tsrep.training.callbacks import WeightAveragingCallback
 
 
 def official_parameters(fixture, prefix=""):
@@ -216,14 +216,12 @@ def check_preprocess(fixture):
     values, config = fixture.inputs["x"], fixture.config
     length = values.shape[1]
     fixture.assert_shapes({"T": length})
-    fixture.check_equal("centerized", pretraining_data.centre_observed_span(values))
-    fixture.check_equal("split", pretraining_data.split_with_missing(values, config["sections"]))
-    fixture.check_equal("pad_right", pretraining_data.pad_with_missing(values, length + 5))
-    fixture.check_equal("pad_both", pretraining_data.pad_with_missing(values, length + 5, both_sides=True))
-    fixture.check_equal("torch_pad", pretraining_data.pad_with_missing_steps(values, left=3, right=2))
-    fixture.check_equal(
-        "take_per_row", pretraining_data.take_per_row(values, fixture.inputs["index"], config["num_elem"])
-    )
+    fixture.check_equal("centerized", data.centre_observed_span(values))
+    fixture.check_equal("split", data.split_with_missing(values, config["sections"]))
+    fixture.check_equal("pad_right", data.pad_with_missing(values, length + 5))
+    fixture.check_equal("pad_both", data.pad_with_missing(values, length + 5, both_sides=True))
+    fixture.check_equal("torch_pad", data.pad_with_missing_steps(values, left=3, right=2))
+    fixture.check_equal("take_per_row", data.take_per_row(values, fixture.inputs["index"], config["num_elem"]))
     return fixture.compared
 
 

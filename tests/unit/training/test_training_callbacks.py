@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
 from hf_tsrep.training import CollapseMonitor, WeightAveragingCallback, effective_rank, find_last_checkpoint
 from hf_tsrep.training.checkpoints import check_output_directory, missing_parts
-from hf_tsrep.training.figures import plot_loss_curve, smooth
+from hf_tsrep.visualization import plot_loss_curve, smooth
 
 
 def small_model():

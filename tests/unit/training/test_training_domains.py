@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hf_tsrep.training import SettingsError
-from hf_tsrep.training.codec_data import DomainSeriesDataset, collate_one_domain, series_in_batches
-from hf_tsrep.training.domains import (
+from hf_tsrep.training.crosstimenet.codec_training import DomainSeriesDataset, collate_one_domain, series_in_batches
+from hf_tsrep.training.crosstimenet.domains import (
     DomainSeries,
     cut_evenly,
     hold_out,

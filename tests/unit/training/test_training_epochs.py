@@ -6,8 +6,8 @@ import torch
 
 from hf_tsrep import TimeDRLConfig, TimeDRLForPreTraining, pretrain
 from hf_tsrep.training import SettingsError, resolve_settings
-from hf_tsrep.training.epochs import ValidationLossCallback, epoch_factor
-from hf_tsrep.training.window_data import pretraining_dataset
+from hf_tsrep.training.callbacks import ValidationLossCallback, epoch_factor
+from hf_tsrep.training.data import pretraining_dataset
 
 PUBLISHED = {
     "constant": [1.0] * 7,

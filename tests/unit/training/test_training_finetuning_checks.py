@@ -8,10 +8,11 @@ import torch
 from hf_tsrep import SimMTMConfig, SimMTMModel, TimeDRLConfig, TimeDRLModel
 from hf_tsrep.data.corpus import CorpusMetadata
 from hf_tsrep.training import SettingsError, resolve_finetuning
-from hf_tsrep.training.finetuning import _SHARED_FACTS, build_trainer, check_resume, training_arguments
+from hf_tsrep.training.data import TensorRows
+from hf_tsrep.training.finetuning import build_trainer, shared_by_finetunings, training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData
 from hf_tsrep.training.finetuning_model import build_model
-from hf_tsrep.training.tensor_rows import TensorRows
+from hf_tsrep.training.run import check_resume
 
 
 def resolve(model="ts2vec", **fields):
@@ -102,7 +103,7 @@ def test_two_schedules_and_unknown_ones_are_refused(fields, message):
 
 
 def test_the_schedule_of_the_settings_is_the_trainers(tmp_path):
-    from hf_tsrep.training.epochs import EpochScheduleCallback
+    from hf_tsrep.training.callbacks import EpochScheduleCallback
 
     def schedules(**fields):
         settings = resolve(output_dir=str(tmp_path), validation="none", use_cpu=True, **fields)
@@ -114,35 +115,42 @@ def test_the_schedule_of_the_settings_is_the_trainers(tmp_path):
     assert schedules(epoch_schedule="late_decay", lr_scheduler_type="constant") == ["late_decay"]
 
 
+FACTS = dict.fromkeys(shared_by_finetunings("ts2vec").facts, 1)
+
+
 def record(folder, settings, **changes):
-    written = {**settings.to_dict(), "facts": dict.fromkeys(_SHARED_FACTS, 1)}
+    written = {**settings.to_dict(), "facts": FACTS}
     for group, names in changes.items():
         for name in names:
             del written[group][name]
     (folder / "finetuning.json").write_text(json.dumps(written))
-    return dict.fromkeys(_SHARED_FACTS, 1)
+
+
+def resume(folder, settings):
+    now = {**settings.to_dict(), "facts": FACTS}
+    check_resume(folder / "finetuning.json", now, shared_by_finetunings(settings.method))
 
 
 def test_a_resume_may_have_another_memory_and_no_other_settings(tmp_path):
-    facts = record(tmp_path, resolve(mode="linear-probe", feature_memory=4))
-    check_resume(resolve(mode="linear-probe", feature_memory=0), facts, tmp_path, True)
+    record(tmp_path, resolve(mode="linear-probe", feature_memory=4))
+    resume(tmp_path, resolve(mode="linear-probe", feature_memory=0))
     with pytest.raises(ValueError, match=r"Cannot resume: label_fraction is 0.5, but .* began with 1.0"):
-        check_resume(resolve(mode="linear-probe", label_fraction=0.5), facts, tmp_path, True)
+        resume(tmp_path, resolve(mode="linear-probe", label_fraction=0.5))
     with pytest.raises(ValueError, match=r"Cannot resume: classifier_dropout is 0.5, but .* began with None"):
-        check_resume(resolve(mode="linear-probe", classifier_dropout=0.5), facts, tmp_path, True)
+        resume(tmp_path, resolve(mode="linear-probe", classifier_dropout=0.5))
     with pytest.raises(ValueError, match=r"Cannot resume: mode is 'full'"):
-        check_resume(resolve(), facts, tmp_path, True)
+        resume(tmp_path, resolve())
 
 
 def test_an_older_record_means_the_defaults_of_the_fields_that_it_lacks(tmp_path):
-    facts = record(tmp_path, resolve(), run=["epoch_schedule", "feature_memory"], data=["domain", "time_features"])
-    check_resume(resolve(), facts, tmp_path, True)
+    record(tmp_path, resolve(), run=["epoch_schedule", "feature_memory"], data=["domain", "time_features"])
+    resume(tmp_path, resolve())
     with pytest.raises(ValueError, match=r"domain is 'har', but .* began with None"):
-        check_resume(resolve(domain="har"), facts, tmp_path, True)
+        resume(tmp_path, resolve(domain="har"))
 
 
 def test_a_field_of_the_model_that_is_new_is_no_default(tmp_path):
-    facts = record(tmp_path, resolve("simmtm"))
+    record(tmp_path, resolve("simmtm"))
     default = SimMTMConfig().dropout
     with pytest.raises(ValueError, match=r"dropout is .* began with None"):
-        check_resume(resolve("simmtm", dropout=default), facts, tmp_path, True)
+        resume(tmp_path, resolve("simmtm", dropout=default))

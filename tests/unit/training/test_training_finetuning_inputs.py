@@ -10,9 +10,8 @@ from hf_tsrep import (
     TimeDRLForTimeSeriesPrediction,
     get_method,
 )
-from hf_tsrep.training.finetuning_data import FinetuningData
-from hf_tsrep.training.finetuning_inputs import prepare_inputs
-from hf_tsrep.training.tensor_rows import TensorRows
+from hf_tsrep.training.data import TensorRows
+from hf_tsrep.training.finetuning_data import FinetuningData, prepare_inputs
 
 NUM_SERIES = 300
 

@@ -9,17 +9,17 @@ import torch
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecForTimeSeriesClassification, TS2VecModel
 from hf_tsrep.data.corpus import CorpusMetadata
 from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
+from hf_tsrep.training.data import TensorRows
 from hf_tsrep.training.finetuning import training_arguments
 from hf_tsrep.training.finetuning_data import FinetuningData
 from hf_tsrep.training.finetuning_model import (
-    add_low_rank_changes,
     build_model,
     head_config,
     reading_options,
 )
+from hf_tsrep.training.lora import add_lora
 from hf_tsrep.training.recipe import recipe_for
-from hf_tsrep.training.tensor_rows import TensorRows
-from hf_tsrep.training.training_record import read_training_record
+from hf_tsrep.training.saving import read_training_record
 
 SIZES = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2}
 
@@ -215,7 +215,7 @@ def test_other_channels_need_new_input_weights(pretrained):
 def test_new_input_weights_learn_where_the_encoder_changes_and_are_warned_of_where_not(pretrained, caplog):
     lora = build_model(resolve(pretrained, adapt_input=True, mode="lora"), data_of(3))
     assert "linear-probe" not in caplog.text
-    add_low_rank_changes(lora, 2, 4.0)
+    add_lora(lora, 2, 4.0)
     learnt = {name for name, one in lora.named_parameters() if one.requires_grad and "lora_" not in name}
     assert learnt == {"model.input_projection.base_layer.weight", "head.projection.weight", "head.projection.bias"}
     build_model(resolve(pretrained, adapt_input=True, mode="linear-probe"), data_of(3))
@@ -229,7 +229,7 @@ def test_a_forecast_has_the_channels_that_are_no_time_features(pretrained):
     assert (config.num_input_channels, config.num_output_channels, config.prediction_length) == (2, 1, 5)
 
 
-def test_low_rank_changes_need_peft(monkeypatch, pretrained):
+def test_lora_needs_peft(monkeypatch, pretrained):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SettingsError, match=r"pip install .peft"):
-        add_low_rank_changes(build_model(resolve(pretrained), data_of()), 2, 4.0)
+        add_lora(build_model(resolve(pretrained), data_of()), 2, 4.0)

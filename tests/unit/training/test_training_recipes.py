@@ -81,7 +81,9 @@ def test_a_corpus_without_its_folder_finds_its_recipe_too(tmp_path):
 def test_a_head_that_reads_thousands_of_values_learns_slowly():
     """Adam changes every weight by the learning rate, so that an output changes by as much for each value it reads."""
     for method in ("ts2vec", "timedrl", "simmtm"):
-        config = METHODS[method].config_class(num_input_channels=7, context_length=336, prediction_length=96)
+        config_class = METHODS[method].config_class
+        context = {"context_length": 336} if "context_length" in config_class.field_names() else {}
+        config = config_class(num_input_channels=7, prediction_length=96, **context)
         head = METHODS[method].prediction_class(config).head
         num_inputs = max(one.in_features for one in head.modules() if isinstance(one, torch.nn.Linear))
         rate = resolve(method, task="forecasting", mode="linear-probe").training["learning_rate"]

@@ -6,7 +6,7 @@ import torch
 
 from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, patches_with_values
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
-from hf_tsrep.training.codec_codebooks import (
+from hf_tsrep.training.crosstimenet.codec_training import (
     fit_statistics,
     initialise_codebook,
     latents_of,
@@ -167,7 +167,7 @@ def test_a_picture_of_tokens_is_drawn_and_wrong_shapes_are_refused(tmp_path):
 
 
 def test_the_pictured_series_is_neither_the_flattest_nor_the_wildest():
-    from hf_tsrep.training.codec_saving import _lively_series
+    from hf_tsrep.training.crosstimenet.codec_saving import _lively_series
 
     candidates = [np.linspace(0, size, 8, dtype=np.float32)[:, None] for size in (4, 1, 3, 2)]
     assert _lively_series(candidates, np.ones(1)) is candidates[0]

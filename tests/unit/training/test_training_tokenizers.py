@@ -7,7 +7,7 @@ import pytest
 
 from hf_tsrep.errors import SettingsError
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-from hf_tsrep.training.tokenizers import load_tokenizer, tokenizer_fingerprint
+from hf_tsrep.training.crosstimenet.token_data import load_tokenizer, tokenizer_fingerprint
 
 DOMAIN = {"name": "walk", "num_input_channels": 2, "patch_length": 4, "codebook_size": 8}
 

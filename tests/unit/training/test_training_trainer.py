@@ -7,11 +7,11 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
-from hf_tsrep.data import PretrainingCollator, PretrainingDataset
+from hf_tsrep.modeling import modeling_ts2vec
 from hf_tsrep.training import NonFiniteLossError, TimeSeriesTrainer, WeightAveragingCallback
-from hf_tsrep.training.corpora import TrainingSeries
+from hf_tsrep.training.batches import IndexedCollator, IndexedDataset
+from hf_tsrep.training.data import PretrainingCollator, PretrainingDataset, TrainingSeries
 from hf_tsrep.training.resolve import resolve_settings
-from hf_tsrep.training.trainer import IndexedCollator, IndexedDataset
 
 
 def tiny_model(**fields):
@@ -199,7 +199,7 @@ def test_bfloat16_and_gradient_accumulation_train(tmp_path):
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
 
 
-def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
+def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path, monkeypatch):
     """Two batches accumulated give the step of their mean gradient: SGD moves by it exactly."""
     series = some_series(4)
     options = {"mask_mode": "all_true", "output_dropout": 0.0}
@@ -218,8 +218,8 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
         train_sampling_strategy="sequential",
     )
     drawn = []
-    original = model._draw
-    model._draw = lambda *given: drawn.append(original(*given)) or drawn[-1]
+    original = modeling_ts2vec.draw_views
+    monkeypatch.setattr(modeling_ts2vec, "draw_views", lambda *given: drawn.append(original(*given)) or drawn[-1])
     trainer.train()
     reference.train()
     for views, rows in zip(drawn, (series[:2], series[2:]), strict=True):
@@ -229,13 +229,13 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(tmp_path):
         torch.testing.assert_close(trained.detach(), expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_the_recipe_steps_as_the_published_loop(tmp_path):
+def test_the_recipe_steps_as_the_published_loop(tmp_path, monkeypatch):
     """Yue et al.'s loop: torch's AdamW with its defaults over all parameters, no clipping, the mean of all weights."""
     settings = resolve_settings({"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": str(tmp_path)})
     model, reference = tiny_model(output_dropout=0.0), tiny_model(output_dropout=0.0)
     averaging, expected = WeightAveragingCallback(), WeightAveragingCallback()
     seen = []
-    draw, forward = model._draw, model.forward
+    draw, forward = modeling_ts2vec.draw_views, model.forward
 
     def recording_forward(past_values, **options):
         seen.append([past_values.clone()])
@@ -245,7 +245,8 @@ def test_the_recipe_steps_as_the_published_loop(tmp_path):
         seen[-1].append(draw(*given))
         return seen[-1][1]
 
-    model._draw, model.forward = recording_draw, recording_forward
+    monkeypatch.setattr(modeling_ts2vec, "draw_views", recording_draw)
+    model.forward = recording_forward
     trainer = TimeSeriesTrainer(
         model=model,
         args=arguments(tmp_path, **{**settings.training, "max_steps": 5, "per_device_train_batch_size": 4}),

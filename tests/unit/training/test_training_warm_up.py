@@ -43,7 +43,7 @@ def test_a_warm_up_that_was_asked_for_stays_with_a_warning(tokenizer, tmp_path, 
 def test_a_long_run_keeps_the_published_warm_up():
     from transformers import TrainingArguments
 
-    from hf_tsrep.training.warm_up import fit_warmup
+    from hf_tsrep.training.callbacks import fit_warmup
 
     for num_steps, expected in ((8000, 2000), (7999, 1999), (3, 0)):
         arguments = TrainingArguments("none", warmup_steps=2000, report_to="none", use_cpu=True)

@@ -1,19 +1,109 @@
-"""How a codec's training begins and how it is measured: statistics, first codes, reconstruction and use of codes."""
+"""The training of codecs: its batches, its trainer, first codes, and how a codec is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
-from ..tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, patches_with_values
-from .codec_data import series_in_batches
+from ...tokenization.codebook_vector_quantization import perplexity_of_counts
+from ...tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, patches_with_values
+from ..trainer import TimeSeriesTrainer
+from .domains import DomainSeries
 
 CODEBOOK_INITIALIZATIONS = ("kmeans", "data", "random")
 # Latents that k-means sees at most, and its passes over them; more change the centroids little.
 _NUM_LATENTS, _NUM_PASSES = 100_000, 10
+
+
+class DomainSeriesDataset(Dataset):
+    """Series of all domains, numbered through in their order.
+
+    Items are `{"past_values": (time, num_input_channels) float32, "domain": place of the domain}`.
+
+    Args:
+        domains: The domains.
+        places: Place of every domain in the model.
+    """
+
+    def __init__(self, domains: Sequence[DomainSeries], places: Sequence[int]) -> None:
+        self.series = [one for domain in domains for one in domain.series]
+        self.places = [place for domain, place in zip(domains, places, strict=True) for _ in range(len(domain.series))]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        values = torch.from_numpy(np.array(self.series[index], dtype=np.float32))
+        return {"past_values": values, "domain": self.places[index]}
+
+
+def collate_one_domain(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack the series of one domain, padded with NaN at the end.
+
+    Returns:
+        `past_values` (batch_size, sequence_length, num_input_channels) and `domain`.
+
+    Raises:
+        ValueError: The items are of several domains.
+    """
+    places = {item["domain"] for item in items}
+    if len(places) != 1:
+        raise ValueError(f"A batch holds items of the domains {sorted(places)}; every batch needs one domain.")
+    return {"past_values": stack_series([item["past_values"] for item in items]), "domain": places.pop()}
+
+
+def stack_series(series: Sequence[torch.Tensor | np.ndarray]) -> torch.Tensor:
+    """Stack series (time, num_channels) to (batch_size, sequence_length, num_channels) float32, NaN behind the end."""
+    tensors = [torch.as_tensor(one, dtype=torch.float32) for one in series]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=float("nan"))
+
+
+def series_in_batches(series: Sequence[np.ndarray], num_steps: int = 65_536) -> Iterator[torch.Tensor]:
+    """Yield all series in order, in batches of about so many steps and at least one series.
+
+    Args:
+        series: Arrays (time, num_channels).
+        num_steps: Steps of a batch, padding included.
+    """
+    batch: list[np.ndarray] = []
+    for one in series:
+        longest = max([len(one), *map(len, batch)])
+        if batch and longest * (len(batch) + 1) > num_steps:
+            yield stack_series([np.array(part) for part in batch])
+            batch = []
+        batch.append(one)
+    if batch:
+        yield stack_series([np.array(part) for part in batch])
+
+
+class CodecTrainer(TimeSeriesTrainer):
+    """A TimeSeriesTrainer for batches of one domain.
+
+    Both terms of the loss are means over what is observed. Processes whose parts of the batch hold unequally much
+    weigh in accordingly, so that the gradient is that of one process on the whole batch.
+    """
+
+    def join_processes(self, loss: torch.Tensor, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Weigh the terms by what the process observed, and take the perplexity of the codes of all processes."""
+        if self.accelerator.num_processes == 1:
+            return loss, outputs
+        codec = self.accelerator.unwrap_model(self.model)
+        domain = codec.domain_codec(inputs["domain"]).domain
+        observed = codec.observed_values(inputs["past_values"], inputs.get("past_observed_mask"), domain)
+        patches = patches_with_values(observed, domain)
+        counts = torch.bincount(outputs.codes[patches], minlength=domain.codebook_size)
+        counts = self.accelerator.reduce(counts, "sum")
+        sizes = torch.stack([observed.sum(), patches.sum()]).float()
+        shares = sizes * self.accelerator.num_processes / self.accelerator.reduce(sizes, "sum").clamp(min=1)
+        outputs.reconstruction_loss = outputs.reconstruction_loss * shares[0]
+        outputs.commitment_loss = outputs.commitment_loss * shares[1]
+        outputs.codebook_perplexity = perplexity_of_counts(counts)
+        outputs.loss = outputs.reconstruction_loss + domain.commitment_weight * outputs.commitment_loss
+        return outputs.loss, outputs
 
 
 @torch.no_grad()

@@ -6,16 +6,32 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ..errors import SettingsError, near_matches
-from .domain_corpora import load_domains
-from .domains import DomainSeries
-from .settings_sources import coerce
-from .stages import PretrainingStage
+import numpy as np
 
-if TYPE_CHECKING:
-    from .pretraining import PretrainingResult
+from ...errors import SettingsError, near_matches
+from ...tokenization.codec_crosstimenet import CrossTimeNetCodec
+from ...tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
+from ..batches import DomainBatchSampler, IndexedCollator, IndexedDataset
+from ..recipe import load_recipe
+from ..saving import PretrainingResult
+from ..settings_sources import coerce, dataclass_fields
+from ..stages import PretrainingStage
+from .codec_saving import FinishedCodec, save_tokenizer
+from .codec_training import (
+    CODEBOOK_INITIALIZATIONS,
+    CodecTrainer,
+    DomainSeriesDataset,
+    collate_one_domain,
+    fit_statistics,
+    initialise_codebook,
+    latents_of,
+    measure_codec,
+    share_codebooks,
+)
+from .domains import DomainSeries, load_domains
+from .token_data import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +62,6 @@ class CodecOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        from .codec_codebooks import CODEBOOK_INITIALIZATIONS
-
         if self.codebook_initialization not in CODEBOOK_INITIALIZATIONS:
             raise SettingsError(
                 f"codebook_initialization={self.codebook_initialization!r} is unknown; choose one of "
@@ -80,8 +94,6 @@ class CodecStage(PretrainingStage):
     @classmethod
     def model_fields(cls, method: str) -> tuple[Any, set[str]]:
         """Return the fields of a CodecDomain that the corpus does not say."""
-        from ..tokenization.configuration_crosstimenet_codec import CodecDomain
-
         return CodecDomain, set(_NOT_GIVEN)
 
     @classmethod
@@ -101,8 +113,6 @@ class CodecStage(PretrainingStage):
 
     def _check_domain_names(self) -> None:
         """Refuse fields of a domain that no corpus is; a recipe may have those of others."""
-        from .recipe import load_recipe
-
         known = [name for domain in self.domains for name in domain.names]
         of_recipe = load_recipe(self.settings.method, self.settings.recipe).get("domains") or {}
         for name in self.options.domains or {}:
@@ -163,9 +173,7 @@ class CodecStage(PretrainingStage):
 
     def _in_types(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields that stand in `domains`, where YAML and JSON give any type, in their types."""
-        from .resolve import pretraining_fields
-
-        known = pretraining_fields(self.settings.method, self.settings.stage)
+        known = dataclass_fields("model", CodecDomain, _NOT_GIVEN)
         return {
             name: coerce(name, value, known[name].annotation, "domains") if name in known else value
             for name, value in fields.items()
@@ -173,10 +181,6 @@ class CodecStage(PretrainingStage):
 
     def build_model(self, resumed: bool) -> Any:
         """Return a codec with statistics and first codes of the training series, alike on all processes."""
-        from ..tokenization.codec_crosstimenet import CrossTimeNetCodec
-        from ..tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
-        from .codec_codebooks import fit_statistics, share_codebooks
-
         described = [self.describe(domain) for domain in self.domains]
         if self.options.tokenizer is None:
             codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=described))
@@ -196,8 +200,6 @@ class CodecStage(PretrainingStage):
         return codec
 
     def _codec_to_extend(self) -> Any:
-        from .tokenizers import load_tokenizer
-
         codec = load_tokenizer(str(self.options.tokenizer)).codec
         taken = {one["name"] for one in codec.config.domains} & {domain.name for domain in self.domains}
         if taken:
@@ -208,10 +210,6 @@ class CodecStage(PretrainingStage):
         return codec.train()
 
     def _initialise_codebooks(self, codec: Any) -> None:
-        import numpy as np
-
-        from .codec_codebooks import initialise_codebook, latents_of
-
         whole = self.arguments.per_device_train_batch_size * self.arguments.world_size
         seed = self.arguments.seed
         for domain in self.domains:
@@ -224,16 +222,10 @@ class CodecStage(PretrainingStage):
 
     def trainer_class(self) -> type:
         """Return the CodecTrainer."""
-        from .codec_trainer import CodecTrainer
-
         return CodecTrainer
 
     def trainer_options(self) -> dict[str, Any]:
         """Return dataset, collator and the sampler of batches of one domain."""
-        from ..data import DomainBatchSampler
-        from .codec_data import DomainSeriesDataset, collate_one_domain
-        from .trainer import IndexedCollator, IndexedDataset
-
         # The domains of a tokenizer that is extended come first, and see no batch.
         places = range(self._num_old_domains, self._num_old_domains + len(self.domains))
         several = len(self.domains) > 1
@@ -254,8 +246,6 @@ class CodecStage(PretrainingStage):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Measure every domain on its validation series; see measure_codec."""
-        from .codec_codebooks import measure_codec
-
         found: dict[str, float] = {}
         for domain in self.domains:
             measures = measure_codec(model, model.domain_index(domain.name), domain.validation)
@@ -264,6 +254,6 @@ class CodecStage(PretrainingStage):
 
     def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
         """Write the tokenizer, a picture a domain and the card."""
-        from .codec_saving import save_tokenizer
-
-        save_tokenizer(folder, self, result, facts)
+        options = self.options
+        started = (options.tokenizer, options.codebook_initialization)
+        save_tokenizer(folder, FinishedCodec(self.settings, *started, self.domains, result, facts))

@@ -5,7 +5,7 @@ import torch
 from contract_support import METHOD_NAMES, build, task_inputs
 
 from hf_tsrep.training import SettingsError
-from hf_tsrep.training.finetuning_model import add_low_rank_changes, merge_low_rank_changes
+from hf_tsrep.training.lora import add_lora, merge_lora
 
 ENCODERS = [(name, {}) for name in METHOD_NAMES] + [
     ("simmtm", {"encoder_type": "resnet"}),
@@ -16,11 +16,11 @@ ENCODERS = [(name, {}) for name in METHOD_NAMES] + [
 
 @pytest.mark.parametrize("kind", ["classification", "prediction"])
 @pytest.mark.parametrize(("name", "fields"), ENCODERS)
-def test_low_rank_changes_learn_and_merge(name, fields, kind):
+def test_lora_learns_and_merges(name, fields, kind):
     model = build(name, kind, **fields)
     inputs = task_inputs(model, kind, batch_size=4, length=33)
     names, before = set(model.state_dict()), model(**inputs)[1]
-    add_low_rank_changes(model, rank=2, alpha=4.0)
+    add_lora(model, rank=2, alpha=4.0)
     torch.testing.assert_close(model(**inputs)[1], before)
     changes = {key: value for key, value in model.named_parameters() if "lora_" in key}
     learnt = {key for key, value in model.named_parameters() if value.requires_grad}
@@ -32,7 +32,7 @@ def test_low_rank_changes_learn_and_merge(name, fields, kind):
     assert not [key for key, value in changes.items() if value.grad is None or not value.grad.abs().sum() > 0]
     changed = model.eval()(**inputs)[1]
     assert not torch.allclose(changed, before)
-    merge_low_rank_changes(model)
+    merge_lora(model)
     assert set(model.state_dict()) == names
     torch.testing.assert_close(model(**inputs)[1], changed)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -42,4 +42,4 @@ def test_an_encoder_without_such_layers_is_refused():
     model = build("timedrl", "classification", encoder="lstm")
     model.base_model.patch_encoder.encoder.projection = torch.nn.Identity()
     with pytest.raises(SettingsError, match="TimeDRLModel has no linear layer or convolution to change"):
-        add_low_rank_changes(model, rank=2, alpha=4.0)
+        add_lora(model, rank=2, alpha=4.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from hf_tsrep.data import DomainBatchSampler, NumberedBatchSampler, PretrainingDataset, SharedBatchSampler
-from hf_tsrep.data.batches import NumberedBatch
+from hf_tsrep.training.batches import DomainBatchSampler, NumberedBatch, NumberedBatchSampler, SharedBatchSampler
+from hf_tsrep.training.data import PretrainingDataset
 
 
 def test_batches_that_processes_share_have_one_number():

@@ -5,16 +5,29 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ..errors import SettingsError, near_matches
-from .domain_corpora import load_domains
-from .domains import DomainSeries
-from .stages import PretrainingStage
-from .tokenizers import TOKENIZER_COMMAND, load_tokenizer, tokenizer_fingerprint
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig
 
-if TYPE_CHECKING:
-    from .pretraining import PretrainingResult
+from ...errors import SettingsError, near_matches
+from ...modeling.backbones_crosstimenet import build_backbone, num_positions
+from ...registry import get_method
+from ..batches import DomainBatchSampler, IndexedCollator, IndexedDataset
+from ..saving import PretrainingResult, save_card
+from ..stages import PretrainingStage
+from .domains import DomainSeries, load_domains
+from .language_models import language_model_name, resolve_language_model
+from .token_data import (
+    TOKENIZER_COMMAND,
+    TokenCollapseMonitor,
+    TokenCollator,
+    TokenDataset,
+    cut_tokens,
+    load_tokenizer,
+    tokenise_series,
+    tokenizer_fingerprint,
+)
 
 DOMAIN_BATCHES = ("one_domain", "mixed")
 RANDOM_BACKBONE = "random"
@@ -109,9 +122,6 @@ class TokensStage(PretrainingStage):
 
     def _config(self) -> Any:
         """Return the model's config: that of a random backbone, or of the language model's transformer."""
-        from ..registry import get_method
-        from .language_models import language_model_name
-
         config_class: Any = get_method(self.settings.method).config_class
         backbone = self.options.backbone
         return config_class.from_tokenizer(
@@ -122,8 +132,6 @@ class TokensStage(PretrainingStage):
         )
 
     def _backbone_config(self) -> Any:
-        from transformers import AutoConfig
-
         sizes = {name: getattr(self.options, name) for name in _SIZES if getattr(self.options, name) is not None}
         if self.options.backbone == RANDOM_BACKBONE:
             if self.options.embedding_initialization != "random":
@@ -155,8 +163,6 @@ class TokensStage(PretrainingStage):
         Raises:
             SettingsError: The type is unknown, or has no such size.
         """
-        from transformers import CONFIG_MAPPING
-
         kind = self.options.backbone_type
         if kind not in CONFIG_MAPPING:
             hint = near_matches(kind, CONFIG_MAPPING, count=1)
@@ -176,16 +182,10 @@ class TokensStage(PretrainingStage):
     @property
     def _language_model(self) -> str:
         """Path or Hub id of the language model."""
-        from .language_models import resolve_language_model
-
         return resolve_language_model(self.options.backbone)
 
     def build_model(self, resumed: bool) -> Any:
         """Return the model with its pretext task: fresh, or with the layers of a language model."""
-        import torch
-
-        from ..registry import get_method
-
         model_class: Any = get_method(self.settings.method).pretraining_class
         if self.options.backbone == RANDOM_BACKBONE:
             return model_class(self.config)
@@ -219,8 +219,6 @@ class TokensStage(PretrainingStage):
         return found[0]
 
     def _tokenise(self) -> None:
-        from .token_data import cut_tokens, tokenise_series
-
         longest = self._most_tokens()
         several = len(self.domains) > 1
         self.pieces, self.items, self.validation = [], [], {}
@@ -236,10 +234,6 @@ class TokensStage(PretrainingStage):
 
     def _most_tokens(self) -> int:
         """Return how many tokens the backbone reads at once; as many as there are where it reads any number."""
-        import torch
-
-        from ..modeling.backbones_crosstimenet import build_backbone, num_positions
-
         with torch.device("meta"):
             return num_positions(build_backbone(self.config.backbone_config)) or sys.maxsize
 
@@ -284,11 +278,6 @@ class TokensStage(PretrainingStage):
 
     def trainer_options(self) -> dict[str, Any]:
         """Return dataset, collator, batch sampler and monitors."""
-        from ..data import DomainBatchSampler
-        from .monitors import TokenCollapseMonitor
-        from .token_data import TokenCollator, TokenDataset
-        from .trainer import IndexedCollator, IndexedDataset
-
         return {
             "train_dataset": IndexedDataset(TokenDataset(self.pieces)),
             "data_collator": IndexedCollator(TokenCollator(int(self.tokenizer.pad_token_id))),
@@ -306,10 +295,6 @@ class TokensStage(PretrainingStage):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Return the loss of the pretext task on the validation part of every corpus that has one."""
-        import torch
-
-        from .token_data import TokenCollator
-
         collate = TokenCollator(int(self.tokenizer.pad_token_id))
         measures: dict[str, float] = {}
         for name, pieces in self.validation.items():
@@ -329,8 +314,6 @@ class TokensStage(PretrainingStage):
 
     def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
         """Write the model with the tokenizer beside it, and the card."""
-        from .saving import save_card
-
         result.model.set_tokenizer(self.tokenizer)
         result.model.save_pretrained(folder)
         save_card(folder, self.settings, result, facts, [domain.metadata for domain in self.domains])

@@ -1,13 +1,16 @@
-"""Which series make up a batch: numbered batches, and batches of one domain."""
+"""Which items make up a batch, and which they were: numbered batches, batches of one domain, items with an index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import BatchSampler, Sampler
+import torch
+from torch.utils.data import BatchSampler, Dataset, Sampler
+
+SERIES_INDEX = "series_index"
 
 
 class NumberedBatch(list):
@@ -153,3 +156,51 @@ class DomainBatchSampler(Sampler[list[int]]):
         for place in generator.permutation(len(batches)):
             for part in np.split(batches[place], self.num_processes):
                 yield part.tolist()
+
+
+class IndexedDataset(Dataset):
+    """A dataset whose items also carry their index, so that a batch can be named.
+
+    Args:
+        dataset: Items are mappings.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], SERIES_INDEX: int(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the items of one batch, which the dataset may read together."""
+        if hasattr(self.dataset, "__getitems__"):
+            items = self.dataset.__getitems__(indices)
+        else:
+            items = [self.dataset[index] for index in indices]
+        return [{**item, SERIES_INDEX: int(index)} for item, index in zip(items, indices, strict=True)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on to a dataset that draws by it."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+class IndexedCollator:
+    """A collator that keeps the indices of an IndexedDataset.
+
+    Args:
+        collator: Collates the items without their indices.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collator = collator
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the collated batch and `series_index` (batch_size,)."""
+        indices = torch.tensor([item[SERIES_INDEX] for item in items])
+        bare = [{name: value for name, value in item.items() if name != SERIES_INDEX} for item in items]
+        batch = self.collator(bare)
+        return {**batch, SERIES_INDEX: indices}

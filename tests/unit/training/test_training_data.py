@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from hf_tsrep.data import (
+from hf_tsrep.training.data import (
     PretrainingCollator,
     PretrainingDataset,
     centre_observed_span,

@@ -1,0 +1,380 @@
+"""What trainings read: the series of a pre-training, pieces and windows of them, tensors by row, numbered items."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..data import WindowDataset, corpus_metadata, get_series, load_corpus
+from ..errors import SettingsError
+from .batches import NumberedBatch
+from .settings import PretrainSettings
+
+Columns = Mapping[str, Any]  # tensors with one row a sample, or mappings of such
+
+
+@dataclass
+class TrainingSeries:
+    """Series of the training parts.
+
+    Args:
+        series: Arrays (time, num_input_channels) float32.
+        names: One name a series.
+        metadata: `hf_tsrep.data.CorpusMetadata` of every corpus.
+        corpora: The corpora, every split.
+    """
+
+    series: list[np.ndarray]
+    names: list[str]
+    metadata: list[Any]
+    corpora: list[Any]
+
+    @property
+    def num_input_channels(self) -> int:
+        """Number of channels, time features included."""
+        return self.series[0].shape[1]
+
+    @property
+    def num_elements(self) -> int:
+        """Numbers in the training array: every series padded to the longest, time features included."""
+        return len(self.series) * max(map(len, self.series)) * self.num_input_channels
+
+    def item_names(self, num_items: int, max_train_length: int | None) -> list[str]:
+        """Return a name for every training item; a long series is cut into several.
+
+        Args:
+            num_items: Number of training items.
+            max_train_length: See DataSettings.
+
+        Returns:
+            Series names with the piece's number; only "piece N" where pieces without a value have been left out.
+        """
+        pieces = max(map(len, self.series)) // max_train_length if max_train_length else 1
+        pieces = max(1, pieces)
+        if num_items != pieces * len(self.series):
+            return [f"piece {index}" for index in range(num_items)]
+        if pieces == 1:
+            return list(self.names)
+        return [f"{name}, piece {piece + 1} of {pieces}" for piece in range(pieces) for name in self.names]
+
+
+def load_training_series(settings: PretrainSettings) -> TrainingSeries:
+    """Load the training part of every corpus of the settings.
+
+    Args:
+        settings: Names the corpora and how they are prepared.
+
+    Returns:
+        The series of all corpora.
+
+    Raises:
+        ValueError: A corpus has no training part, or the corpora differ in their channels.
+    """
+    options = dataclasses.asdict(settings.data)
+    for name in ("max_train_length", "window_stride"):
+        options.pop(name)
+    loaded = TrainingSeries([], [], [], [])
+    for corpus, name in zip(settings.corpus, settings.corpus_names, strict=True):
+        splits = load_corpus(corpus, **options)
+        if "train" not in splits:
+            found = ", ".join(splits)
+            raise ValueError(f"Corpus {name} has no 'train' split, which pre-training reads, only {found}.")
+        train: Any = splits["train"]
+        series = get_series(train)
+        if not series:
+            raise ValueError(f"Corpus {name} has no training series.")
+        if loaded.series and series[0].shape[1] != loaded.num_input_channels:
+            raise ValueError(
+                f"Corpus {name} has {series[0].shape[1]} channels, but {settings.corpus_names[0]} has "
+                f"{loaded.num_input_channels}. Train on them one by one, or choose equal channels with target."
+            )
+        several = len(settings.corpus) > 1
+        loaded.names += [f"{name}: {item}" if several else str(item) for item in train["item_id"]]
+        loaded.series += series
+        loaded.metadata.append(corpus_metadata(splits))
+        loaded.corpora.append(splits)
+    return loaded
+
+
+class PretrainingDataset(Dataset):
+    """Series prepared as TS2Vec's training does it.
+
+    All series are padded with NaN to the longest. If that is at least twice `max_train_length`, they are cut into
+    `longest // max_train_length` pieces of equal length. If any piece is missing at the first or the last step, the
+    observed span of every piece is centred. Pieces without an observed value are dropped. Pieces that are still longer
+    than `max_train_length` are cropped to a random window, one start for all pieces of a batch.
+
+    The start is a function of `seed`, the epoch (`set_epoch`) and the batch's number in the epoch, so that neither
+    worker processes nor read-ahead change it, and a resumed epoch sees the same windows. The number comes with the
+    indices of a NumberedBatchSampler, which gives the batches that several processes train on together one number:
+    all of them then see one window, the one that a single process would see. Indices without a number are numbered by
+    the first of them. Whoever trains calls `set_epoch` at the beginning of every epoch: Accelerate's data loader does
+    so only while no wrapped batch sampler (several processes, skipped batches of a resume) stands in between, and
+    persistent workers keep the epoch they began with.
+
+    Args:
+        series: arrays (time, channel) with one number of channels, NaN = missing.
+        max_train_length: steps of the longest training input; None cuts and crops nothing.
+        seed: seed of the crops.
+
+    Raises:
+        ValueError: no series, or none with an observed value.
+
+    Items are `{"past_values": (time, channel) float32}`.
+    """
+
+    def __init__(
+        self, series: Sequence[np.ndarray | Tensor], max_train_length: int | None = 3000, seed: int = 0
+    ) -> None:
+        if max_train_length is not None and max_train_length < 1:
+            raise ValueError(f"max_train_length={max_train_length} must be at least 1, or None.")
+        self.pieces = _pieces(series, max_train_length)
+        self.max_train_length = max_train_length
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps of every item."""
+        return min(self.pieces.shape[1], self.max_train_length or self.pieces.shape[1])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the crops of this epoch."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Return the items of one batch, all cropped to the same window."""
+        number = indices.number if isinstance(indices, NumberedBatch) else range(len(self))[int(indices[0])]
+        start = self.crop_start(number)
+        return [{"past_values": self.pieces[index, start : start + self.sequence_length]} for index in indices]
+
+    def crop_start(self, number: int) -> int:
+        """Return the start of the window of the batch of this number in this epoch."""
+        num_starts = self.pieces.shape[1] - self.sequence_length + 1
+        if num_starts == 1:
+            return 0
+        return int(np.random.default_rng([self.seed, self.epoch, number]).integers(num_starts))
+
+
+def _pieces(series: Sequence[np.ndarray | Tensor], max_train_length: int | None) -> Tensor:
+    """Return the padded, cut, centred and non-empty pieces, (num_pieces, time, channel)."""
+    if not len(series):
+        raise ValueError("There is no series to train on.")
+    widths = {one.shape[1] for one in series}
+    if len(widths) != 1:
+        raise ValueError(f"Series have {sorted(widths)} channels; every series needs the same.")
+    longest = max(len(one) for one in series)
+    padded = np.full((len(series), longest, series[0].shape[1]), np.nan, dtype=np.float32)
+    for row, one in zip(padded, series, strict=True):
+        row[: len(one)] = one
+    pieces = torch.from_numpy(padded)
+    if max_train_length is not None and longest // max_train_length >= 2:
+        pieces = split_with_missing(pieces, longest // max_train_length)
+    missing_at_ends = missing_steps(pieces[:, [0, -1]])
+    if missing_at_ends.any():
+        pieces = centre_observed_span(pieces)
+    pieces = pieces[~missing_steps(pieces).all(dim=1)]
+    if not len(pieces):
+        raise ValueError("Every value of every series is missing: there is nothing to train on.")
+    return pieces
+
+
+class PretrainingCollator:
+    """Stacks items of any lengths, padding with NaN at the end.
+
+    Args:
+        max_train_length: items that are longer (a `PretrainingDataset` has none) are cropped to one random window for
+            the whole batch, drawn from torch's global generator.
+        sequence_length: pad to at least this length, so that all batches have one shape; by default to the
+            longest item.
+    """
+
+    def __init__(self, max_train_length: int | None = 3000, sequence_length: int | None = None) -> None:
+        self.max_train_length = max_train_length
+        self.sequence_length = sequence_length
+
+    def __call__(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return `{"past_values": (batch_size, sequence_length, num_channels)}`."""
+        tensors = [torch.as_tensor(item["past_values"], dtype=torch.float32) for item in items]
+        length = max(self.sequence_length or 0, *(len(tensor) for tensor in tensors))
+        past_values = torch.stack([pad_with_missing(tensor[None], length)[0] for tensor in tensors])
+        if self.max_train_length is not None and length > self.max_train_length:
+            start = int(torch.randint(length - self.max_train_length + 1, ()))
+            past_values = past_values[:, start : start + self.max_train_length]
+        return {"past_values": past_values}
+
+
+class PretrainingWindows(WindowDataset):
+    """Every window of the series; see `hf_tsrep.data.WindowDataset`."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps of every item."""
+        return self.window_length
+
+
+def pretraining_dataset(
+    series: Sequence[np.ndarray], max_train_length: int | None, window_stride: int | None, seed: int
+) -> Any:
+    """Return what a pre-training reads.
+
+    Args:
+        series: Arrays (time, num_channels).
+        max_train_length: See DataSettings.
+        window_stride: See DataSettings.
+        seed: Seed of random crops.
+
+    Returns:
+        Windows where window_stride is given and a series is longer than one, else pieces by TS2Vec's rules.
+
+    Raises:
+        SettingsError: window_stride is given without max_train_length, or below 1.
+    """
+    if window_stride is None:
+        return PretrainingDataset(series, max_train_length, seed=seed)
+    if max_train_length is None or window_stride < 1:
+        raise SettingsError(
+            f"window_stride={window_stride} with max_train_length={max_train_length}: windows need a length, and a "
+            "stride of at least 1."
+        )
+    if max(map(len, series)) < max_train_length:
+        return PretrainingDataset(series, max_train_length, seed=seed)
+    return PretrainingWindows(series, max_train_length, window_stride)
+
+
+class TensorRows(Dataset):
+    """Items are rows of tensors that have one row a sample.
+
+    Args:
+        columns: Tensors by name, or mappings of tensors by name; equally many rows.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        lengths: list[int] = []
+        map_tensors(columns, lambda column: lengths.append(len(column)))
+        self.num_rows = lengths[0]
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return map_tensors(self.columns, lambda column: column[index])
+
+
+def map_tensors(columns: Columns, function: Callable[[Tensor], Any]) -> dict[str, Any]:
+    """Return the same names with what a function makes of every tensor."""
+    return {
+        name: map_tensors(value, function) if isinstance(value, Mapping) else function(value)
+        for name, value in columns.items()
+    }
+
+
+def missing_steps(past_values: Tensor) -> Tensor:
+    """Return where every channel is missing: (..., time, channel) float -> (..., time) bool."""
+    return past_values.isnan().all(dim=-1)
+
+
+def centre_observed_span(past_values: Tensor) -> Tensor:
+    """Move the span between each series' first and last observed step to the middle of the time axis.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+
+    Returns:
+        The same shape. Of an odd number of missing steps outside the span the larger half goes behind it. A series
+        without an observed step is returned as it is.
+    """
+    sequence_length = past_values.shape[1]
+    missing = missing_steps(past_values)
+    observed = (~missing).long()
+    leading = observed.argmax(dim=1)
+    trailing = observed.flip(1).argmax(dim=1)
+    shift = (leading + trailing) // 2 - leading
+    shift = torch.where(missing.all(dim=1), 0, shift)
+    # Only missing steps are carried around the ends.
+    source = (torch.arange(sequence_length, device=past_values.device) - shift[:, None]) % sequence_length
+    return past_values.gather(1, source[:, :, None].expand_as(past_values))
+
+
+def split_with_missing(past_values: Tensor, num_sections: int) -> Tensor:
+    """Cut the time axis into sections of equal length and stack them along the batch axis.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        num_sections: how many; the first `sequence_length % num_sections` are one step longer.
+
+    Returns:
+        (num_sections * batch_size, ceil(sequence_length / num_sections), num_channels): all series of section 0 first,
+        shorter sections padded with NaN at the end.
+
+    Raises:
+        ValueError: `num_sections` is not between 1 and `sequence_length`.
+    """
+    sequence_length = past_values.shape[1]
+    if not 1 <= num_sections <= sequence_length:
+        raise ValueError(f"num_sections={num_sections} must lie between 1 and the {sequence_length} steps.")
+    section_length = -(-sequence_length // num_sections)
+    sections = past_values.tensor_split(num_sections, dim=1)
+    return torch.cat([pad_with_missing(section, section_length) for section in sections])
+
+
+def pad_with_missing(past_values: Tensor, target_length: int, both_sides: bool = False) -> Tensor:
+    """Pad the time axis with NaN to `target_length`; longer series are returned as they are.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        target_length: steps to reach.
+        both_sides: False pads at the end; True pads both ends, the larger half of an odd number at the end.
+
+    Returns:
+        (batch_size, max(sequence_length, target_length), num_channels).
+    """
+    num_steps = max(target_length - past_values.shape[1], 0)
+    left = num_steps // 2 if both_sides else 0
+    return pad_with_missing_steps(past_values, left, num_steps - left)
+
+
+def pad_with_missing_steps(past_values: Tensor, left: int = 0, right: int = 0) -> Tensor:
+    """Add `left` missing steps in front and `right` behind.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        left: steps in front.
+        right: steps behind.
+
+    Returns:
+        (batch_size, left + sequence_length + right, num_channels).
+    """
+    if left == 0 and right == 0:
+        return past_values
+    return torch.nn.functional.pad(past_values, (0, 0, left, right), value=float("nan"))
+
+
+def take_per_row(past_values: Tensor, starts: Tensor, num_steps: int) -> Tensor:
+    """Take a stretch of `num_steps` from each series, beginning at the series' own start.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        starts: (batch_size,) integers.
+        num_steps: length of every stretch.
+
+    Returns:
+        (batch_size, num_steps, num_channels).
+    """
+    steps = starts[:, None] + torch.arange(num_steps, device=past_values.device)
+    rows = torch.arange(past_values.shape[0], device=past_values.device)[:, None]
+    return past_values[rows, steps]

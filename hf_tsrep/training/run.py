@@ -1,0 +1,251 @@
+"""The run around any training: its arguments, whether it may go on, and the order in which everything happens."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import TrainingArguments, enable_full_determinism, set_seed
+
+from ..errors import SettingsError
+from .checkpoints import WEIGHTS_FILE, check_output_directory, find_last_checkpoint
+from .saving import write_json
+from .settings import FinetuneSettings, PretrainSettings, with_needed_values
+
+logger = logging.getLogger(__name__)
+
+# Fields of TrainingArguments that change what is told of a training, and not what is trained.
+FREE_FIELDS = frozenset(
+    {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "run_name", "per_device_eval_batch_size"}
+)
+
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+_LARGE_BLOCK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a resumed run must share with the run that it goes on with.
+
+    Args:
+        values: Names in the record that are compared as they are.
+        groups: Names of groups in the record whose fields are compared one by one.
+        facts: Names of facts.
+        free: Fields of the groups that may differ.
+        defaults: Value of a field, by group and name, in the run of a record that lacks it.
+    """
+
+    values: Collection[str]
+    groups: Collection[str]
+    facts: Collection[str]
+    free: Collection[str] = FREE_FIELDS
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class TrainingRun(ABC):
+    """What one kind of training does in a run; `train` calls the methods in the order in which they stand here.
+
+    Args:
+        settings: What was asked for.
+        arguments: The Trainer's arguments.
+    """
+
+    record_file: ClassVar[str]
+    """Name of the file that tells the settings and the facts of the run."""
+
+    weights_file: str = WEIGHTS_FILE
+    """Name of the file that makes an output folder finished; it is written last."""
+
+    def __init__(self, settings: PretrainSettings | FinetuneSettings, arguments: TrainingArguments) -> None:
+        self.settings = settings
+        self.arguments = arguments
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the corpora; the first process does so before the others."""
+
+    @abstractmethod
+    def build_model(self, resumed: bool) -> Any:
+        """Return the model to train; the random state has just been seeded.
+
+        Args:
+            resumed: Whether its weights will be those of a checkpoint.
+        """
+
+    @abstractmethod
+    def facts(self, model: Any) -> dict[str, Any]:
+        """Return what was found out about the run, for the record."""
+
+    @abstractmethod
+    def shared(self) -> Shared:
+        """Return what a resumed run must share with the run that it goes on with."""
+
+    @abstractmethod
+    def build_trainer(self, model: Any) -> Any:
+        """Return the trainer, a TimeSeriesTrainer."""
+
+    @abstractmethod
+    def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> Any:
+        """Measure and save the trained model, and return the result of the run; the first process alone may write.
+
+        Args:
+            trainer: The trainer, after its training.
+            train_runtime: How long that took, in seconds.
+            facts: What was found out about the run.
+        """
+
+
+def train(run: TrainingRun, resume_from_checkpoint: bool | str | None = None) -> Any:
+    """Train from settings to a finished folder.
+
+    Args:
+        run: What is trained.
+        resume_from_checkpoint: True to go on from the newest whole checkpoint of the output folder, or a checkpoint's
+            folder.
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        FileExistsError: The output folder holds a model or checkpoints, and neither resuming nor overwriting was asked
+            for.
+        ValueError: The run cannot be resumed; the message names what differs.
+    """
+    settings, arguments = run.settings, run.arguments
+    output_dir = Path(settings.output_dir)
+    if arguments.device.type == "cpu":
+        give_back_freed_blocks()
+    with arguments.main_process_first(desc="preparing the output folder and the corpus"):
+        check_output_directory(
+            output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir, run.weights_file
+        )
+        run.load()
+    checkpoint = _checkpoint(output_dir, resume_from_checkpoint, arguments.world_size)
+    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
+    model = run.build_model(resumed=checkpoint is not None)
+    facts = run.facts(model)
+    record = {**settings.to_dict(), "facts": facts}
+    if resume_from_checkpoint:
+        folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
+        check_resume(folder / run.record_file, record, run.shared())
+    trainer = run.build_trainer(model)
+    if trainer.is_world_process_zero():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_json(output_dir / run.record_file, record)
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    result = run.finish(trainer, trained.metrics.get("train_runtime", 0.0), facts)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def build_arguments(
+    settings: PretrainSettings | FinetuneSettings, command: str, needed: Mapping[str, tuple[Any, str]], **chosen: Any
+) -> TrainingArguments:
+    """Return the Trainer's arguments.
+
+    Args:
+        settings: What was asked for.
+        command: The command of this training, for a message.
+        needed: Values that this kind of training cannot do without, and why, by field.
+        chosen: Values that follow from the settings, by field.
+
+    Raises:
+        SettingsError: A value that the loop cannot work with, or several GPUs are visible to one process.
+    """
+    needed = {
+        "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
+        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
+        **needed,
+    }
+    values = {
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "data_seed": settings.training.get("seed", 42),
+        **with_needed_values(settings, needed),
+        **chosen,
+    }
+    arguments = TrainingArguments(output_dir=settings.output_dir, **values)
+    if arguments.n_gpu > 1:
+        raise SettingsError(
+            f"{arguments.n_gpu} GPUs are visible to one process, which would split every batch and its negatives. "
+            f"Start one process a GPU with `accelerate launch -m hf_tsrep {command} ...` or `torchrun`, or show it "
+            "one GPU with CUDA_VISIBLE_DEVICES."
+        )
+    return arguments
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a training is done with."""
+    return {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")}
+
+
+def _checkpoint(output_dir: Path, resume_from_checkpoint: bool | str | None, num_processes: int) -> str | None:
+    """Return the checkpoint that the run goes on from; None to start from the beginning."""
+    if resume_from_checkpoint is not True:
+        return resume_from_checkpoint or None
+    checkpoint = find_last_checkpoint(output_dir, num_processes)
+    if checkpoint is None:
+        logger.warning("%s holds no whole checkpoint; training starts from the beginning.", output_dir)
+    return checkpoint
+
+
+def check_resume(record_file: Path, now: Mapping[str, Any], shared: Shared) -> None:
+    """Refuse to go on with other settings or other data than the run began with.
+
+    Args:
+        record_file: Record of the run that is gone on with; there may be none.
+        now: Record of this run: its settings, with its facts.
+        shared: What the two must share.
+
+    Raises:
+        ValueError: The message names what differs.
+    """
+    if not record_file.is_file():
+        return
+    before = json.loads(record_file.read_text(encoding="utf-8"))
+    pairs = {name: (before.get(name, now[name]), now[name]) for name in shared.values}
+    for group in shared.groups:
+        defaults, old, new = shared.defaults.get(group, {}), before.get(group, {}), now[group]
+        for name in [one for one in {**new, **old} if one not in shared.free]:
+            # A record of an older version lacks the fields that are new: its run had their defaults.
+            default = defaults.get(name)
+            pairs[name] = (old.get(name, default), new.get(name, default))
+    pairs |= {name: (before["facts"].get(name), now["facts"].get(name)) for name in shared.facts}
+    for name, (old, new) in pairs.items():
+        if old != new:
+            raise ValueError(
+                f"Cannot resume: {name} is {new!r}, but the run in {record_file.parent} began with {old!r}. Give the "
+                "same settings, or start anew in another output_dir."
+            )
+
+
+def give_back_freed_blocks() -> bool:
+    """Have the C library map large blocks one by one and give each back to the system when it is freed.
+
+    Tensors of a training step have other sizes in every step, because the crops are random. glibc keeps such blocks,
+    once freed, for reuse; but pieces of the wrong sizes pile up, and a process that needs 0.8 GiB at a time grows to
+    several. Mapped blocks cost page faults instead, which huge pages make fewer. It acts on the whole process, on
+    Linux with glibc; elsewhere it does nothing. A setting of the environment (MALLOC_MMAP_THRESHOLD_) is left alone.
+
+    Returns:
+        Whether it was set.
+    """
+    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large block
+    try:
+        done = ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES) == 1
+    except (OSError, AttributeError):  # another C library
+        done = False
+    logger.debug("Large blocks go back to the system when freed: %s.", done)
+    return done
