@@ -19,7 +19,7 @@ _FUNCTIONS = {
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
-    "evaluate": "evaluation",
+    "evaluate": "training.protocols",
     "finetune": "training",
     "load_corpus": "data",
     "pretrain": "training",

@@ -98,7 +98,8 @@ def evaluate_command(
     Settings of the protocol are given as fields: --classifiers svm, --horizons 24,48, --pooling mean, --delay 3.
     """
     from hf_tsrep.data import load_corpus
-    from hf_tsrep.evaluation import evaluate, make_result, write_results
+    from hf_tsrep.evaluation import make_result, write_results
+    from hf_tsrep.training.protocols import evaluate
 
     settings = read_protocol_settings(protocol, parse_fields(context.args))
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
@@ -151,7 +152,7 @@ def read_protocol_settings(protocol: str, fields: Mapping[str, Any]) -> dict[str
         ValueError: The protocol is unknown, with the near matches.
         UsageError: A setting is unknown, with the near matches.
     """
-    from ..evaluation.protocols import PROTOCOLS, protocol_settings
+    from ..training.protocols import PROTOCOLS, protocol_settings
 
     known = set(protocol_settings(protocol))
     check_names(fields, [*(known - set(_NOT_SETTINGS)), *_OWN_OPTIONS], f"evaluate --protocol {protocol}")

@@ -22,14 +22,10 @@ if TYPE_CHECKING:
     from .clustering import evaluate_clustering as evaluate_clustering
     from .evaluate_metrics import load_metric as load_metric
     from .evaluate_metrics import save_metric as save_metric
-    from .finetuned import evaluate_finetune as evaluate_finetune
-    from .finetuned import evaluate_linear as evaluate_linear
     from .forecasting import evaluate_forecasting as evaluate_forecasting
     from .forecasting import ridge_forecast as ridge_forecast
     from .protocols import PROTOCOLS as PROTOCOLS
-    from .protocols import evaluate as evaluate
     from .protocols import make_result as make_result
-    from .protocols import protocol_settings as protocol_settings
     from .published import published_value as published_value
     from .results_table import results_table as results_table
     from .volume_under_surface import vus_pr as vus_pr
@@ -46,9 +42,8 @@ _HOMES = {
     ),
     "clustering": ("clustering_metrics", "evaluate_clustering"),
     "evaluate_metrics": ("load_metric", "save_metric"),
-    "finetuned": ("evaluate_finetune", "evaluate_linear"),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
-    "protocols": ("PROTOCOLS", "evaluate", "make_result", "protocol_settings"),
+    "protocols": ("PROTOCOLS", "make_result"),
     "published": ("published_value",),
     ".results": ("EvaluationResult", "load_results", "read_results", "write_results"),
     "results_table": ("results_table",),

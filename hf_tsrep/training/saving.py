@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.results import make_result, write_results
+from ..evaluation.protocols import make_result
 from ..hub import build_model_card, feature_extractor_of_corpus
 from ..registry import get_method
+from ..results import write_results
 from ..visualization import plot_loss_curve
 from .checkpoints import WEIGHTS_FILE
 from .finetuning_data import FinetuningData

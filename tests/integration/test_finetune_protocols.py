@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import hf_tsrep
 from hf_tsrep.data import load_corpus
-from hf_tsrep.evaluation import evaluate, read_results
+from hf_tsrep.evaluation import read_results
+from hf_tsrep.training.protocols import evaluate
 
 
 def test_a_linear_probe_leaves_the_encoder_and_needs_few_labels(corpus, pretrained, tmp_path):

@@ -7,7 +7,7 @@ from domain_models import make_domain_model, make_forecasting_corpus, make_label
 
 from hf_tsrep import TS2VecConfig, TS2VecModel
 from hf_tsrep.data.corpus import CorpusMetadata, attach_metadata
-from hf_tsrep.evaluation import PROTOCOLS, evaluate, protocol_settings
+from hf_tsrep.training.protocols import PROTOCOLS, evaluate, protocol_settings
 
 QUICK = {"num_train_epochs": 1, "show_progress_bar": False, "device": "cpu"}
 RUNS = {

@@ -11,9 +11,7 @@ from datasets import Array2D, Dataset, DatasetDict, Features
 
 import hf_tsrep.evaluation as evaluation
 from hf_tsrep.evaluation import (
-    PROTOCOLS,
     EvaluationResult,
-    evaluate,
     load_results,
     make_result,
     published_value,
@@ -21,6 +19,7 @@ from hf_tsrep.evaluation import (
     results_table,
     write_results,
 )
+from hf_tsrep.training.protocols import PROTOCOLS, evaluate
 
 
 def forecast(seed, offset=0.0, setting="multivariate", **changes):
