@@ -66,7 +66,7 @@ class SharedRunSettings:
         EpochSchedule | None,
         Told(
             "Learning rate of every epoch, as published (constant, halving, late_decay, warmup_decay: see "
-            "hf_tsrep.training.epochs.epoch_factor), in place of lr_scheduler_type."
+            "hf_tsrep.training.callbacks.epoch_factor), in place of lr_scheduler_type."
         ),
     ] = None
     decay_all_parameters: Annotated[

@@ -45,9 +45,8 @@ def _operations(length: int, with_pretext: bool) -> float:
 
 
 def _step(plain: bool, length: int, batch_size: int, plain_batch_size: int) -> dict[str, Any]:
-    from hf_tsrep.training.memory import give_back_freed_blocks
-
     from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, draw_step
+    from hf_tsrep.training.run import give_back_freed_blocks
 
     from .plain_simmtm import plain_loss, plain_mask
 

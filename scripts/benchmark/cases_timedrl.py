@@ -44,7 +44,7 @@ def _operations(config: Any, batch_size: int, length: int) -> float:
 
 def _step(plain: bool, batch_size: int, length: int) -> dict[str, Any]:
     """Train on one batch; seconds a step with dropout, and the losses of steps without it."""
-    from hf_tsrep.training.memory import give_back_freed_blocks
+    from hf_tsrep.training.run import give_back_freed_blocks
 
     from .plain_timedrl import PlainTimeDRL
 

@@ -65,10 +65,9 @@ def whole_encode(plain: bool) -> dict[str, Any]:
 
 
 def _training_step(plain: bool, crops: str, count: int) -> dict[str, Any]:
-    from hf_tsrep.training.memory import give_back_freed_blocks
-
     from hf_tsrep.modeling.configuration_ts2vec import TS2VecConfig
     from hf_tsrep.modeling.modeling_ts2vec import TS2VecForPreTraining, TS2VecViews, draw_views
+    from hf_tsrep.training.run import give_back_freed_blocks
 
     from .plain_ts2vec import PlainTS2Vec
 

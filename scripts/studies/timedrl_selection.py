@@ -65,7 +65,7 @@ class Loop:
 
     Args:
         num_epochs: At most.
-        schedule: See `hf_tsrep.training.epochs.epoch_factor`; it begins anew in every round, except that the first
+        schedule: See `hf_tsrep.training.callbacks.epoch_factor`; it begins anew in every round, except that the first
             epoch of a round has the rate that would have come next.
         dropout: Of the head's inputs, in the first epoch of every round.
         patience: Epochs without a better validation score after which every round has one epoch; None: never.
