@@ -5,9 +5,6 @@ from .auto import (
 from .data import (
     load_corpus as load_corpus,
 )
-from .evaluation import (
-    evaluate as evaluate,
-)
 from .hub import (
     build_model_card as build_model_card,
     convert_checkpoint as convert_checkpoint,
@@ -72,6 +69,9 @@ from .tokenization.tokenization_crosstimenet import (
 from .training import (
     finetune as finetune,
     pretrain as pretrain,
+)
+from .training.protocols import (
+    evaluate as evaluate,
 )
 
 __version__: str
