@@ -15,7 +15,9 @@ _OWN_OPTIONS = ("method", "corpus", "stage", "output_dir", "config", "resume", "
 
 def pretrain_command(
     context: typer.Context,
-    method: Annotated[str | None, typer.Option(help="Name of the method; see `hf-tsrep list`.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Name of the method, such as ts2vec; see `hf-tsrep list`.")
+    ] = None,
     corpus: Annotated[
         list[str] | None,
         typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id; repeat it for several."),

@@ -11,7 +11,7 @@ import hf_tsrep
 from hf_tsrep import registry
 
 
-def test_lists_and_patterns():
+def test_methods_and_models_are_listed_by_pattern():
     assert "ts2vec" in hf_tsrep.list_methods()
     assert "TS2VecModel" in hf_tsrep.list_models("ts*")
     assert hf_tsrep.list_models("*ts2vecmodel") == ["TS2VecModel"]

@@ -49,7 +49,7 @@ def test_bad_embeddings_are_refused(embeddings, method, message):
         project_embeddings(embeddings, method)
 
 
-def test_lengths_are_compared(tmp_path):
+def test_embeddings_labels_and_splits_of_unequal_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="4 embeddings, 3 labels and 4 splits"):
         plot_embedding_map(np.zeros((4, 2)), [0, 1, 2], tmp_path / "map.png", splits=list("abcd"))
 

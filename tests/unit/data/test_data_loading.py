@@ -42,7 +42,7 @@ def data_directory(tmp_path):
     return tmp_path
 
 
-def test_columns_of_the_corpus_format(hourly_frame):
+def test_a_loaded_corpus_has_the_columns_of_the_format(hourly_frame):
     corpus = load_corpus(hourly_frame)
     assert isinstance(corpus, DatasetDict)
     assert list(corpus) == ["train"]
@@ -52,7 +52,7 @@ def test_columns_of_the_corpus_format(hourly_frame):
     assert "label" not in features
 
 
-def test_ett_months_rejoin_to_the_series(data_directory, monkeypatch):
+def test_the_months_of_ett_rejoin_to_the_series(data_directory, monkeypatch):
     monkeypatch.setenv("HF_TSREP_DATA", str(data_directory))
     corpus = load_corpus("ett/ETTh1")
     parts = [get_series(corpus[name])[0] for name in ("train", "validation", "test")]
@@ -70,7 +70,7 @@ def test_ett_months_rejoin_to_the_series(data_directory, monkeypatch):
     )
 
 
-def test_standard_and_chosen_shares(data_directory):
+def test_a_split_is_the_standard_one_or_the_chosen_shares(data_directory):
     lengths = {
         split: [len(get_series(part)[0]) for part in load_corpus("forecasting/exchange_rate", **arguments).values()]
         for split, arguments in (
@@ -99,17 +99,17 @@ def test_shares_are_rounded_as_published():
         ("12/4/4 months", 100, "no timestamps"),
     ],
 )
-def test_bad_splits(split, num_steps, message):
+def test_a_bad_split_is_refused_with_its_reason(split, num_steps, message):
     with pytest.raises(CorpusError, match=message):
         split_boundaries(num_steps, split)
 
 
-def test_months_need_enough_steps(hourly_frame):
+def test_a_split_by_months_needs_enough_steps(hourly_frame):
     with pytest.raises(CorpusError, match="needs 14400 steps"):
         load_corpus(hourly_frame, split="12/4/4 months")
 
 
-def test_weather_marks_duplicate_date_and_units(data_directory, caplog):
+def test_weather_is_repaired_in_its_marks_duplicate_date_and_units(data_directory, caplog):
     corpus = load_corpus("forecasting/weather", data_directory=data_directory, split="none")
     series = get_series(corpus["train"])[0]
     assert len(series) == 300
@@ -121,7 +121,7 @@ def test_weather_marks_duplicate_date_and_units(data_directory, caplog):
     assert any("-9999" in note for note in metadata.notes)
 
 
-def test_target_selects_channels(data_directory):
+def test_a_target_selects_channels(data_directory):
     corpus = load_corpus("ett/ETTh1", data_directory=data_directory, target=["OT", "HUFL"])
     assert corpus_metadata(corpus).channel_names == ("OT", "HUFL")
     whole = etth_like(15_000)
@@ -157,13 +157,13 @@ def test_time_features_are_in_front_and_scaled_on_train(hourly_frame):
     assert len(metadata.time_feature_scaler["mean"]) == 7
 
 
-def test_time_features_need_timestamps():
+def test_time_features_need_timestamps_to_be_computed_from():
     with pytest.raises(CorpusError, match="need timestamps"):
         load_corpus(pd.DataFrame({"value": [1.0, 2.0]}), time_features=True)
 
 
 @needs_bundled
-def test_bundled_problems_need_no_data_directory():
+def test_problems_that_aeon_bundles_need_no_data_directory():
     corpus = load_corpus("uea/JapaneseVowels", scaler="recommended")
     assert (len(corpus["train"]), len(corpus["test"])) == (270, 370)
     assert corpus_metadata(corpus).scaler["kind"] == "standard"
@@ -178,7 +178,7 @@ def test_only_ucr_problems_that_the_archive_leaves_raw_are_scaled(name, kind):
     assert (scaler or {}).get("kind") == kind
 
 
-def test_recommended_scaler_of_other_peoples_data(hourly_frame):
+def test_the_recommended_scaler_of_own_data_is_the_standard_one(hourly_frame):
     assert corpus_metadata(load_corpus(hourly_frame, scaler="recommended")).scaler["kind"] == "standard"
 
 
@@ -208,7 +208,7 @@ def test_missing_file_offers_its_neighbours(data_directory):
         load_corpus(data_directory / "forecasting" / "ETTh.csv")
 
 
-def test_wrong_types_endings_and_folders(tmp_path):
+def test_a_wrong_type_ending_or_folder_is_named(tmp_path):
     with pytest.raises(CorpusError, match="not int"):
         load_corpus(3)
     (tmp_path / "a.xlsx").write_text("x")
@@ -218,7 +218,7 @@ def test_wrong_types_endings_and_folders(tmp_path):
         load_corpus(tmp_path)
 
 
-def test_streaming_gives_the_same_values(hourly_frame):
+def test_streaming_gives_the_same_values_as_loading(hourly_frame):
     streamed = load_corpus(hourly_frame, split="70/10/20", streaming=True)
     assert isinstance(streamed, IterableDatasetDict)
     loaded = load_corpus(hourly_frame, split="70/10/20")
@@ -227,13 +227,13 @@ def test_streaming_gives_the_same_values(hourly_frame):
     assert corpus_metadata(streamed) == corpus_metadata(loaded)
 
 
-def test_archive_splits_are_not_cut(tmp_path):
+def test_the_splits_of_an_archive_are_not_cut_again(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=np.ones((2, 9)), x_test=np.ones((2, 9)))
     with pytest.raises(CorpusError, match="comes with its own splits"):
         load_corpus(tmp_path / "a.npz", split="70/10/20")
 
 
-def test_saved_folder_and_foreign_columns(tmp_path, hourly_frame):
+def test_saved_folders_and_foreign_tables_are_loaded(tmp_path, hourly_frame):
     corpus = load_corpus(hourly_frame)
     corpus.save_to_disk(tmp_path / "saved")
     again = load_corpus(tmp_path / "saved")
@@ -279,7 +279,7 @@ def test_rows_of_lists_with_a_start_and_several_channels():
         load_corpus(DatasetDict({"train": uneven}), value_columns=["u", "v"])
 
 
-def test_hub_ids_configurations_and_their_cards(hourly_frame, tmp_path, monkeypatch):
+def test_a_hub_id_may_name_a_configuration_and_is_described_by_its_card(hourly_frame, tmp_path, monkeypatch):
     import datasets
     import huggingface_hub
 
@@ -301,7 +301,7 @@ def test_hub_ids_configurations_and_their_cards(hourly_frame, tmp_path, monkeypa
     assert corpus_fingerprint(corpus) == corpus_fingerprint(load_corpus(folder))
 
 
-def test_many_chunks_of_arrow_memory(hourly_frame, monkeypatch):
+def test_series_in_many_chunks_of_arrow_memory_are_read_whole(hourly_frame, monkeypatch):
 
     whole = load_corpus(hourly_frame, one_series_per_column=True)
     from hf_tsrep.data import hub_layout
@@ -312,7 +312,7 @@ def test_many_chunks_of_arrow_memory(hourly_frame, monkeypatch):
     assert corpus_fingerprint(chunked) == corpus_fingerprint(whole)
 
 
-def test_importing_the_folder_is_light():
+def test_importing_the_data_folder_loads_nothing_heavy():
     import subprocess
     import sys
     from pathlib import Path
@@ -330,7 +330,7 @@ def test_importing_the_folder_is_light():
     assert result.stdout.strip() == "[]"
 
 
-def test_every_public_name_resolves():
+def test_every_public_name_of_the_data_folder_resolves():
     import hf_tsrep.data
 
     for name in hf_tsrep.data.__all__:

@@ -58,7 +58,7 @@ def test_the_card_describes_the_corpus(tmp_path, hourly_frame):
     assert corpus_fingerprint(load_corpus(folder)) in body
 
 
-def test_many_files(tmp_path, ragged, monkeypatch):
+def test_a_large_split_is_written_to_several_files(tmp_path, ragged, monkeypatch):
     monkeypatch.setattr(publishing, "MAX_BYTES_PER_FILE", 150)
     folder = prepare_corpus(ragged, tmp_path / "prepared", **ARGUMENTS)
     assert len(list((folder / "data").iterdir())) > 1

@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from hf_tsrep.data import ChannelScaler, CorpusError, corpus_metadata, get_series, load_corpus
 
 
-def test_agrees_with_scikit_learn_on_missing_values():
+def test_the_scaler_agrees_with_scikit_learn_on_missing_values():
     values = np.random.default_rng(0).normal(3, 7, (50, 3))
     values[::7, 1] = np.nan
     theirs = StandardScaler().fit(values)
@@ -24,7 +24,7 @@ def test_constant_and_empty_channels_have_scale_one(caplog):
     assert "Channel 1 has no observed value" in caplog.text
 
 
-def test_global_scaler_has_one_mean_for_all():
+def test_the_global_scaler_has_one_mean_for_all_channels():
     values = np.array([[0.0, 10.0], [np.nan, 20.0]])
     scaler = ChannelScaler.fit([values], kind="global")
     np.testing.assert_allclose(scaler.mean, [10, 10])
@@ -35,7 +35,7 @@ def test_global_scaler_has_one_mean_for_all():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2), min_size=1, max_size=20))
-def test_round_trips(rows):
+def test_scaling_back_gives_the_values_again(rows):
     values = np.array(rows)
     scaler = ChannelScaler.from_dict(ChannelScaler.fit([values]).to_dict())
     scaled = scaler.transform(values)
@@ -43,7 +43,7 @@ def test_round_trips(rows):
     np.testing.assert_allclose(scaler.inverse_transform(scaled), values, rtol=1e-9, atol=1e-6)
 
 
-def test_corpus_scaler_sees_the_training_part_only(hourly_frame):
+def test_the_scaler_of_a_corpus_sees_the_training_part_only(hourly_frame):
     spoiled = hourly_frame.copy()
     spoiled.loc[70:, "load"] = 1e6
     stored = [
@@ -59,7 +59,7 @@ def test_corpus_scaler_sees_the_training_part_only(hourly_frame):
     np.testing.assert_allclose(scaler.inverse_transform(get_series(corpus["test"])[0]), raw[80:], rtol=1e-5, atol=1e-5)
 
 
-def test_unknown_scaler_and_missing_training_part(hourly_frame, tmp_path):
+def test_an_unknown_scaler_or_a_missing_training_part_is_named(hourly_frame, tmp_path):
     with pytest.raises(CorpusError, match=r"Unknown scaler 'standart'.*Did you mean 'standard'"):
         load_corpus(hourly_frame, scaler="standart")
     np.savez(tmp_path / "t.npz", x_test=np.ones((2, 3)))

@@ -1,3 +1,5 @@
+"""Tables: files and frames of columns, in wide and long form, and folders of one file a split."""
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,7 +15,7 @@ def write(path, text, encoding="utf-8"):
     return path
 
 
-def test_wide_file_finds_its_date_column_and_frequency(tmp_path):
+def test_a_wide_file_finds_its_date_column_and_frequency(tmp_path):
     split = load_corpus(write(tmp_path / "wide.csv", WIDE))["train"]
     np.testing.assert_array_equal(get_series(split)[0], [[1, 2], [3, np.nan], [5, 6]])
     assert (
@@ -23,14 +25,14 @@ def test_wide_file_finds_its_date_column_and_frequency(tmp_path):
     assert (split[0]["freq"], split[0]["item_id"]) == ("15min", "wide")
 
 
-def test_semicolons_with_decimal_commas_and_one_series_per_column(tmp_path):
+def test_a_file_may_have_semicolons_decimal_commas_and_one_series_per_column(tmp_path):
     text = '"";"MT_001";"MT_002"\n"2011-01-01 00:15:00";0,5;3\n"2011-01-01 00:30:00";1,25;4\n'
     split = load_corpus(write(tmp_path / "LD2011.txt", text), one_series_per_column=True)["train"]
     assert split["item_id"][:] == ["MT_001", "MT_002"]
     np.testing.assert_array_equal(np.stack(get_series(split))[:, :, 0], [[0.5, 1.25], [3, 4]])
 
 
-def test_latin_1_names(tmp_path):
+def test_names_of_columns_may_be_in_latin_1(tmp_path):
     file = write(tmp_path / "l.csv", "date,SWDR (W/m²)\n2020-01-01,1\n2020-01-02,2\n", encoding="latin-1")
     from hf_tsrep.data import corpus_metadata
 
@@ -48,7 +50,7 @@ def long_frame():
     )
 
 
-def test_long_form_keeps_items_in_order_of_appearance():
+def test_the_long_form_keeps_items_in_order_of_appearance():
     split = load_corpus(long_frame(), item_column="sensor", label_column="kind")["train"]
     assert split["item_id"][:] == ["b", "a"]
     assert [series[:, 0].tolist() for series in get_series(split)] == [[1, 2, 3], [10, 20]]
@@ -65,13 +67,13 @@ def test_polars_and_pandas_give_the_same(hourly_frame):
     assert get_series(ours["train"])[0].shape == (100, 2)
 
 
-def test_datetime_index_counts_as_date_column(hourly_frame):
+def test_a_datetime_index_counts_as_date_column(hourly_frame):
     split = load_corpus(hourly_frame.set_index("date"))["train"]
     assert len(get_timestamps(split)[0]) == 100
     assert split[0]["freq"] == "h"
 
 
-def test_seconds_since_1970_and_step_numbers():
+def test_seconds_since_1970_are_dates_and_step_numbers_are_none():
     seconds = pd.DataFrame({"timestamp": [1469376000, 1469376300, 1469376600], "value": [1.0, 2.0, 3.0]})
     split = load_corpus(seconds)["train"]
     assert get_timestamps(split)[0][0] == np.datetime64("2016-07-24T16:00")
@@ -157,3 +159,30 @@ def test_interleaved_items_keep_their_order_in_time():
     split = load_corpus(frame, item_column="item")["train"]
     assert [series[:, 0].tolist() for series in get_series(split)] == [steps[item::3].tolist() for item in range(3)]
     assert split["freq"][:] == ["3h"] * 3
+
+
+def write_machines(path, labels, seed=0):
+    rng = np.random.default_rng(seed)
+    parts = [
+        pd.DataFrame({"machine": f"m{index}", "pressure": rng.normal(size=5), "state": label})
+        for index, label in enumerate(labels)
+    ]
+    pd.concat(parts).to_csv(path, index=False)
+
+
+def test_the_splits_of_a_folder_share_their_classes(tmp_path):
+    write_machines(tmp_path / "train.csv", ["worn", "fine"])
+    write_machines(tmp_path / "test.csv", ["fine", "broken", "worn"], seed=1)
+    corpus = load_corpus(tmp_path, item_column="machine", label_column="state")
+    assert list(corpus) == ["train", "test"]
+    names = corpus["train"].features["label"].names
+    assert names == corpus["test"].features["label"].names == ["broken", "fine", "worn"]
+    assert [names[index] for index in get_labels(corpus["test"])] == ["fine", "broken", "worn"]
+    assert [series.shape for series in get_series(corpus["train"])] == [(5, 1), (5, 1)]
+
+
+def test_a_split_with_other_columns_is_named(tmp_path):
+    write_machines(tmp_path / "train.csv", ["fine"])
+    pd.DataFrame({"machine": "m", "load": [1.0, 2.0], "state": "fine"}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(CorpusError, match=r"test.csv: columns \['load'\] where train.csv has \['pressure'\]"):
+        load_corpus(tmp_path, item_column="machine", label_column="state")

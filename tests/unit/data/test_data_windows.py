@@ -15,7 +15,7 @@ def series_of(lengths, num_channels=2):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 8), st.integers(1, 5))
-def test_index_holds_every_window_and_no_other(lengths, window_length, stride):
+def test_the_index_holds_every_window_and_no_other(lengths, window_length, stride):
     expected = [
         [row, start] for row, length in enumerate(lengths) for start in range(0, length - window_length + 1, stride)
     ]
@@ -24,7 +24,7 @@ def test_index_holds_every_window_and_no_other(lengths, window_length, stride):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(3, 20), min_size=1, max_size=4), st.integers(1, 3), st.randoms(use_true_random=False))
-def test_batches_equal_slices(lengths, window_length, random):
+def test_a_batch_of_windows_equals_slices_of_the_series(lengths, window_length, random):
     series = series_of(lengths)
     dataset = WindowDataset(series, window_length)
     indices = [random.randrange(len(dataset)) for _ in range(7)]
@@ -35,7 +35,7 @@ def test_batches_equal_slices(lengths, window_length, random):
         torch.testing.assert_close(item, dataset[index])
 
 
-def test_data_loader_and_batches_are_copies():
+def test_what_a_data_loader_gives_are_copies():
     dataset = WindowDataset(series_of([10, 5]), 4, stride=2)
     loaded = next(iter(DataLoader(dataset, batch_size=3)))["past_values"]
     assert loaded.shape == (3, 4, 2)
@@ -45,7 +45,7 @@ def test_data_loader_and_batches_are_copies():
     torch.testing.assert_close(dataset.bank.values, before)
 
 
-def test_bank_gives_series_back():
+def test_a_bank_gives_its_series_back():
     series = series_of([3, 1, 4])
     bank = SeriesBank(series)
     assert bank.values.is_contiguous()
@@ -56,7 +56,7 @@ def test_bank_gives_series_back():
         bank[3]
 
 
-def test_bad_arguments():
+def test_bad_windows_and_channels_are_named():
     with pytest.raises(ValueError, match="longest series has 5 steps"):
         WindowDataset(series_of([5, 2]), 6)
     with pytest.raises(ValueError, match="leaves its series"):

@@ -70,7 +70,7 @@ def test_relative_scores_use_the_21_steps_before():
     assert np.isfinite(relative_scores(np.zeros(30))[21:]).all()
 
 
-def test_thresholds():
+def test_the_thresholds_are_means_and_deviations_of_the_known_scores():
     relative = relative_scores(np.random.default_rng(0).uniform(1, 2, 200))
     assert train_threshold(relative, 100) == pytest.approx(relative[22:100].mean() + 4 * relative[22:100].std())
     thresholds = expanding_thresholds(relative, 20)
@@ -132,7 +132,7 @@ def anomaly_corpus(num_steps=600, num_series=2):
 
 
 @pytest.mark.parametrize("cold_start", [False, True])
-def test_protocol_finds_planted_anomalies(cold_start):
+def test_the_protocol_finds_planted_anomalies(cold_start):
     result = evaluate_anomaly_detection(
         SurpriseModel(), anomaly_corpus(), delay=7, context_length=31, cold_start=cold_start, max_buffer=10
     )

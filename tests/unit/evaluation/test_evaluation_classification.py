@@ -29,7 +29,7 @@ def blobs(num_samples, num_classes, seed, spread=1.0, size=8):
 
 
 @pytest.mark.parametrize(("num_classes", "seed", "spread"), [(2, 0, 2.5), (3, 1, 2.0), (5, 2, 1.5)])
-def test_svm_search_equals_grid_search(num_classes, seed, spread):
+def test_the_search_of_the_svm_equals_a_grid_search(num_classes, seed, spread):
     features, labels = blobs(120, num_classes, seed, spread)
     search = GridSearchCV(SVC(gamma="scale", max_iter=10_000_000), {"C": list(SVM_PENALTIES)}, cv=5)
     search.fit(features.astype(np.float64), labels)
@@ -71,7 +71,7 @@ def test_a_class_absent_from_training_counts_and_does_not_fail():
     assert metrics["accuracy"] <= (test_labels != 3).mean()
 
 
-def test_bad_input_is_named():
+def test_bad_features_labels_and_classifiers_are_named():
     features, labels = blobs(60, 2, 0)
     features[7, 3] = np.nan
     with pytest.raises(ValueError, match="step 7, column 3: feature is nan"):
@@ -106,7 +106,7 @@ def labelled_corpus():
     return DatasetDict(train=split(60), test=split(30))
 
 
-def test_protocols_run_on_a_corpus():
+def test_classification_and_clustering_run_on_a_corpus():
     model, corpus = MeanModel(), labelled_corpus()
     result = evaluate_classification(model, corpus, pooling="mean", batch_size=4)
     assert result["metrics"]["svm_accuracy"] > 0.9

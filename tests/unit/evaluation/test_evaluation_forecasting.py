@@ -1,4 +1,4 @@
-"""The ridge protocol against scikit-learn used literally, and forecasting of a corpus with a tiny model."""
+"""The ridge protocol against scikit-learn used literally: forecasts, the factorised path, the search for a penalty."""
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from hf_tsrep.evaluation.forecasting import (
     evaluate_forecasting,
     ridge_forecast,
 )
+from hf_tsrep.evaluation.ridge import RegressionMoments, RidgePath, choose_alpha
 
 
 def literal_samples(representations, targets, bounds, horizon, skip):
@@ -73,7 +74,7 @@ BOUNDS = {"train": (0, 130), "validation": (130, 180), "test": (180, 235)}
     skip=st.sampled_from([0, 20]),
 )
 @settings(max_examples=20, deadline=None)
-def test_equals_sklearn(seed, num_series, size, num_channels, horizons, noise, skip):
+def test_the_ridge_protocol_equals_sklearn_used_literally(seed, num_series, size, num_channels, horizons, noise, skip):
     representations, targets = problem(seed, num_series, size=size, num_channels=num_channels, noise=noise)
     ours = ridge_forecast(representations, targets, BOUNDS, horizons, history_to_skip=skip)
     expected = reference_ridge_forecast(representations, targets, BOUNDS, horizons, ALPHAS, skip)
@@ -86,7 +87,7 @@ def test_equals_sklearn(seed, num_series, size, num_channels, horizons, noise, s
         assert (result.mse, result.mae) == pytest.approx((mse, mae), rel=1e-7)
 
 
-def test_float32_and_subsampling_equal_sklearn():
+def test_float32_features_and_subsampling_equal_sklearn():
     representations, targets = problem(3, 2, size=40, dtype=np.float32)
     ours = ridge_forecast(representations, targets, BOUNDS, (4, 9), history_to_skip=10, max_samples=90)
     expected = reference_ridge_forecast(representations, targets, BOUNDS, (4, 9), ALPHAS, 10, max_samples=90)
@@ -95,7 +96,7 @@ def test_float32_and_subsampling_equal_sklearn():
         assert (ours[horizon].mse, ours[horizon].mae) == pytest.approx((mse, mae), rel=1e-5)
 
 
-def test_rank_deficient_constant_and_offset_features():
+def test_rank_deficient_constant_and_offset_features_equal_sklearn():
     representations, targets = problem(5, size=6)
     one = representations[0]
     features = np.concatenate([one, one[:, :3] + 1e4, np.full((len(one), 2), 7.0), np.zeros((len(one), 1))], axis=1)
@@ -137,7 +138,7 @@ def test_bad_input_is_named():
         ridge_forecast(representations[:, :-1], targets, BOUNDS, (4,))
 
 
-def test_default_horizons():
+def test_the_default_horizons_follow_the_frequency():
     assert default_horizons("ett/ETTh2") == HOURLY_HORIZONS == (24, 48, 168, 336, 720)
     assert default_horizons("electricity") == HOURLY_HORIZONS
     assert default_horizons("ett/ETTm1") == OTHER_HORIZONS == (24, 48, 96, 288, 672)
@@ -187,3 +188,60 @@ def test_evaluate_forecasting_encodes_once_and_leaves_time_features_out_of_the_t
     assert result["settings"]["setting"] == "multivariate"
     with pytest.raises(ValueError, match="needs splits train, validation, test; the corpus has train"):
         evaluate_forecasting(model, DatasetDict(train=corpus["train"]))
+
+
+def samples(seed, rows, size=30, outputs=20):
+    generator = np.random.default_rng(seed)
+    weights = np.random.default_rng(99).standard_normal((size, outputs))
+    features = generator.standard_normal((rows, size)) * np.linspace(0.05, 2, size) + 3
+    return features, features @ weights + 8 * generator.standard_normal((rows, outputs)) - 5
+
+
+def moments_of(features, targets, chunk=17):
+    moments = RegressionMoments(features.mean(axis=0) + 0.1, targets.shape[1])
+    moments.add((features[i : i + chunk], targets[i : i + chunk]) for i in range(0, len(features), chunk))
+    return moments
+
+
+def test_coefficients_and_errors_equal_sklearn_for_every_penalty():
+    train, validation = samples(0, 120), samples(1, 80)
+    path = RidgePath.fit(moments_of(*train))
+    errors = path.root_mean_squared_errors(ALPHAS, moments_of(*validation))
+    for alpha, error in zip(ALPHAS, errors, strict=True):
+        expected = Ridge(alpha=alpha).fit(*train)
+        weights, intercepts = path.coefficients(alpha)
+        np.testing.assert_allclose(weights.T, expected.coef_, atol=1e-9)
+        np.testing.assert_allclose(intercepts, expected.intercept_, atol=1e-8)
+        residual = expected.predict(validation[0]) - validation[1]
+        assert error == pytest.approx(np.sqrt((residual**2).mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_search_for_a_penalty_is_exact_and_leaves_most_out(seed):
+    train, validation = samples(seed, 60), samples(seed + 50, 90)
+    scores = []
+    for alpha in ALPHAS:
+        residual = Ridge(alpha=alpha).fit(*train).predict(validation[0]) - validation[1]
+        scores.append(np.sqrt((residual**2).mean()) + np.abs(residual).mean())
+    path, moments = RidgePath.fit(moments_of(*train)), moments_of(*validation)
+    choice = choose_alpha(path, ALPHAS, moments, lambda: [validation])
+    assert choice.alpha == ALPHAS[int(np.argmin(scores))]
+    assert choice.score == pytest.approx(min(scores), rel=1e-12)
+    assert choice.num_evaluated <= 4
+
+
+def test_leading_outputs_are_a_problem_of_their_own():
+    features, targets = samples(2, 50)
+    whole, part = moments_of(features, targets).leading(7), moments_of(features, targets[:, :7])
+    np.testing.assert_allclose(RidgePath.fit(whole).coefficients(5.0)[0], RidgePath.fit(part).coefficients(5.0)[0])
+
+
+def test_a_regression_without_samples_is_refused():
+    empty = RegressionMoments(np.zeros(3), 2)
+    with pytest.raises(ValueError, match="at least one training sample"):
+        RidgePath.fit(empty)
+    path = RidgePath.fit(moments_of(*samples(0, 20, 3, 2)))
+    with pytest.raises(ValueError, match="at least one validation sample"):
+        choose_alpha(path, ALPHAS, empty, list)
+    with pytest.raises(ValueError, match="alphas is empty"):
+        choose_alpha(path, (), empty, list)

@@ -53,7 +53,7 @@ def test_auprc_of_two_classes_is_that_of_class_1_and_bad_input_is_named():
         metrics.auprc(binary, np.full(60, np.nan))
 
 
-def test_delay_rule_by_hand():
+def test_the_delay_rule_gives_what_a_hand_counts():
     references = [0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 1]
     predictions = [1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
     adjusted = metrics.delay_adjusted_predictions(references, predictions, 1)
@@ -123,7 +123,7 @@ def test_vus_pr_rewards_near_hits_and_names_bad_input():
         vus_pr(truth, np.where(np.arange(200) == 3, np.nan, near))
 
 
-def test_evaluate_faces_work_offline(monkeypatch):
+def test_the_metrics_of_evaluate_work_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import evaluate
 

@@ -51,7 +51,7 @@ def test_undefined_and_infinite_numbers_stay_valid_json(tmp_path):
     assert back.identity == result.identity
 
 
-def test_bad_files_are_named(tmp_path):
+def test_bad_files_of_results_are_named(tmp_path):
     write_results(tmp_path / "good", forecast(1))
     (tmp_path / "config.json").write_text('{"model_type": "ts2vec"}')
     assert len(load_results(tmp_path)) == 1  # a configuration is passed over
@@ -72,7 +72,7 @@ def test_bad_files_are_named(tmp_path):
         load_results(tmp_path / "nowhere")
 
 
-def test_table_shows_mean_spread_seeds_and_published_numbers():
+def test_the_table_shows_mean_spread_seeds_and_published_numbers():
     results = [
         forecast(1),
         forecast(2, 0.1),
@@ -101,7 +101,7 @@ def test_table_shows_mean_spread_seeds_and_published_numbers():
         results_table([])
 
 
-def test_published_numbers():
+def test_published_numbers_are_found_by_corpus_setting_and_metric():
     assert published_value("ts2vec", "ett/ETTh1", "multivariate", "mse_720").value == 1.048
     assert published_value("ts2vec", "ett/ETTm1", "univariate", "mae_96").value == 0.161
     assert published_value("ts2vec", "ucr/ArrowHead", "", "svm_accuracy").value == 0.857

@@ -38,7 +38,7 @@ def dated():
     )
 
 
-def test_standardises_with_the_stored_statistics(extractor, series):
+def test_the_extractor_standardises_with_the_stored_statistics(extractor, series):
     (scaled,) = extractor.transform(series)
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled, (series - MEAN) / SCALE, rtol=1e-6)
@@ -102,7 +102,7 @@ def test_calendar_features_are_those_of_the_corpora():
     np.testing.assert_array_equal(calendar_features(timestamps), time_features(timestamps))
 
 
-def test_time_features_come_in_front(dated, series):
+def test_time_features_come_before_the_channels(dated, series):
     index = pd.date_range("2020-02-27", periods=9, freq="h")
     expected = (calendar_features(index.to_numpy()) - np.arange(7)) / np.arange(1, 8)
     (scaled,) = dated.transform(series, index)
@@ -175,7 +175,7 @@ def test_contradicting_arguments_are_refused(arguments, message):
         TimeSeriesFeatureExtractor(2, **arguments)
 
 
-def test_saves_its_numbers_and_its_code(dated, series, tmp_path):
+def test_the_extractor_saves_its_numbers_and_its_code(dated, series, tmp_path):
     dated.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert stored["mean"] == MEAN
@@ -188,7 +188,7 @@ def test_saves_its_numbers_and_its_code(dated, series, tmp_path):
     assert reloaded.to_dict() == {**dated.to_dict(), "auto_map": stored["auto_map"]}
 
 
-def test_prepares_raw_series_as_the_training_corpus_was(tmp_path):
+def test_raw_series_are_prepared_as_the_training_corpus_was(tmp_path):
     from hf_tsrep.data import corpus_metadata, get_series, load_corpus
     from hf_tsrep.hub import feature_extractor_of_corpus
 

@@ -86,12 +86,12 @@ def test_series_follow_selection_shuffling_and_concatenation():
     assert get_series(rows.select([])) == []
 
 
-def test_series_are_views_of_arrow_memory(hourly_frame):
+def test_series_are_views_of_the_memory_that_arrow_holds(hourly_frame):
     series = get_series(load_corpus(hourly_frame)["train"])[0]
     assert (series.dtype, series.flags.owndata) == (np.float32, False)
 
 
-def test_wrong_access_is_named(corpus):
+def test_access_to_what_a_corpus_lacks_is_named(corpus):
     with pytest.raises(CorpusError, match="Choose one split first: 'train', 'validation', 'test'"):
         get_series(corpus)
     with pytest.raises(CorpusError, match=r"no column 'label'"):
@@ -107,7 +107,7 @@ def test_wrong_access_is_named(corpus):
         get_labels(unlabelled)
 
 
-def test_every_nan_has_one_fingerprint(tmp_path):
+def test_every_nan_has_the_same_fingerprint_whatever_its_bits(tmp_path):
     prints = []
     for bits in (0x7FC00000, 0x7FC00001, 0xFFC00000):
         values = np.array([1.0, 2.0], dtype=np.float32)

@@ -1,11 +1,89 @@
+"""The formats of arrays and of the .ts archives: what is read, and the place of what is wrong."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.data import CorpusError, get_labels, get_series, load_corpus
+from hf_tsrep.data import CorpusError, corpus_metadata, get_anomaly_labels, get_labels, get_series, load_corpus
 from hf_tsrep.data.formats import read_ts_file, read_ts_problem
 from hf_tsrep.data.known_corpora import bundled_directory
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_an_archive_gives_splits_series_and_labels_in_order(tmp_path):
+    x = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    file = save(
+        tmp_path / "a.npz", x_train=x, y_train=[10, 2, 2, 10], x_val=x[:1], y_val=[2], x_test=x[:2], y_test=[2, 3]
+    )
+    corpus = load_corpus(file)
+    assert list(corpus) == ["train", "validation", "test"]
+    assert corpus["train"].features["label"].names == ["2", "3", "10"]
+    assert get_labels(corpus["train"]).tolist() == [2, 0, 0, 2]
+    np.testing.assert_array_equal(np.stack(get_series(corpus["train"])), x)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((5,), [(5, 1)]), ((5, 2), [(5, 2)]), ((3, 5, 2), [(5, 2)] * 3)])
+def test_a_single_array_is_one_series_or_many_by_its_axes(tmp_path, shape, expected):
+    corpus = load_corpus(save(tmp_path / "one.npz", values=np.ones(shape)))
+    assert [series.shape for series in get_series(corpus["train"])] == expected
+
+
+def test_an_archive_of_one_series_a_split_may_label_its_test_steps(tmp_path):
+    file = save(tmp_path / "m.npz", train=np.ones((4, 2)), test=np.ones((3, 2)), test_label=np.array([0, 1, 1]))
+    corpus = load_corpus(file)
+    assert [labels.tolist() for labels in get_anomaly_labels(corpus["test"])] == [[0, 1, 1]]
+    assert [labels.tolist() for labels in get_anomaly_labels(corpus["train"])] == [[]]
+    assert corpus_metadata(corpus).task == "anomaly"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "the archive is empty"),
+        ({"a": np.ones(3), "b": np.ones(3)}, r"arrays \['a', 'b'\] are not understood"),
+        ({"x_train": np.array(["a", "b"])}, "are not numbers"),
+        ({"x_train": np.empty((0, 3, 1))}, "no rows"),
+        ({"x_train": np.ones((2, 3, 1)), "y_train": np.ones(3)}, "2 series but labels of shape"),
+        ({"x_train": np.ones((2, 3)), "y_train": np.ones(2), "x_test": np.ones((2, 3))}, "labels are missing"),
+        ({"x_train": np.ones((2, 3, 1)), "x_test": np.ones((2, 3, 2))}, "1 channels where the corpus has 2"),
+        ({"x_train": np.array([[[1.0], [np.inf]]])}, "row 0, step 1, column 'value': infinite"),
+        ({"x": np.array([object()])}, "cannot be read as an .npz archive of plain arrays"),
+    ],
+)
+def test_bad_archives_are_named(tmp_path, arrays, message):
+    file = save(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(CorpusError, match=message) as caught:
+        load_corpus(file)
+    assert str(file) in str(caught.value)
+
+
+def test_broken_files_are_named(tmp_path):
+    for name, message in (("broken.npz", "npz archive"), ("broken.parquet", "Parquet file")):
+        (tmp_path / name).write_bytes(b"not an archive")
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(tmp_path / name)
+
+
+def test_the_files_of_the_ucr_anomaly_archive_count_from_one(tmp_path):
+    file = tmp_path / "001_UCR_Anomaly_toy_4_6_7.txt"
+    file.write_text("\n".join(str(float(value)) for value in range(1, 11)))
+    corpus = load_corpus(file)
+    assert get_series(corpus["train"])[0][:, 0].tolist() == [1, 2, 3, 4]
+    assert get_anomaly_labels(corpus["train"])[0].tolist() == [0, 0, 0, 0]
+    marked = get_series(corpus["test"])[0][:, 0][get_anomaly_labels(corpus["test"])[0] == 1]
+    assert marked.tolist() == [6, 7]
+    file.write_text("1\nx\n3")
+    with pytest.raises(CorpusError, match=r"line 2: 'x' is not a number"):
+        load_corpus(file)
+    file.write_text("1\n2\n3")
+    with pytest.raises(CorpusError, match="do not fit the 3 steps"):
+        load_corpus(file)
+
 
 HEADER = "# a comment\n@problemName Toy\n@timeStamps false\n@univariate false\n@classLabel true up down\n@data\n"
 
@@ -15,7 +93,7 @@ def write(path, text):
     return path
 
 
-def test_reads_unequal_lengths_missing_values_and_labels(tmp_path):
+def test_a_ts_file_may_hold_unequal_lengths_missing_values_and_labels(tmp_path):
     file = write(tmp_path / "Toy_TRAIN.ts", HEADER + "1,2,?:4,5,6:up\n7,NaN:8,9:down\n")
     header, records = read_ts_file(file)
     assert (header.problem_name, header.label_names, header.num_channels) == ("Toy", ["up", "down"], 2)
@@ -24,20 +102,20 @@ def test_reads_unequal_lengths_missing_values_and_labels(tmp_path):
     assert [record.label for record in records] == ["up", "down"]
 
 
-def test_reads_regression_targets(tmp_path):
+def test_a_ts_file_may_hold_regression_targets(tmp_path):
     file = write(tmp_path / "r.ts", "@univariate true\n@targetlabel true\n@data\n1,2,3:0.5\n")
     corpus = load_corpus(file)
     assert corpus["train"]["target_value"][0] == 0.5
     assert "label" not in corpus["train"].column_names
 
 
-def test_reads_unlabelled_series(tmp_path):
+def test_a_ts_file_may_hold_series_without_labels(tmp_path):
     file = write(tmp_path / "u.ts", "@classLabel false\n@data\n1,2,3:4,5,6\n")
     corpus = load_corpus(file)
     np.testing.assert_array_equal(get_series(corpus["train"])[0], [[1, 4], [2, 5], [3, 6]])
 
 
-def test_class_ids_follow_the_header_and_unseen_test_classes_come_behind(tmp_path):
+def test_class_ids_follow_the_header_and_unseen_test_classes_come_after(tmp_path):
     folder = tmp_path / "Toy"
     folder.mkdir()
     write(folder / "Toy_TRAIN.ts", HEADER + "1:1:down\n1:1:up\n")
@@ -62,7 +140,7 @@ def test_class_ids_follow_the_header_and_unseen_test_classes_come_behind(tmp_pat
         ("?,?:?,?:up\n", r"line 7: every value is missing"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, body, message):
+def test_a_bad_row_of_a_ts_file_is_named_by_its_line(tmp_path, body, message):
     file = write(tmp_path / "bad.ts", HEADER + body)
     with pytest.raises(CorpusError, match=message) as caught:
         load_corpus(file)
@@ -98,7 +176,7 @@ def test_written_values_are_read_back_exactly(tmp_path_factory, data, num_channe
 
 
 @pytest.mark.parametrize("name", ["BasicMotions", "JapaneseVowels", "GunPoint", "PickupGestureWiimoteZ"])
-def test_agrees_with_aeon(name):
+def test_the_ts_reader_agrees_with_that_of_aeon(name):
     if bundled_directory() is None:
         pytest.skip("aeon is not installed; it carries the files and the reader to compare with")
     from aeon.datasets import load_from_ts_file
