@@ -349,6 +349,3 @@ def _checked_domain(domain: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"Domain {name!r}: {field} is {value!r}; it must be a whole number of at least 1.")
     return domain
-
-
-CrossTimeNetConfig.register_for_auto_class()

@@ -169,6 +169,3 @@ class SimMTMConfig(TimeSeriesConfig):
                     f"num_input_channels={self.num_input_channels} channels predicts itself; "
                     "use channel_mode='joint'."
                 )
-
-
-SimMTMConfig.register_for_auto_class()

@@ -73,6 +73,8 @@ class TimeSeriesConfig(PreTrainedConfig):
         ValueError: A field is out of its range. The message names the field, the value and the range.
     """
 
+    _auto_class: ClassVar[str] = "AutoConfig"  # a saved config carries its code
+
     # What the library must know of a method, so that it never asks for one by name.
     stages: ClassVar[tuple[str, ...]] = ("model",)
     """Names of the stages of a pre-training in their order; the last trains the model."""

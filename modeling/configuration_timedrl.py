@@ -168,6 +168,3 @@ class TimeDRLConfig(TimeSeriesConfig):
     def token_size(self) -> int:
         """Number of values of a patch."""
         return self.patch_length * (1 if self.channel_mode == "independent" else self.num_input_channels)
-
-
-TimeDRLConfig.register_for_auto_class()

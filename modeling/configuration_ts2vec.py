@@ -51,6 +51,3 @@ class TS2VecConfig(TimeSeriesConfig):
         self.require_at_least(0, "temporal_unit")
         self.require_probability("output_dropout", "mask_ratio", "alpha")
         self.require_one_of("mask_mode", MASK_MODES)
-
-
-TS2VecConfig.register_for_auto_class()

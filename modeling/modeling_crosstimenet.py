@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -85,13 +85,6 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
-    auto_classes: ClassVar[dict[str, str]] = {
-        "AutoConfig": "configuration_crosstimenet.CrossTimeNetConfig",
-        "AutoModel": "modeling_crosstimenet.CrossTimeNetModel",
-        "AutoModelForPreTraining": "modeling_crosstimenet.CrossTimeNetForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_crosstimenet.CrossTimeNetForTimeSeriesClassification",
-        "AutoModelForTimeSeriesPrediction": "modeling_crosstimenet.CrossTimeNetForTimeSeriesPrediction",
-    }
 
     # Of the base model: the tokenizer, and where to look for it.
     _tokenizer: Any = None
@@ -1275,9 +1268,3 @@ def _card_of_tokenizer(domain: Any) -> str:
 
 
 CrossTimeNetPreTrainedModel.converter = FolderConverter(prepare_crosstimenet_folder)
-
-
-CrossTimeNetModel.register_for_auto_class("AutoModel")
-CrossTimeNetForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-CrossTimeNetForTimeSeriesClassification.register_for_auto_class("AutoModelForSequenceClassification")
-CrossTimeNetForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -479,13 +479,6 @@ class SimMTMPreTrainedModel(TimeSeriesPreTrainedModel):
     config_class = SimMTMConfig
     _no_split_modules = ["TransformerLayer", "ConvolutionBlock"]  # noqa: RUF012 - declared as an instance's variable
     _keys_to_ignore_on_load_unexpected = [r"^(projector|decoder|head)\.", r"^loss_weights$"]  # noqa: RUF012 - as above
-    auto_classes: ClassVar[dict[str, str]] = {
-        "AutoConfig": "configuration_simmtm.SimMTMConfig",
-        "AutoModel": "modeling_simmtm.SimMTMModel",
-        "AutoModelForPreTraining": "modeling_simmtm.SimMTMForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_simmtm.SimMTMForTimeSeriesClassification",
-        "AutoModelForTimeSeriesPrediction": "modeling_simmtm.SimMTMForTimeSeriesPrediction",
-    }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -1125,9 +1118,3 @@ SimMTMPreTrainedModel.converter = Converter(
     heads=convert_simmtm_heads,
     choose_model=choose_simmtm_model,
 )
-
-
-SimMTMModel.register_for_auto_class("AutoModel")
-SimMTMForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-SimMTMForTimeSeriesClassification.register_for_auto_class("AutoModelForSequenceClassification")
-SimMTMForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")

@@ -24,6 +24,13 @@ from .encoding_time_series import EncodeSettings, as_series_list, encode_series,
 from .heads_time_series import pool_instance
 from .layers_transformer import initialize_shared_layer
 
+SUFFIX_OF_AUTO_CLASS = {
+    "AutoModel": "Model",
+    "AutoModelForPreTraining": "ForPreTraining",
+    "AutoModelForSequenceClassification": "ForTimeSeriesClassification",
+    "AutoModelForTimeSeriesPrediction": "ForTimeSeriesPrediction",
+}
+
 
 class TimeSeriesPreTrainedModel(PreTrainedModel):
     """Base class of every model of every method.
@@ -40,10 +47,21 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     # The encoder and models with another head open a checkpoint without its head.
     _keys_to_ignore_on_load_unexpected = [r"^head\."]  # noqa: RUF012 - transformers declares it as an instance's variable
 
-    # Auto class -> "file.Class" of this method. Saved configs hold it, so that any Auto class opens any checkpoint.
-    auto_classes: ClassVar[dict[str, str]] = {}
     # How official checkpoints of the method become ours; None where there are none.
     converter: ClassVar[Converter | FolderConverter | None] = None
+
+    @classmethod
+    def _prefix(cls) -> str:
+        """Return what the names of the method's classes begin with."""
+        return cls.config_class.__name__.removesuffix("Config")
+
+    @classmethod
+    def auto_classes(cls) -> dict[str, str]:
+        """Return "file.Class" of the method by Auto class; saved configs hold it, so that any opens any checkpoint."""
+        file = cls.config_class.__module__.rpartition(".")[2]
+        modeling = file.replace("configuration_", "modeling_", 1)
+        heads = {one: f"{modeling}.{cls._prefix()}{suffix}" for one, suffix in SUFFIX_OF_AUTO_CLASS.items()}
+        return {"AutoConfig": f"{file}.{cls.config_class.__name__}", **heads}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -76,7 +94,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights (safetensors) and the code that loads them; see PreTrainedModel.save_pretrained."""
-        self.config.auto_map = dict(self.auto_classes)
+        self.config.auto_map = self.auto_classes()
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def prepare_inputs(
@@ -286,8 +304,15 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         return self.encode_arguments(**given)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Show the further arguments that a method declares in the signature and the help of its `encode`."""
+        """Tell transformers which Auto class opens the class, and show a method's further arguments of `encode`.
+
+        The code of a class that an Auto class opens is saved with it. The arguments that `encode_arguments` declares
+        appear in the signature and the help of `encode`.
+        """
         super().__init_subclass__(**options)
+        for auto_class, suffix in SUFFIX_OF_AUTO_CLASS.items():
+            if cls.__name__ == cls._prefix() + suffix:
+                cls._auto_class = auto_class
         if "encode_arguments" in vars(cls) and "encode" not in vars(cls):
             shared = inspect.unwrap(TimeSeriesPreTrainedModel.encode)
             cast(Any, cls).encode = _with_arguments_of(cls.encode_arguments, shared)

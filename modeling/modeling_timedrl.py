@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -743,13 +743,6 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - as above
         r"^(timestamp_predictor|contrastive_predictor|head)\."
     ]
-    auto_classes: ClassVar[dict[str, str]] = {
-        "AutoConfig": "configuration_timedrl.TimeDRLConfig",
-        "AutoModel": "modeling_timedrl.TimeDRLModel",
-        "AutoModelForPreTraining": "modeling_timedrl.TimeDRLForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_timedrl.TimeDRLForTimeSeriesClassification",
-        "AutoModelForTimeSeriesPrediction": "modeling_timedrl.TimeDRLForTimeSeriesPrediction",
-    }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -1265,9 +1258,3 @@ TimeDRLPreTrainedModel.converter = Converter(
     heads=convert_timedrl_heads,
     choose_model=choose_timedrl_model,
 )
-
-
-TimeDRLModel.register_for_auto_class("AutoModel")
-TimeDRLForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-TimeDRLForTimeSeriesClassification.register_for_auto_class("AutoModelForSequenceClassification")
-TimeDRLForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")

@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -368,13 +368,6 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
     config: TS2VecConfig
     config_class = TS2VecConfig
     _no_split_modules = ["DilatedResidualBlock"]  # noqa: RUF012 - transformers declares it as an instance's variable
-    auto_classes: ClassVar[dict[str, str]] = {
-        "AutoConfig": "configuration_ts2vec.TS2VecConfig",
-        "AutoModel": "modeling_ts2vec.TS2VecModel",
-        "AutoModelForPreTraining": "modeling_ts2vec.TS2VecForPreTraining",
-        "AutoModelForSequenceClassification": "modeling_ts2vec.TS2VecForTimeSeriesClassification",
-        "AutoModelForTimeSeriesPrediction": "modeling_ts2vec.TS2VecForTimeSeriesPrediction",
-    }
 
     def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
         """Return which timestamps are read: those with all channels observed, (...) bool."""
@@ -808,9 +801,3 @@ TS2VecPreTrainedModel.converter = Converter(
     hyperparameter_names={*_FIELDS_OF_ARGUMENTS, *_TRAINING_ARGUMENTS},
     fields_of_shapes=("num_input_channels", "hidden_size", "embedding_size", "num_hidden_layers"),
 )
-
-
-TS2VecModel.register_for_auto_class("AutoModel")
-TS2VecForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-TS2VecForTimeSeriesClassification.register_for_auto_class("AutoModelForSequenceClassification")
-TS2VecForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")
