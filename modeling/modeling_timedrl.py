@@ -10,16 +10,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .configuration_timedrl import CAUSAL_ENCODERS, TimeDRLConfig
+from .backbones_timedrl import TOKEN_ENCODERS, TokenRows
+from .configuration_timedrl import TimeDRLConfig
 from .conversion_time_series import (
     ConversionError,
     Converter,
@@ -30,7 +30,7 @@ from .conversion_time_series import (
     require_fields,
     require_parameters,
 )
-from .distributed_time_series import fork_generator, mean_over_processes, process_share
+from .distributed_time_series import GlobalBatch
 from .heads_time_series import (
     ClassificationHead,
     EncodedForHead,
@@ -51,7 +51,6 @@ from .layers_patching import AlignedSeries, PatchLayout, align_series
 from .layers_transformer import (
     CircularTokenEmbedding,
     LearnedPositions,
-    TransformerEncoder,
     sinusoidal_positions,
 )
 from .modeling_time_series import TimeSeriesPreTrainedModel
@@ -75,7 +74,7 @@ class TimeDRLViews:
         num_segments: (2, batch_size) number of stretches of equal length that change places, or None.
         segment_keys: (2, batch_size, MOST_SEGMENTS), by which these stretches are sorted, or None.
         crop: (2, batch_size, 2): length and place, between 0 and 1, of the stretch that is kept, or None.
-        embedding_kept: (2, num_rows, num_tokens, hidden_size) of zeros and ones: the mask of the dropout behind the
+        embedding_kept: (2, num_rows, num_tokens, hidden_size) of zeros and ones: the mask of the dropout after the
             token embedding, or None to draw it like all others.
     """
 
@@ -162,7 +161,7 @@ def draw_views(
 def _segment_order(
     num_segments: torch.Tensor, keys: torch.Tensor, length: torch.Tensor, sequence_length: int
 ) -> torch.Tensor:
-    """Return which timestamp takes each place: (batch_size, sequence_length); what is behind a series stays there."""
+    """Return which timestamp takes each place: (batch_size, sequence_length); what is after a series stays there."""
     steps = torch.arange(sequence_length, device=keys.device)
     segment = (steps * num_segments.unsqueeze(1)).div(length.unsqueeze(1), rounding_mode="floor")
     step_keys = keys.gather(1, segment.clamp(max=keys.shape[1] - 1))
@@ -214,226 +213,13 @@ def negative_cosine(embeddings: torch.Tensor, predicted: torch.Tensor, stop_grad
     return -F.cosine_similarity(compared.float(), predicted.flip(0).float(), dim=-1)
 
 
-TCN_KERNEL_SIZE = 3
-RESNET_KERNEL_SIZES = (7, 5, 3)
-
-
-@dataclass(frozen=True)
-class TokenRows:
-    """Tokens of a batch, a row a series or a channel.
-
-    Args:
-        tokens: (num_rows, length, width).
-        seen: (num_rows, length) bool, False for tokens without an observed value and behind a row; None for all.
-        num_tokens: (num_rows,) number of tokens of each row; None where all have `length`.
-    """
-
-    tokens: torch.Tensor
-    seen: torch.Tensor | None
-    num_tokens: torch.Tensor | None
-
-    def of(self, tokens: torch.Tensor) -> TokenRows:
-        """Return other tokens in the same places."""
-        return replace(self, tokens=tokens)
-
-    @property
-    def gate(self) -> torch.Tensor | float:
-        """Ones, and zeros behind the rows: (num_rows, length, 1), or 1.0 where there is nothing behind."""
-        if self.num_tokens is None:
-            return 1.0
-        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return (places < self.num_tokens.unsqueeze(1)).unsqueeze(-1).to(self.tokens.dtype)
-
-
-class TransformerTokenEncoder(nn.Module):
-    """The Transformer (paper, section IV-B), or one whose tokens see only those before them."""
-
-    def __init__(self, config: TimeDRLConfig) -> None:
-        super().__init__()
-        self.is_causal = config.encoder in CAUSAL_ENCODERS
-        self.transformer = TransformerEncoder(
-            config.hidden_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.intermediate_size or 4 * config.hidden_size,
-            config.dropout,
-            first_site=1,
-            activation=config.activation,
-        )
-
-    def forward(
-        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Encode rows of tokens: (num_rows, length, hidden_size)."""
-        return self.transformer(rows.tokens, self._attention_mask(rows), draws, states)
-
-    def _attention_mask(self, rows: TokenRows) -> torch.Tensor | None:
-        mask = None if rows.seen is None else rows.seen[:, None, None, :]
-        if not self.is_causal:
-            return mask  # [CLS] is always seen, so that every token sees one
-        length = rows.tokens.shape[1]
-        earlier = torch.ones(length, length, dtype=torch.bool, device=rows.tokens.device).tril()
-        itself = torch.eye(length, dtype=torch.bool, device=rows.tokens.device)
-        return earlier if mask is None else (earlier & mask) | itself
-
-
-class CausalConvolutionBlock(GradientCheckpointingLayer):
-    """Two dilated convolutions that look back, and a residual connection (Bai et al., 2018).
-
-    Args:
-        hidden_size: Width.
-        dilation: Distance between taps, in tokens.
-        dropout: Dropout probability behind each convolution.
-        first_site: Number of the first of its two dropout layers.
-    """
-
-    def __init__(self, hidden_size: int, dilation: int, dropout: float, first_site: int) -> None:
-        super().__init__()
-        self.padding = (TCN_KERNEL_SIZE - 1) * dilation
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(hidden_size, hidden_size, TCN_KERNEL_SIZE, dilation=dilation) for _ in range(2)
-        )
-        self.dropouts = nn.ModuleList(SeededDropout(dropout, first_site + index) for index in range(2))
-
-    def forward(self, hidden: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
-        """Map (num_rows, length, hidden_size) to the same shape."""
-        branch = hidden
-        for convolution, dropout in zip(self.convolutions, self.dropouts, strict=True):
-            padded = F.pad(branch.transpose(1, 2), (self.padding, 0))
-            branch = dropout(F.relu(convolution(padded)).transpose(1, 2), draws)
-        return F.relu(hidden + branch)
-
-
-class ConvolutionTokenEncoder(nn.Module):
-    """A temporal convolution network: block i has dilation 2^i."""
-
-    def __init__(self, config: TimeDRLConfig) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            CausalConvolutionBlock(config.hidden_size, 2**index, config.dropout, first_site=1 + 2 * index)
-            for index in range(config.num_hidden_layers)
-        )
-
-    def forward(
-        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Encode rows of tokens: (num_rows, length, hidden_size)."""
-        hidden = rows.tokens
-        for block in self.blocks:
-            hidden = block(hidden, draws)
-            if states is not None:
-                states.append(hidden)
-        return hidden
-
-
-class ResidualTokenEncoder(nn.Module):
-    """A residual network: blocks of three convolutions with batch normalisation (Wang et al., IJCNN 2017)."""
-
-    def __init__(self, config: TimeDRLConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Conv1d(width, width, size, padding=size // 2, bias=False) for size in RESNET_KERNEL_SIZES)
-            for _ in range(config.num_hidden_layers)
-        )
-        self.norms = nn.ModuleList(
-            nn.ModuleList(MaskedBatchNorm(width) for _ in RESNET_KERNEL_SIZES) for _ in range(config.num_hidden_layers)
-        )
-        self.dropouts = nn.ModuleList(
-            SeededDropout(config.dropout, 1 + index) for index in range(config.num_hidden_layers)
-        )
-
-    def forward(
-        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Encode rows of tokens: (num_rows, length, hidden_size)."""
-        hidden = rows.tokens
-        for block, norms, dropout in zip(self.blocks, self.norms, self.dropouts, strict=True):
-            layers = zip(cast(nn.ModuleList, block), cast(nn.ModuleList, norms), strict=True)
-            branch = self._branch(rows.of(hidden), list(layers), draws)
-            hidden = dropout(F.relu(hidden + branch), draws)
-            if states is not None:
-                states.append(hidden)
-        return hidden
-
-    def _branch(
-        self, rows: TokenRows, layers: list[tuple[nn.Module, nn.Module]], draws: DropoutDraws | None
-    ) -> torch.Tensor:
-        gate = rows.gate
-        counted = gate.squeeze(-1) > 0 if isinstance(gate, torch.Tensor) else None
-        branch = rows.tokens
-        for index, (convolution, norm) in enumerate(layers):
-            convolved = convolution((branch * gate).transpose(1, 2)).transpose(1, 2)
-            branch = norm(convolved, counted, 1 if draws is None else draws.num_views).to(convolved.dtype)
-            if index < len(layers) - 1:
-                branch = F.relu(branch)
-        return branch
-
-
-class RecurrentTokenEncoder(nn.Module):
-    """LSTM layers, in one direction or in two, and a projection back to the width of a token.
-
-    The official code's, which has one layer and no dropout inside.
-    """
-
-    def __init__(self, config: TimeDRLConfig) -> None:
-        super().__init__()
-        inner, layers = config.recurrent_hidden_size, config.num_hidden_layers
-        self.is_bidirectional = config.encoder == "bilstm"
-        outer = 2 * inner if self.is_bidirectional else inner
-        widths = [config.hidden_size] + [outer] * (layers - 1)
-        self.forward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for width in widths)
-        backward = widths if self.is_bidirectional else []
-        self.backward_layers = nn.ModuleList(nn.LSTM(width, inner, batch_first=True) for width in backward)
-        self.projection = nn.Linear(outer, config.hidden_size)
-
-    def forward(
-        self, rows: TokenRows, draws: DropoutDraws | None = None, states: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Encode rows of tokens: (num_rows, length, hidden_size)."""
-        hidden = rows.tokens
-        for index, layer in enumerate(self.forward_layers):
-            output, _ = layer(hidden)
-            if self.is_bidirectional:
-                # PyTorch's own second direction would begin with the padding of shorter rows.
-                backward, _ = self.backward_layers[index](_reversed(hidden, rows.num_tokens))
-                output = torch.cat((output, _reversed(backward, rows.num_tokens)), dim=-1)
-            hidden = output
-            if states is not None and index < len(self.forward_layers) - 1:
-                states.append(hidden)
-        hidden = self.projection(hidden)
-        if states is not None:
-            states.append(hidden)
-        return hidden
-
-
-def _reversed(hidden: torch.Tensor, num_tokens: torch.Tensor | None) -> torch.Tensor:
-    """Turn every row round; what is behind it stays there."""
-    if num_tokens is None:
-        return hidden.flip(1)
-    places = torch.arange(hidden.shape[1], device=hidden.device)
-    last = num_tokens.unsqueeze(1) - 1
-    origin = torch.where(places <= last, last - places, places)
-    return hidden.gather(1, origin.unsqueeze(-1).expand_as(hidden))
-
-
-TOKEN_ENCODERS: dict[str, type[nn.Module]] = {
-    "transformer": TransformerTokenEncoder,
-    "causal_transformer": TransformerTokenEncoder,
-    "tcn": ConvolutionTokenEncoder,
-    "resnet": ResidualTokenEncoder,
-    "lstm": RecurrentTokenEncoder,
-    "bilstm": RecurrentTokenEncoder,
-}
-
-
 @dataclass(frozen=True)
 class EncodedRows:
     """What the encoder makes of a batch. A row is a series, with independent channels a channel of one.
 
     Args:
         instances: (num_rows, embedding_size).
-        patches: (num_rows, num_patches, hidden_size), zeros behind a row.
+        patches: (num_rows, num_patches, hidden_size), zeros after a row.
         seen: (num_rows,) bool, rows with an observed value.
     """
 
@@ -588,7 +374,7 @@ class PatchEncoder(nn.Module):
         return nn.functional.pad(kept, (0, self.config.embedding_size - kept.shape[1]))
 
 
-# Far behind the numbers of the encoder's dropout layers.
+# Far beyond the numbers of the encoder's dropout layers.
 FIRST_HEAD_SITE = 10_000
 
 
@@ -782,7 +568,7 @@ class TimeDRLModel(TimeDRLPreTrainedModel):
         Returns:
             last_hidden_state: the patches' embeddings (batch_size, num_patches, hidden_size), with independent
             channels (batch_size, num_input_channels, num_patches, hidden_size); the first patch begins with the first
-            observed timestamp, and those behind a series are zero. pooler_output: the instance embedding, with
+            observed timestamp, and those after a series are zero. pooler_output: the instance embedding, with
             independent channels the mean of those of the channels with an observed value.
         """
         wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
@@ -882,12 +668,17 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
             The loss, its terms and what they compare.
         """
         observed = self.observed_values(past_values, past_observed_mask)
-        rank, num_processes = process_share() if self.training else (0, 1)
+        batch, (_, length, num_channels) = GlobalBatch.of(self), past_values.shape
         if views is None:
-            views = self._draw(past_values, rank, num_processes, generator)
+            augmentation = self.config.augmentation
+            views = batch.draw(
+                lambda size, source: draw_views(augmentation, size, length, num_channels, source),
+                past_values,
+                generator,
+            )
         raw = align_series(past_values, observed)
         series, _ = normalize_series(raw)
-        draws = DropoutDraws(views.dropout_seed, 2, rank, num_processes)
+        draws = DropoutDraws(views.dropout_seed, 2, batch.rank, batch.num_processes)
         kept = None if views.embedding_kept is None else views.embedding_kept.flatten(0, 1)
         encoded = self.model.patch_encoder(views.apply(series), draws, kept)
         target, counted = self.model.patch_encoder.target(raw if self.config.prediction_target == "raw" else series)
@@ -895,9 +686,9 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
         other = self.contrastive_predictor(encoded.instances, encoded.seen, draws).unflatten(0, (2, -1))
         instances, seen = encoded.instances.unflatten(0, (2, -1)), encoded.seen.unflatten(0, (2, -1)).all(0)
         errors = predictive_errors(predicted, target, counted)
-        predictive = mean_over_processes(errors, counted, num_processes)
+        predictive = batch.mean(errors, counted)
         distances = negative_cosine(instances, other, self.config.stop_gradient)
-        contrastive = mean_over_processes(distances, seen, num_processes)
+        contrastive = batch.mean(distances, seen)
         output = TimeDRLForPreTrainingOutput(
             loss=self.config.predictive_weight * predictive + self.config.contrastive_weight * contrastive,
             predictive_loss=predictive.detach(),
@@ -908,14 +699,6 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
             target_patches=target,
         )
         return output if return_dict is not False else output.to_tuple()
-
-    def _draw(
-        self, past_values: torch.Tensor, rank: int, num_processes: int, generator: torch.Generator | None
-    ) -> TimeDRLViews:
-        source = fork_generator(generator, past_values.device, is_shared=self.training)
-        batch_size, length, num_channels = past_values.shape
-        views = draw_views(self.config.augmentation, num_processes * batch_size, length, num_channels, source)
-        return views.rows(rank * batch_size, (rank + 1) * batch_size)
 
 
 class TimeDRLForTimeSeriesClassification(GenericForTimeSeriesClassification, TimeDRLPreTrainedModel):

@@ -14,12 +14,12 @@ from hf_tsrep import (
     TimeDRLForTimeSeriesPrediction,
     TimeDRLModel,
 )
+from hf_tsrep.modeling.backbones_timedrl import TokenRows
 from hf_tsrep.modeling.configuration_timedrl import AUGMENTATIONS, CAUSAL_ENCODERS, ENCODERS, INSTANCE_EMBEDDINGS
 from hf_tsrep.modeling.distributed_time_series import mean_over_processes
 from hf_tsrep.modeling.layers_patching import AlignedSeries, align_series
 from hf_tsrep.modeling.modeling_timedrl import (
     TimeDRLViews,
-    TokenRows,
     draw_views,
     negative_cosine,
     normalize_series,
