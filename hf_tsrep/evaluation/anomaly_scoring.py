@@ -151,7 +151,7 @@ def anomaly_scores(
     if not any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
         raise ValueError(
             f"{type(model).__name__}.encode has no argument 'mask': the anomaly protocol compares representations "
-            "with and without the last step masked, which needs a method such as TS2Vec."
+            "with and without the last step masked, which needs a method whose encode masks steps."
         )
     settings = {
         "level": "timestamp",

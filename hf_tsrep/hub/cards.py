@@ -209,7 +209,7 @@ def _normalisation(extractor: Mapping[str, Any] | None) -> str:
     channels = (
         "none: values go in as they are" if given.get("mean") is None else "by the training part's mean and deviation"
     )
-    features = "; TS2Vec's seven calendar features in front" if given.get("time_features") else ""
+    features = "; seven calendar features in front" if given.get("time_features") else ""
     return f"{channels}{features} (preprocessor_config.json)" if extractor else channels
 
 

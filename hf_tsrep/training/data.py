@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data import WindowDataset, corpus_metadata, get_series, load_corpus
+from ..data import WindowDataset, corpus_metadata, get_series, load_corpus, sliding_window_index
 from ..errors import SettingsError
 from .batches import NumberedBatch
 from .settings import PretrainSettings
 
+_SHORTEST_WINDOW = 16  # steps of a window that is chosen here: fewer hold hardly a pattern
 Columns = Mapping[str, Any]  # tensors with one row a sample, or mappings of such
 
 
@@ -252,7 +253,57 @@ def pretraining_dataset(
         )
     if max(map(len, series)) < max_train_length:
         return PretrainingDataset(series, max_train_length, seed=seed)
-    return PretrainingWindows(series, max_train_length, window_stride)
+    index = observed_windows(series, max_train_length, window_stride)
+    return PretrainingWindows(series, max_train_length, index=index)
+
+
+def observed_windows(series: Sequence[np.ndarray], window_length: int, stride: int) -> Tensor:
+    """Return the windows that hold an observed value.
+
+    Args:
+        series: Arrays (time, num_channels), NaN = missing.
+        window_length: Number of steps of a window.
+        stride: Steps between the starts of neighbouring windows.
+
+    Returns:
+        (num_windows, 2) int64 rows of (series, start).
+
+    Raises:
+        ValueError: No window does.
+    """
+    index = sliding_window_index([len(one) for one in series], window_length, stride)
+    offsets = np.cumsum([0, *(len(one) + 1 for one in series)])
+    counts = [np.cumsum([0, *(~np.isnan(one).all(axis=1))]) for one in series]  # observed steps before each step
+    first = torch.from_numpy(offsets)[index[:, 0]] + index[:, 1]
+    before = torch.from_numpy(np.concatenate(counts))
+    index = index[before[first + window_length] > before[first]]
+    if not len(index):
+        raise ValueError("Every value of every window is missing: there is nothing to train on.")
+    return index
+
+
+def windows_of_few_series(
+    series: Sequence[np.ndarray], batch_size: int, max_train_length: int | None
+) -> tuple[int, int] | None:
+    """Choose windows that make batches of few long series, such as the one series of a table.
+
+    A window has a quarter of the longest series, so that it still shows how the series goes on, and at most all of the
+    shortest; the stride gives about four batches and at least half of every window to its neighbour.
+
+    Args:
+        series: Arrays (time, num_channels).
+        batch_size: Number of items of a batch of all processes.
+        max_train_length: Number of steps that a window has at most.
+
+    Returns:
+        Number of steps of a window, and steps between the starts of two; None where windows would be too short.
+    """
+    lengths = [len(one) for one in series]
+    window_length = min(max(lengths) // 4, min(lengths), max_train_length or max(lengths))
+    if window_length < _SHORTEST_WINDOW:
+        return None
+    starts = sum(length - window_length for length in lengths)
+    return window_length, max(1, min(window_length // 2, starts // (4 * batch_size)))
 
 
 class TensorRows(Dataset):

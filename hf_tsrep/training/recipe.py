@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import near_matches
 
 FINETUNING = "finetuning"
+DEFAULT_RECIPE = "default"  # of a corpus that nobody published values for
 
 # Two names of one corpus: a recipe serves both.
 _OTHER_NAMES = {"wisdm": "wisdm_partial", "wisdm_partial": "wisdm"}
@@ -29,7 +30,7 @@ def recipe_files(method: str) -> dict[str, Any]:
     if method == FINETUNING:
         for folder in recipes.iterdir():
             for name, file in _yaml_files(folder / FINETUNING).items():
-                found[folder.name if name == "default" else f"{folder.name}-{name}"] = file
+                found[folder.name if name == DEFAULT_RECIPE else f"{folder.name}-{name}"] = file
     return dict(sorted(found.items()))
 
 
@@ -83,7 +84,7 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
     if own is not None:
         return own
     family, slash, _ = SHORT_NAMES.get((corpus or "").lower(), corpus or "").partition("/")
-    return family if slash and family in known else "default"
+    return family if slash and family in known else DEFAULT_RECIPE
 
 
 def corpus_recipe_names(corpus: str | None) -> list[str]:
@@ -112,7 +113,7 @@ def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | No
     """
     known, corpora = list_recipes(FINETUNING), corpus_recipe_names(corpus)
     names = [f"{method}-{mode}-{one}" for one in corpora] + [f"{method}-{mode}-{task}", f"{method}-{mode}", str(mode)]
-    names += [f"{method}-{task}-{one}" for one in corpora] + [f"{method}-{task}", method, "default"]
+    names += [f"{method}-{task}-{one}" for one in corpora] + [f"{method}-{task}", method, DEFAULT_RECIPE]
     return next(name for name in names if name in known)
 
 

@@ -196,6 +196,7 @@ def pretraining_facts(settings: PretrainSettings, result: PretrainingResult, fac
         "num_training_items": facts["num_training_items"],
         "sequence_length": facts["sequence_length"],
         **data,
+        **facts.get("windows", {}),
         **{f"last {name}": result.metrics[name] for name in shown if name in result.metrics},
         **facts["versions"],
     }

@@ -19,8 +19,8 @@ from ..registry import get_method
 from .batches import IndexedCollator, IndexedDataset
 from .callbacks import CollapseMonitor, ValidationLossCallback
 from .checkpoints import WEIGHTS_FILE
-from .data import PretrainingCollator, TrainingSeries, load_training_series, pretraining_dataset
-from .recipe import recipe_for_corpus
+from .data import PretrainingCollator, TrainingSeries, load_training_series, pretraining_dataset, windows_of_few_series
+from .recipe import DEFAULT_RECIPE, corpus_as_known, corpus_recipe_names, recipe_for_corpus
 from .saving import PretrainingResult, save_card, save_preprocessing
 from .settings import DEFAULT_STAGE, PretrainSettings
 from .trainer import TimeSeriesTrainer
@@ -137,11 +137,16 @@ class SeriesStage(PretrainingStage):
 
     loaded: TrainingSeries
     dataset: Any
+    max_train_length: int | None
+    window_stride: int | None
 
     def load(self) -> None:
         """Read the corpora and prepare the series."""
+        data = self.settings.data
         self.loaded = load_training_series(self.settings)
+        self.max_train_length, self.window_stride = data.max_train_length, data.window_stride
         self.dataset = self._items_of(self.loaded.series)
+        self._cut_few_series()
         if self.settings.run.validation_loss and not self._validation_parts():
             self._miss_validation()
 
@@ -159,9 +164,38 @@ class SeriesStage(PretrainingStage):
             "with split, such as 70/10/20."
         )
 
+    def _cut_few_series(self) -> None:
+        """Cut windows where nobody chose pieces or windows, and the series are too few for a batch.
+
+        Corpora of the literature stay as they are: their results are compared with published ones.
+        """
+        batch_size = self.arguments.per_device_train_batch_size * self.arguments.world_size
+        if len(self.dataset) >= batch_size or self._are_items_chosen():
+            return
+        found = windows_of_few_series(self.loaded.series, batch_size, self.max_train_length)
+        if found is None:
+            return
+        num_items = len(self.dataset)
+        self.max_train_length, self.window_stride = found
+        self.dataset = self._items_of(self.loaded.series)
+        logger.info(
+            "%d training items are too few for a batch of %d, so the series are cut into %d windows of %d steps, one "
+            "every %d. Choose others with max_train_length and window_stride.",
+            num_items,
+            batch_size,
+            len(self.dataset),
+            *found,
+        )
+
+    def _are_items_chosen(self) -> bool:
+        """Return whether somebody chose how series are cut, the recipe of a corpus included."""
+        settings = self.settings
+        if settings.recipe != DEFAULT_RECIPE or any(map(settings.is_given, ("max_train_length", "window_stride"))):
+            return True
+        return any(corpus_recipe_names(corpus_as_known(one, settings.data.data_directory)) for one in settings.corpus)
+
     def _items_of(self, series: list[np.ndarray]) -> Any:
-        data = self.settings.data
-        return pretraining_dataset(series, data.max_train_length, data.window_stride, self.arguments.seed)
+        return pretraining_dataset(series, self.max_train_length, self.window_stride, self.arguments.seed)
 
     @property
     def corpora(self) -> list[Any]:
@@ -179,8 +213,11 @@ class SeriesStage(PretrainingStage):
         return self.loaded.num_elements
 
     def facts(self) -> dict[str, Any]:
-        """Return sizes of the training array."""
+        """Return sizes of the training array, and the windows where they were chosen here."""
+        chosen = {"max_train_length": self.max_train_length, "window_stride": self.window_stride}
+        asked = {name: getattr(self.settings.data, name) for name in chosen}
         return {
+            **({} if chosen == asked else {"windows": chosen}),
             "num_series": len(self.loaded.series),
             "num_training_items": len(self.dataset),
             "sequence_length": self.dataset.sequence_length,
@@ -197,7 +234,7 @@ class SeriesStage(PretrainingStage):
 
     def trainer_options(self) -> dict[str, Any]:
         """Return dataset, collator, monitors, the items' names and what happens behind every epoch."""
-        longest = self.settings.data.max_train_length
+        longest = self.max_train_length
         return {
             "train_dataset": IndexedDataset(self.dataset),
             "data_collator": IndexedCollator(PretrainingCollator(longest)),

@@ -11,10 +11,12 @@ from hf_tsrep.training.data import (
     PretrainingCollator,
     PretrainingDataset,
     centre_observed_span,
+    observed_windows,
     pad_with_missing,
     pad_with_missing_steps,
     split_with_missing,
     take_per_row,
+    windows_of_few_series,
 )
 
 FIXTURE = Path(__file__).parents[2] / "parity" / "fixtures" / "preprocess.safetensors"
@@ -141,3 +143,59 @@ def test_a_data_loader_crops_every_batch_at_one_place_and_repeats_itself():
     assert all(len(set(batch)) == 1 for batch in batches)
     assert len({batch[0] for batch in batches}) > 1
     assert first_values(1) == batches
+
+
+def write_series(folder, num_steps):
+    steps = np.arange(num_steps)
+    rows = [f"2026-01-01T{step // 60 % 24:02d}:{step % 60:02d},{np.sin(step / 5):.4f}" for step in steps]
+    (folder / "one.csv").write_text("date,value\n" + "\n".join(rows) + "\n")
+    return str(folder / "one.csv")
+
+
+def pretrain_one(folder, num_steps, **fields):
+    from hf_tsrep.training import pretrain
+
+    tiny = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2, "disable_tqdm": True, "use_cpu": True}
+    given = {"max_steps": 1, "save_strategy": "no", **tiny, **fields}
+    result = pretrain("ts2vec", write_series(folder, num_steps), folder / "out", **given)
+    return json.loads((result.output_dir / "pretraining.json").read_text())["facts"]
+
+
+def test_one_long_series_is_cut_into_windows_that_make_a_batch(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="hf_tsrep.training"):
+        facts = pretrain_one(tmp_path, 400)
+    assert facts["windows"] == {"max_train_length": 100, "window_stride": 9}
+    assert (facts["num_series"], facts["num_training_items"], facts["sequence_length"]) == (1, 34, 100)
+    assert facts["per_device_train_batch_size"] == 8
+    assert "1 training items are too few for a batch of 8, so the series are cut into 34 windows" in caplog.text
+    assert "window_stride" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fields", [{"max_train_length": 200}, {"recipe": "ett", "time_features": False}])
+def test_pieces_that_somebody_chose_stay(tmp_path, fields):
+    facts = pretrain_one(tmp_path, 400, **fields)
+    assert "windows" not in facts
+    assert facts["num_training_items"] == (2 if "max_train_length" in fields else 1)
+
+
+def test_a_batch_of_one_item_is_told_with_what_helps(tmp_path, caplog):
+    facts = pretrain_one(tmp_path, 40)  # a quarter of it is too short for a window
+    assert facts["per_device_train_batch_size"] == 1
+    assert "A batch holds one training item" in caplog.text
+    assert "max_train_length with window_stride" in caplog.text
+
+
+def test_windows_of_few_series_fit_the_shortest_and_the_longest_that_is_allowed():
+    assert windows_of_few_series([np.zeros((8000, 1))], 8, 3000) == (2000, 187)
+    assert windows_of_few_series([np.zeros((80_000, 1))], 64, 3000) == (3000, 300)
+    assert windows_of_few_series([np.zeros((8000, 1)), np.zeros((100, 1))], 8, None) == (100, 50)
+    assert windows_of_few_series([np.zeros((63, 1))], 8, 3000) is None
+
+
+def test_windows_without_an_observed_value_are_left_out():
+    values = np.ones((40, 2), dtype=np.float32)
+    values[5:25] = np.nan
+    kept = observed_windows([values, np.ones((10, 2), dtype=np.float32)], 8, 4)
+    assert kept.tolist() == [[0, 0], [0, 4], [0, 20], [0, 24], [0, 28], [0, 32], [1, 0]]
+    with pytest.raises(ValueError, match="Every value of every window is missing"):
+        observed_windows([np.full((20, 1), np.nan)], 8, 4)
