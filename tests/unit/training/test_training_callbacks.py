@@ -1,6 +1,8 @@
-"""Weight averaging, effective rank, the collapse monitor, the loss curve and checkpoint folders."""
+"""Weight averaging, effective rank, the collapse monitor, the loss curve, checkpoint folders and memory."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_a_restored_mean_goes_on_bit_by_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["averaged.safetensors"]
 
 
-def test_averaging_says_what_is_missing(tmp_path):
+def test_averaging_says_what_is_missing_in_a_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="without weight averaging"):
         WeightAveragingCallback().load_checkpoint(tmp_path)
     with pytest.raises(RuntimeError, match="train first"):
@@ -85,7 +87,7 @@ def test_averaging_says_what_is_missing(tmp_path):
         averaging.on_train_begin(None, None, None, model=nn.Linear(2, 2))
 
 
-def test_effective_rank_of_known_matrices():
+def test_known_matrices_have_their_effective_rank():
     assert effective_rank(torch.eye(6)) == pytest.approx(6.0)
     assert effective_rank(torch.outer(torch.arange(1.0, 9.0), torch.ones(5))) == pytest.approx(1.0)
     assert effective_rank(torch.zeros(4, 3)) == 0.0
@@ -152,7 +154,7 @@ def test_smoothing_has_no_bias_and_skips_gaps():
     assert smooth(noisy)[200:].std() < 0.5 * noisy.std()
 
 
-def test_the_loss_curve_is_written(tmp_path):
+def test_the_loss_curve_is_written_as_a_picture(tmp_path):
     pytest.importorskip("matplotlib")
     history = [{"loss": 1.0 / step, "temporal_loss": 0.5 / step, "step": step} for step in range(1, 50)]
     path = plot_loss_curve([*history, {"train_runtime": 1.0, "step": 49}], tmp_path / "curve.png")
@@ -200,3 +202,34 @@ def test_an_output_folder_is_not_overwritten_by_accident(tmp_path):
     check_output_directory(tmp_path, resume=True, overwrite=False)
     check_output_directory(tmp_path, resume=False, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+SCRIPT = """
+import torch
+from hf_tsrep.training.run import give_back_freed_blocks
+
+assert give_back_freed_blocks()
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+before = resident()
+blocks = [torch.ones(2**20 + 1000 * index) for index in range(50)]  # 4 MiB each
+held = resident()
+pins = [bytearray(2000) for _ in range(50)]
+del blocks
+assert held - before > 150 * 2**20
+assert resident() - before < 30 * 2**20
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is of glibc on Linux")
+def test_freed_blocks_go_back_to_the_system(tmp_path):
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+def test_a_setting_of_the_environment_is_left_alone(monkeypatch):
+    from hf_tsrep.training.run import give_back_freed_blocks
+
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4194304")
+    assert not give_back_freed_blocks()

@@ -1,16 +1,21 @@
-"""The Trainer of fine-tuning: rates at every step, metrics over batches, which epoch is best, frozen encoders."""
+"""Rates of encoder and head, schedules and warm-ups, frozen encoders, metrics, the best epoch and patience."""
 
+import json
+import logging
 import math
 
 import numpy as np
 import pytest
 import torch
+from domain_models import make_domain_model, make_labelled_corpus
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import default_collate
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification
+import hf_tsrep
+from hf_tsrep import TS2VecConfig, TS2VecForTimeSeriesClassification, TS2VecModel
 from hf_tsrep.evaluation.metrics import auprc
+from hf_tsrep.training import pretrain
 from hf_tsrep.training.callbacks import EarlyStoppingByEpochs, EpochScheduleCallback, learning_rate_factor
 from hf_tsrep.training.data import TensorRows
 from hf_tsrep.training.finetuning import ClassificationMeter, ForecastMeter
@@ -105,7 +110,7 @@ def test_the_encoder_may_learn_more_slowly_and_decay_spares_biases(tmp_path):
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5, 0.0, 0.5, 0.0]
 
 
-def test_an_epoch_schedule_keeps_the_ratio_of_the_rates_and_goes_on_behind_a_checkpoint(tmp_path):
+def test_an_epoch_schedule_keeps_the_ratio_of_the_rates_and_goes_on_after_a_checkpoint(tmp_path):
     def run(folder, resumed=None, **arguments):
         recorder = RateRecorder()
         trainer_of(
@@ -216,3 +221,52 @@ def test_training_ends_after_the_epochs_of_patience():
         callback.on_save(None, state, control)
         stopped.append(control.should_training_stop)
     assert stopped == [False, False, False, True]
+
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+QUICK = {"max_steps": 8, "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "disable_tqdm": True}
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    make_domain_model().tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")
+
+
+def rates(result):
+    return [entry["learning_rate"] for entry in result.history if "learning_rate" in entry]
+
+
+def test_a_short_run_with_the_published_warm_up_learns(tokenizer, tmp_path):
+    result = pretrain("crosstimenet", make_labelled_corpus(), tmp_path / "model", tokenizer=tokenizer, **TINY, **QUICK)
+    assert max(rates(result)) == pytest.approx(1e-4)  # 4e-7 with 2000 steps
+    record = json.loads((tmp_path / "model" / "pretraining.json").read_text())
+    assert (record["training"]["warmup_steps"], record["facts"]["warmup_steps"]) == (2000, 2)
+    assert "| `warmup_steps` | 2 |" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_warm_up_that_was_asked_for_stays_with_a_warning(tokenizer, tmp_path, caplog):
+    fields = {"tokenizer": tokenizer, "warmup_steps": 16, **TINY, **QUICK}
+    with caplog.at_level(logging.WARNING, "hf_tsrep"):
+        result = pretrain("crosstimenet", make_labelled_corpus(), tmp_path / "model", **fields)
+    assert max(rates(result)) < 0.6e-4
+    assert "warmup_steps=16 in a run of 8 steps: the learning rate never gets to 0.0001" in caplog.text
+
+
+def test_a_long_run_keeps_the_published_warm_up():
+    from transformers import TrainingArguments
+
+    from hf_tsrep.training.callbacks import fit_warmup
+
+    for num_steps, expected in ((8000, 2000), (7999, 1999), (3, 0)):
+        arguments = TrainingArguments("none", warmup_steps=2000, report_to="none", use_cpu=True)
+        fit_warmup(arguments, num_steps, may_shorten=True)
+        assert arguments.get_warmup_steps(num_steps) == expected
+
+
+def test_a_fine_tuning_warns_of_a_long_warm_up_too(tmp_path, caplog):
+    model = TS2VecModel(TS2VecConfig(hidden_size=4, embedding_size=6, num_hidden_layers=1))
+    fields = {"num_train_epochs": 1, "warmup_steps": 50, "use_cpu": True, "disable_tqdm": True}
+    with caplog.at_level(logging.WARNING, "hf_tsrep"):
+        hf_tsrep.finetune(model, make_labelled_corpus(), tmp_path / "tuned", **fields)
+    assert "warmup_steps=50 in a run of 1 steps" in caplog.text

@@ -100,7 +100,7 @@ def test_the_head_of_timedrl_learns_at_ten_times_the_rate_of_the_pretraining(nam
     assert probe["early_stopping_patience"] == (5 if is_forecasting else 10)
 
 
-def test_the_published_values_of_timedrl_on_etth1():
+def test_the_recipe_of_timedrl_on_etth1_holds_the_published_values():
     settings = resolve("timedrl", "ett/ETTh1", task="forecasting", mode="linear-probe")
     assert settings.training["learning_rate"] == pytest.approx(2.135e-4, rel=1e-3)
     assert settings.training["weight_decay"] == pytest.approx(1.64e-5, rel=1e-2)
@@ -121,7 +121,7 @@ def test_the_published_values_of_timedrl_on_etth1():
         ("forecasting/traffic", (0.2, 0.1, 32)),
     ],
 )
-def test_the_published_values_of_simmtm(corpus, values):
+def test_the_recipes_of_simmtm_hold_the_published_values(corpus, values):
     settings = resolve("simmtm", corpus, task="forecasting")
     found = (settings.config["dropout"], settings.config["head_dropout"])
     assert (*found, settings.training["per_device_train_batch_size"]) == values
@@ -231,7 +231,7 @@ def test_a_corpus_finds_its_recipe_of_simmtm(corpus, recipe):
     assert recipe_for_corpus("simmtm", corpus) == recipe
 
 
-def test_the_published_sizes_of_simmtm_on_etth1():
+def test_the_recipe_of_simmtm_on_etth1_holds_the_published_sizes():
     settings = resolve_settings({"method": "simmtm", "corpus": "ett/ETTh1", "output_dir": "y"})
     config = SimMTMConfig(**settings.model)
     sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)

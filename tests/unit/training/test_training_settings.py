@@ -125,7 +125,7 @@ def test_number_words_of_yaml_are_numbers():
         (Path | None, "Path, or none"),
     ],
 )
-def test_a_type_has_its_words(annotation, words):
+def test_a_type_is_described_in_words(annotation, words):
     assert describe_type(annotation) == words
     with pytest.raises(SettingsError, match=re.escape(f"x=[{{}}] (file): expected {words}.")):
         coerce("x", [{}], annotation, "file")
@@ -172,7 +172,7 @@ def test_the_fields_that_are_documented_are_ours_and_the_handful_that_most_runs_
 
 
 @pytest.mark.parametrize("field", ["method", "corpus", "output_dir"])
-def test_a_missing_need_is_named(field):
+def test_a_missing_field_that_a_run_needs_is_named(field):
     with pytest.raises(SettingsError, match=f"{field} is missing"):
         resolve_settings({name: value for name, value in BASE.items() if name != field})
 
