@@ -36,7 +36,29 @@ Domain = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default cuda where there is one.")]
 
 
-class FieldsCommand(TyperCommand):
+class FreeCommand(TyperCommand):
+    """A command that takes further options than it declares, and names the misspelt one where a required one lacks."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments of the command.
+
+        Raises:
+            UsageError: A required option is missing; the message names what was probably meant by it.
+        """
+        given = [one.partition("=")[0] for one in args if one.startswith("--")]
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            options = {name for one in self.params for name in one.opts}
+            required = {name for one in self.params if one.required for name in one.opts} - set(given)
+            for name in given:
+                hint = "" if name in options else near_matches(name, required, count=1, spell=str)
+                if hint:
+                    raise UsageError(f"Unknown option {name}.{hint}", ctx=ctx) from error
+            raise
+
+
+class FieldsCommand(FreeCommand):
     """A command that takes fields of settings; `--help` tells the documented ones after the options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -83,19 +105,26 @@ def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def check_names(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse an option that is not known.
+def check_names(context: typer.Context, names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse an option that is neither a field nor one of the command's own, which are near matches too.
+
+    Args:
+        context: The command's.
+        names: Fields that were given.
+        known: Fields that there are.
+        what: What the fields are for.
 
     Raises:
         UsageError: The message names the near matches.
     """
-    spelled = sorted({name.replace("_", "-") for name in known})
+    own = [str(one.name) for one in context.command.params]
+    spelled = sorted({name.replace("_", "-") for name in [*known, *own, "help", "quiet", "debug"]})
     for name in names:
         option = name.replace("_", "-")
         if option in spelled:
             continue
         hint = near_matches(option, spelled, spell="--{}".format)
-        raise UsageError(f"Unknown option --{option} for {what}.{hint}")
+        raise UsageError(f"Unknown option --{option} for {what}.{hint}", ctx=context)
 
 
 def split_at_commas(text: str | None) -> list[str] | None:

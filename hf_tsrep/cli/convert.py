@@ -17,10 +17,10 @@ def convert_command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing folder.")] = False,
 ) -> None:
-    """Turn a checkpoint of an official implementation into a model folder; no code of the file is run.
+    """Turn a checkpoint of an official code into a model folder.
 
-    A forecasting or classification head makes a model with this head, the layers of the pretext task one for
-    pre-training; else the folder holds the encoder. What is left out is named.
+    No code of the file is run. A forecasting or classification head makes a model with this head, the layers of the
+    pretext task one for pre-training; else the folder holds the encoder. What is left out is named.
     """
     from hf_tsrep.hub import convert_checkpoint
     from hf_tsrep.hub.convert import converted_class

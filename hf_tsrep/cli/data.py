@@ -28,7 +28,10 @@ def list_corpora(
     pattern: Annotated[str, typer.Argument(help='Shell-style pattern, such as "uea/*".')] = "*",
     data_directory: DataDirectory = None,
 ) -> None:
-    """List the known corpora that are on this machine: those of HF_TSREP_DATA and those that aeon carries."""
+    """List the known corpora that are on this machine.
+
+    These are those of HF_TSREP_DATA and those that the aeon package carries.
+    """
     from hf_tsrep.data import list_known_corpora
 
     for name in list_known_corpora(data_directory):
@@ -46,7 +49,10 @@ def show_corpus(
     value_columns: ValueColumns = None,
     one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
-    """Show what a corpus holds: splits, lengths, channels, labels, missing values."""
+    """Show what a corpus holds.
+
+    Splits, lengths, channels, labels, missing values.
+    """
     import numpy as np
 
     from hf_tsrep.data import corpus_fingerprint, corpus_metadata, get_series, load_corpus
@@ -103,7 +109,10 @@ def prepare(
     value_columns: ValueColumns = None,
     one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
-    """Write a corpus as Parquet with a dataset card, to a folder, to the Hub or to both."""
+    """Write a corpus as Parquet with a dataset card.
+
+    To a folder, to the Hub or to both.
+    """
     from hf_tsrep.data import prepare_corpus
 
     targets = split_at_commas(target)

@@ -17,7 +17,10 @@ def demo_command(
     ] = Path("demo"),
     max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default as published.")] = None,
 ) -> None:
-    """Train, encode, evaluate, save and reload TS2Vec on a real problem that needs no download."""
+    """Train, encode, evaluate, save and reload an encoder.
+
+    The problem is a real one that needs no download.
+    """
     from hf_tsrep.demo import run_demo
 
     quiet = bool(context.find_root().params.get("quiet"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,9 @@ from .arguments import (
     TimestampColumn,
     TrustRemoteCode,
     ValueColumns,
+    check_names,
+    parse_fields,
+    read_value,
     split_at_commas,
 )
 from .embedding_files import EmbeddingTable, check_output, write_embeddings
@@ -64,11 +68,17 @@ def encode_command(
     value_columns: ValueColumns = None,
     one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
-    """Turn series into embeddings; raw values are prepared by the feature extractor that is saved beside the model."""
+    """Turn series into embeddings.
+
+    Raw values are prepared by the feature extractor that is saved beside the model. What `encode` of the model's
+    method takes besides the options below is given by its name, too: --mask mask_last.
+    """
     from hf_tsrep.data import load_corpus
 
     check_output(output)
+    fields = parse_fields(context.args)
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
+    further = read_method_arguments(context, opened.model, fields)
     given: dict[str, Any] = {
         "item_column": item_column,
         "timestamp_column": timestamp_column,
@@ -86,6 +96,7 @@ def encode_command(
         "causal": causal,
         "pooling": int(pooling) if pooling is not None and pooling.isdigit() else pooling,
         "normalize": normalize,
+        **further,
         **opened.domain_of(domain, input, corpus),
     }
     table = encode_corpus(
@@ -99,6 +110,26 @@ def encode_command(
     files = write_embeddings(output, table)
     rows, size = table.embeddings.shape
     typer.echo(f"{', '.join(map(str, files))}: {rows} embeddings of {size} numbers")
+
+
+def read_method_arguments(context: typer.Context, model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn what was written on the command line into those arguments of `encode` that only the model's method has.
+
+    Args:
+        context: The command's.
+        model: Its `encode` declares them as arguments that are given by name.
+        fields: Text by name.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        UsageError: The method has no such argument, with the near matches.
+    """
+    parameters = inspect.signature(model.encode).parameters.values()
+    known = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    check_names(context, fields, known, f"encode with {type(model).__name__}")
+    return {name: read_value(value, is_list=False) for name, value in fields.items()}
 
 
 def encode_corpus(
@@ -115,7 +146,7 @@ def encode_corpus(
     Args:
         opened: The model, with its feature extractor.
         corpus: From `load_corpus`, raw values.
-        settings: level, window_length, stride, causal, pooling, normalize, and the domain where the model has domains;
+        settings: level, window_length, stride, causal, pooling, normalize, and what the model's method takes besides;
             see `encode`.
         batch_size: Series or windows in one forward pass.
         splits: Splits to encode; None for all.
@@ -160,7 +191,7 @@ def encode_corpus(
 def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
     """Return which channels of the corpus the model takes, by name where the names are known; None for all."""
     extractor = opened.feature_extractor
-    wanted = list(getattr(extractor, "channel_names", None) or ())
+    wanted = [] if extractor is None else list(extractor.channel_names or ())
     names = list(names)
     if not wanted or wanted == names:
         return None
@@ -268,4 +299,4 @@ def _preparation(extractor: Any) -> dict[str, Any]:
         "time_feature_mean",
         "time_feature_scale",
     )
-    return {name: getattr(extractor, name) for name in names if getattr(extractor, name, None) is not None}
+    return {name: value for name in names if (value := getattr(extractor, name)) is not None}

@@ -34,27 +34,6 @@ from .progress import training_progress
 logger = logging.getLogger(__name__)
 
 _NOT_SETTINGS = ("device", "seed", "show_progress_bar")
-_OWN_OPTIONS = (
-    "model",
-    "corpus",
-    "protocol",
-    "seed",
-    "output",
-    "split",
-    "target",
-    "scaler",
-    "time_features",
-    "domain",
-    "device",
-    "revision",
-    "trust_remote_code",
-    "data_directory",
-    "item_column",
-    "timestamp_column",
-    "label_column",
-    "value_columns",
-    "one_series_per_column",
-)
 
 
 def evaluate_command(
@@ -90,7 +69,9 @@ def evaluate_command(
     value_columns: ValueColumns = None,
     one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
-    """Evaluate a model by a protocol; the result goes into results.json and into the model's card.
+    """Evaluate a model by a protocol.
+
+    The result goes into results.json and into the model's card.
 
     Frozen embeddings: classification, forecasting, anomaly, clustering. A head trained on the frozen encoder: linear.
     All weights trained: finetune (which keeps no model; `hf-tsrep finetune` does).
@@ -101,7 +82,7 @@ def evaluate_command(
     from hf_tsrep.evaluation import make_result, write_results
     from hf_tsrep.training.protocols import evaluate
 
-    settings = read_protocol_settings(protocol, parse_fields(context.args))
+    settings = read_protocol_settings(context, protocol, parse_fields(context.args))
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     targets = split_at_commas(target)
     given: dict[str, Any] = {
@@ -138,10 +119,11 @@ def evaluate_command(
         refresh_results(opened.folder)
 
 
-def read_protocol_settings(protocol: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def read_protocol_settings(context: typer.Context, protocol: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what was written on the command line into settings of a protocol.
 
     Args:
+        context: The command's.
         protocol: Its name.
         fields: Text by name.
 
@@ -155,7 +137,7 @@ def read_protocol_settings(protocol: str, fields: Mapping[str, Any]) -> dict[str
     from ..training.protocols import PROTOCOLS, protocol_settings
 
     known = set(protocol_settings(protocol))
-    check_names(fields, [*(known - set(_NOT_SETTINGS)), *_OWN_OPTIONS], f"evaluate --protocol {protocol}")
+    check_names(context, fields, known - set(_NOT_SETTINGS), f"evaluate --protocol {protocol}")
     parameters = inspect.signature(PROTOCOLS[protocol]).parameters
     return {
         name: read_value(value, is_list="Sequence" in str(parameters[name].annotation))

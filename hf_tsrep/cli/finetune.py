@@ -10,8 +10,6 @@ import typer
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 
-_OWN_OPTIONS = ("model", "corpus", "task", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
-
 
 def finetune_command(
     context: typer.Context,
@@ -29,7 +27,9 @@ def finetune_command(
     ] = False,
     resume_from: Annotated[str | None, typer.Option(help="Go on from this checkpoint folder.")] = None,
 ) -> None:
-    """Fine-tune a pretrained model on a labelled corpus; the best epoch on validation data is tested once.
+    """Fine-tune a pretrained model on a labelled corpus.
+
+    The best epoch on validation data is tested once.
 
     The fields below, every field of the method's config (--classifier-dropout 0.1, --prediction-length 96) and every
     other field of transformers.TrainingArguments (--gradient-accumulation-steps 2) can be given; what is not given
@@ -43,7 +43,7 @@ def finetune_command(
 
     fields: dict[str, Any] = parse_fields(context.args)
     method = method_of(model) if model is not None else next(iter(METHODS))
-    check_names(fields, [*finetuning_fields(method), *_OWN_OPTIONS], "finetune")
+    check_names(context, fields, finetuning_fields(method), "finetune")
     named = {"model": model, "corpus": corpus, "task": task, "output_dir": output_dir}
     settings = resolve_finetuning(fields | {name: value for name, value in named.items() if value}, config)
     with training_progress(quiet=bool(context.find_root().params.get("quiet"))):

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import convert, data, demo, encode, evaluate, finetune, list_models, pretrain, push, results
-from .arguments import FieldsCommand, UsageError
+from .arguments import FieldsCommand, FreeCommand, UsageError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -45,15 +45,17 @@ def _show_version(asked: bool) -> None:
 def global_options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no information.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Pretrained time-series encoders: train, encode, evaluate and publish."""
 
 
 app.command("pretrain", cls=FieldsCommand, context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
 app.command("finetune", cls=FieldsCommand, context_settings=_FREE_FIELDS)(finetune.finetune_command)
-app.command("encode")(encode.encode_command)
-app.command("evaluate", context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
+app.command("encode", cls=FreeCommand, context_settings=_FREE_FIELDS)(encode.encode_command)
+app.command("evaluate", cls=FreeCommand, context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
 app.command("push")(push.push_command)
 app.command("list")(list_models.list_command)

@@ -10,8 +10,6 @@ import typer
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 
-_OWN_OPTIONS = ("method", "corpus", "stage", "output_dir", "config", "resume", "resume_from", "help", "quiet", "debug")
-
 
 def pretrain_command(
     context: typer.Context,
@@ -51,7 +49,7 @@ def pretrain_command(
     in_file = read_settings_file(config) if config else {}
     chosen = get_method(str(method or in_file.get("method") or next(iter(METHODS)))).name
     known = pretraining_fields(chosen, stage or in_file.get("stage") or DEFAULT_STAGE)
-    check_names(fields, [*known, *_OWN_OPTIONS], "pretrain")
+    check_names(context, fields, known, "pretrain")
     named = {
         "method": method,
         "stage": stage,

@@ -15,7 +15,10 @@ def push_command(
     commit_message: Annotated[str | None, typer.Option(help="Summary of the commit.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
 ) -> None:
-    """Publish a model folder on the Hub, in one commit; incomplete and unsafe folders are refused."""
+    """Publish a model folder on the Hub.
+
+    All files go in one commit; incomplete and unsafe folders are refused.
+    """
     from hf_tsrep.hub import push_to_hub
 
     url = push_to_hub(

@@ -20,7 +20,10 @@ def results_command(
     ] = None,
     digits: Annotated[int, typer.Option(min=1, max=10, help="Decimals.")] = 3,
 ) -> None:
-    """Print results as a Markdown table, with the published numbers beside them."""
+    """Print results as a Markdown table.
+
+    The published numbers stand beside them.
+    """
     from hf_tsrep.evaluation import load_results, results_table
 
     logging.getLogger("hf_tsrep.results").setLevel(logging.WARNING)  # a model folder has other JSON files

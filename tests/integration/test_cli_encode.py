@@ -181,3 +181,18 @@ def test_unknown_splits_and_settings_are_refused(work, command_line):
     code, _, err = command_line(*words, "--level", "timestamp", "--pooling", "multiscale")
     assert code == 2
     assert "one length" in err
+
+
+def test_what_only_the_method_takes_is_given_by_its_name(work, command_line):
+    words = ("encode", "--model", "model", "--input", "machines.csv", *COLUMN_WORDS)
+    assert command_line(*words, "--output", "m.npz", "--level", "timestamp", "--mask", "mask_last")[0] == 0
+    masked = np.load("m.npz")
+    expected = direct_embeddings("model", table(), level="timestamp", mask="mask_last")
+    np.testing.assert_allclose(masked["embeddings"], np.concatenate(expected), atol=1e-6)
+    assert json.loads(str(masked["provenance"]))["mask"] == "mask_last"
+    code, _, err = command_line(*words, "--output", "m.npz", "--maks", "mask_last")
+    assert code == 2
+    assert "Unknown option --maks for encode with TS2VecModel. Did you mean --mask" in err
+    code, _, err = command_line(*words, "--output", "m.npz", "--windw-length", "3")
+    assert code == 2
+    assert "--window-length" in err

@@ -17,6 +17,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
         (("data", "prepar"), ("'prepar'", "'prepare'")),
         (("encode", "--modle", "x"), ("--modle", "--model")),
         (("encode", "--model", "m"), ("Missing option", "--input")),
+        (("evaluate", "--modle", "m"), ("--modle", "--model", "hf-tsrep evaluate --help")),
         ((*PRETRAIN, "--lerning-rate", "1"), ("--lerning-rate", "--learning-rate")),
         ((*PRETRAIN, "--hiden-size=3"), ("--hiden-size", "--hidden-size")),
         ((*PRETRAIN, "--max-steps", "many"), ("max_steps='many'", "expected an integer")),
