@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from .registry import Method
+
 logger = logging.getLogger(__name__)
 
-METHOD = "ts2vec"
 CORPUS = "uea/JapaneseVowels"
 MODEL_FOLDER = "model"
 MAP_FILE = "embedding_map.png"
@@ -32,10 +34,10 @@ def run_demo(
     quiet: bool = False,
     say: Callable[[str], Any] = print,
 ) -> dict[str, float]:
-    """Carry TS2Vec from raw series to a reloaded encoder, on a corpus of unequal lengths that aeon's package holds.
+    """Carry a method from raw series to a reloaded encoder, on a corpus of unequal lengths that aeon's package holds.
 
     Writes `model/` (with its card), `embeddings.npz`, `embedding_map.png` and `loss_curve.png`. Every step names the
-    command that does the same.
+    command that does the same. The method is the first one whose card says `demo: true`.
 
     Args:
         output_dir: Folder to write; what an earlier demo left there is replaced.
@@ -60,6 +62,7 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
     from .data import get_labels, get_series
     from .hub.card_updates import refresh_results
 
+    method = _shown_method()
     model_folder = folder / MODEL_FOLDER
     begin = time.perf_counter()
     if (model_folder / "pretraining.json").is_file():
@@ -71,12 +74,12 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
         say(f"   {line}")
 
     say(
-        f"\n2. Pre-train {METHOD}, without labels, with the published hyper-parameters\n"
-        f"   $ hf-tsrep pretrain --method {METHOD} --corpus {CORPUS} --output-dir {model_folder}"
+        f"\n2. Pre-train {method.name}, without labels, with the published hyper-parameters\n"
+        f"   $ hf-tsrep pretrain --method {method.name} --corpus {CORPUS} --output-dir {model_folder}"
     )
     fields: dict[str, Any] = {} if max_steps is None else {"max_steps": max_steps}
     with _timed(say):
-        trained = pretrain(METHOD, CORPUS, model_folder, logging_steps=2, save_strategy="no", **fields)
+        trained = pretrain(method.name, CORPUS, model_folder, logging_steps=2, save_strategy="no", **fields)
     say(f"   loss {_first_loss(trained.history):.3f} -> {trained.metrics['loss']:.3f} (last steps)")
 
     say(
@@ -109,10 +112,10 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
     labels = np.concatenate([get_labels(split) for split in corpus.values()])
     splits = np.concatenate([[name] * len(split) for name, split in corpus.items()])
     class_names = [f"speaker {name}" for name in corpus["train"].features["label"].names]
-    _draw(embeddings, labels, splits, class_names, folder)
+    _draw(embeddings, labels, splits, class_names, method.title, folder)
     refresh_results(model_folder)
 
-    say("\n" + result_table(outcome["metrics"]))
+    say("\n" + result_table(outcome["metrics"], method.name))
     say(f"\n{time.perf_counter() - begin:.0f} s in all. Written:")
     for path, what in (
         (model_folder, "the model: weights, code, feature extractor"),
@@ -123,6 +126,15 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
     ):
         say(f"   {path!s:<28} {what}")
     return outcome["metrics"]
+
+
+def _shown_method() -> Method:
+    from .registry import METHODS
+
+    shown = [method for method in METHODS.values() if method.facts.get("demo")]
+    if not shown:
+        raise ValueError("No card says `demo: true` in its front matter: the demo has no method to show.")
+    return shown[0]
 
 
 def describe(corpus: Any) -> Iterator[str]:
@@ -168,11 +180,11 @@ def compare(before: np.ndarray, after: np.ndarray) -> float:
     return difference
 
 
-def result_table(metrics: dict[str, float]) -> str:
+def result_table(metrics: dict[str, float], method: str) -> str:
     """Return the accuracies of the classifiers beside the published one."""
     from .evaluation import published_value
 
-    published = published_value(METHOD, CORPUS, "", "svm_accuracy")
+    published = published_value(method, CORPUS, "", "svm_accuracy")
     names = {
         "svm": "RBF-SVM (the paper's)",
         "logistic_regression": "logistic regression",
@@ -221,7 +233,7 @@ def _save_results(model: Any, corpus: Any, outcome: dict[str, Any], model_folder
 
 
 def _draw(
-    embeddings: np.ndarray, labels: np.ndarray, splits: np.ndarray, class_names: list[str], folder: Path
+    embeddings: np.ndarray, labels: np.ndarray, splits: np.ndarray, class_names: list[str], method: str, folder: Path
 ) -> None:
     from .hub.card_updates import add_figure
 
@@ -235,7 +247,7 @@ def _draw(
             splits=splits,
             class_names=class_names,
             class_title="class",
-            title="TS2Vec embeddings of JapaneseVowels",
+            title=f"{method} embeddings of JapaneseVowels",
             subtitle="One point an utterance, coloured by its speaker; trained without labels",
         )
     except ImportError:

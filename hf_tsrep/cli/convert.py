@@ -9,7 +9,7 @@ import typer
 
 
 def convert_command(
-    method: Annotated[str, typer.Argument(help="Method of the checkpoint, such as ts2vec.")],
+    method: Annotated[str, typer.Argument(help="Method of the checkpoint; see `hf-tsrep list`.")],
     checkpoint: Annotated[Path, typer.Option(help="State dict of the official code: .safetensors, .pkl, .pt, ...")],
     output_dir: Annotated[Path, typer.Option(help="Folder to write.")],
     hyperparameters: Annotated[

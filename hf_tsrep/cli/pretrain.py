@@ -13,9 +13,7 @@ from .progress import training_progress
 
 def pretrain_command(
     context: typer.Context,
-    method: Annotated[
-        str | None, typer.Option(help="Name of the method, such as ts2vec; see `hf-tsrep list`.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="Name of the method; see `hf-tsrep list`.")] = None,
     corpus: Annotated[
         list[str] | None,
         typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id; repeat it for several."),

@@ -186,6 +186,8 @@ def test_list_names_methods_papers_and_classes(command_line):
     _, out, _ = command_line("list", "*Classification")
     assert "TS2VecForTimeSeriesClassification" in out
     assert "TS2VecForPreTraining" not in out
+    _, out, _ = command_line("list", "ts2vec", "--markdown")
+    assert [line[:10] for line in out.splitlines()] == ["| method |", "|---|---|-", "| `ts2vec`"]
 
 
 def test_the_demo_stops_where_the_reloaded_model_differs():

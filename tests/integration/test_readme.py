@@ -158,14 +158,12 @@ def test_every_skipped_block_says_why():
     assert all(reason.startswith("needs ") for reason in skipped)
 
 
-def test_methods_table_is_the_registry():
-    from hf_tsrep import METHODS
+def test_methods_table_is_what_list_prints():
+    from hf_tsrep.cli.list_models import methods_table
+    from hf_tsrep.registry import METHODS
 
-    table = re.search(r"<!-- methods -->\n(.*?)<!-- /methods -->", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table[1], flags=re.MULTILINE))
-    assert set(rows) == set(METHODS)
-    for name, row in rows.items():
-        assert f"[{METHODS[name].paper.title}]({METHODS[name].paper.url})" in row
+    table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert table[1] == methods_table(METHODS.values()), "put what `hf-tsrep list --markdown` prints there"
 
 
 def test_links_lead_somewhere():

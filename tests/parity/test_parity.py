@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from parity_support import OfficialConfig, load_fixture, read_metadata
 
+from hf_tsrep.registry import get_method
+
 HERE = Path(__file__).parent
 KINDS = {
     path.stem.removeprefix("parity_"): importlib.import_module(path.stem).KINDS
@@ -47,6 +49,11 @@ def test_parity(path):
 def test_every_kind_of_every_method_is_exercised():
     seen = {(read_metadata(path)["method"], read_metadata(path)["kind"]) for path in fixture_files(SHIPPED)}
     assert seen == {(method, kind) for method, kinds in KINDS.items() for kind in kinds}
+
+
+def test_the_cards_count_the_kinds():
+    counted = {name: get_method(name).facts.get("parity") for name in KINDS}
+    assert counted == {name: len(kinds) for name, kinds in KINDS.items()}
 
 
 @pytest.mark.parametrize("path", fixture_files(SHIPPED), ids=lambda path: path.stem)

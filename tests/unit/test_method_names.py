@@ -38,6 +38,12 @@ def test_no_room_says_a_methods_name(room):
     assert not found
 
 
+def test_no_file_beside_the_rooms_says_a_methods_name():
+    found = {path.name: named_methods(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("*.py"))}
+    assert {"demo.py", "registry.py"} <= set(found)
+    assert not {name: named for name, named in found.items() if named}
+
+
 def test_names_and_strings_are_found_and_docstrings_are_not():
     source = '"""As TS2Vec does."""\nfrom x import SimMTMModel\nif kind == "timedrl":\n    run()\n'
     assert [text for _, text in named_methods(source)] == ["SimMTMModel", "timedrl"]
