@@ -167,9 +167,10 @@ class IndexedDataset(Dataset):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self.num_items = len(dataset)  # Trainer, samplers and loaders ask for it again and again
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.num_items
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self.dataset[index], SERIES_INDEX: int(index)}
