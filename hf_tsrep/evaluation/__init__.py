@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .protocols import PROTOCOLS as PROTOCOLS
     from .protocols import make_result as make_result
     from .published import published_value as published_value
-    from .results_table import results_table as results_table
+    from .result_tables import results_table as results_table
     from .volume_under_surface import vus_pr as vus_pr
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "protocols": ("PROTOCOLS", "make_result"),
     "published": ("published_value",),
     ".results": ("EvaluationResult", "load_results", "read_results", "write_results"),
-    "results_table": ("results_table",),
+    "result_tables": ("results_table",),
     "volume_under_surface": ("vus_pr",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

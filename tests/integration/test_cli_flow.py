@@ -41,7 +41,8 @@ def test_evaluation_is_printed_recorded_and_in_the_card(work, command_line):
     assert "model-index" in card.split("---")[1]
     code, out, _ = command_line("results", "model")
     assert code == 0
-    assert out.startswith("| corpus |")
+    assert out.startswith("## ")
+    assert "| corpus |" in out
     assert f"{entry['metrics']['mse_2']:.3f}" in out
     code, out, _ = command_line("results", "model", "--metrics", "mae")
     assert f"{entry['metrics']['mae_2']:.3f}" in out

@@ -1,8 +1,11 @@
 """Result files, the table, and the public names."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from datasets import Array2D, Dataset, DatasetDict, Features
 
 import hf_tsrep.evaluation as evaluation
+from hf_tsrep.cli.main import run
 from hf_tsrep.evaluation import (
     EvaluationResult,
     load_results,
@@ -19,7 +23,10 @@ from hf_tsrep.evaluation import (
     results_table,
     write_results,
 )
+from hf_tsrep.evaluation.result_tables import task_of
 from hf_tsrep.training.protocols import PROTOCOLS, evaluate
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def forecast(seed, offset=0.0, setting="multivariate", **changes):
@@ -83,22 +90,38 @@ def test_the_table_shows_mean_spread_seeds_and_published_numbers():
         EvaluationResult("anomaly", "anomaly/KPI_donut", {"f1": 0.5}, method="ts2vec", settings={"setting": "normal"}),
     ]
     lines = results_table(results).splitlines()
-    assert lines[0] == "| corpus | protocol | method | metric | result | seeds | published |"
-    assert lines[2:] == [
-        "| anomaly/KPI_donut | anomaly (normal) | ts2vec | f1 | 0.500 | 1 | 0.677* |",
-        "| ucr/GunPoint | classification | ts2vec | svm_accuracy | 0.973 | 1 | 0.98 |",
-        "| uea/Libras | clustering | ts2vec | ari / nmi | - / 0.250 | 1 | - |",
-        "| ett/ETTh1 | forecasting (multivariate) | ts2vec | mse 24 / 48 / 168 "
-        "| 0.550 ± 0.071 / 0.650 ± 0.071 / 0.750 ± 0.071 | 2 | 0.599 / 0.629 / 0.755 |",
-        "| ett/ETTh1 | forecasting (univariate) | ts2vec | mse 24 / 48 / 168 | 0.500 / 0.600 / 0.700 | 1 "
-        "| 0.039 / 0.062 / 0.134 |",
-        "",
-        "\\* anomaly/KPI_donut: the published number is of all 58 KPI series.",
+    assert [line for line in lines if line.startswith("#")] == [
+        "## Forecasting",
+        "## Classification",
+        "## Anomaly detection",
+        "## Clustering",
     ]
+    assert lines[2] == "| corpus | method | protocol | metric | result | seeds | published |"
+    assert [line for line in lines if "ts2vec" in line] == [
+        "| ett/ETTh1 | ts2vec | forecasting (multivariate) | mse 24 / 48 / 168 "
+        "| 0.550 ± 0.071 / 0.650 ± 0.071 / 0.750 ± 0.071 | 2 | 0.599 / 0.629 / 0.755 (1) |",
+        "|  | ts2vec | forecasting (univariate) | mse 24 / 48 / 168 | 0.500 / 0.600 / 0.700 | 1 "
+        "| 0.039 / 0.062 / 0.134 (2) |",
+        "| ucr/GunPoint | ts2vec | classification | svm_accuracy | 0.973 | 1 | 0.98 (1) |",
+        "| anomaly/KPI_donut | ts2vec | anomaly (normal) | f1 | 0.500 | 1 | 0.677 (1) |",
+        "| uea/Libras | ts2vec | clustering | ari / nmi | - / 0.250 | 1 | - |",
+    ]
+    assert lines[-7].endswith("Selection: three seeds. The number is of all 58 KPI series.")
+    assert lines[7].startswith("- (1) TS2Vec paper (arXiv 2106.10466), table 8. Selection: fixed number of steps;")
     only = results_table(results[4:5], metrics={"classification": ("svm_accuracy", "missing")})
     assert "svm_accuracy | 0.973" in only
     with pytest.raises(ValueError, match="no results"):
         results_table([])
+
+
+def test_the_page_of_results_is_what_the_command_makes(tmp_path, monkeypatch):
+    written = (ROOT / "results/README.md").read_text(encoding="utf-8")
+    command = re.search("Made by `hf-tsrep ([^`]+)`", written)[1]
+    shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("README.md"))
+    monkeypatch.chdir(tmp_path)
+    assert run(command.split()) == 0
+    made = (tmp_path / "results/README.md").read_text(encoding="utf-8")
+    assert made == written, f"the results have changed: run hf-tsrep {command}"
 
 
 def test_published_numbers_are_found_by_corpus_setting_and_metric():
@@ -114,6 +137,20 @@ def test_published_numbers_are_found_by_corpus_setting_and_metric():
     assert published_value("timedrl", "sensor/HAR", "without contrastive", "kappa") is None
     assert published_value("simmtm", "ett/ETTm1", "full, multivariate", "mae_336").value == 0.398
     assert published_value("simmtm", "sensor/Epilepsy_TFC", "full, last epoch", "accuracy").value == 0.9475
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "metrics", "task"),
+    [
+        ("anomaly", {}, {"f1": 1.0}, "anomaly"),
+        ("linear", {"task": "forecasting"}, {"mse_24": 1.0}, "forecasting"),
+        ("finetune", {}, {"mse_24": 1.0}, "forecasting"),
+        ("finetune", {}, {"accuracy": 1.0}, "classification"),
+    ],
+)
+def test_a_result_stands_with_its_task_even_if_its_record_is_too_old_to_tell_it(protocol, settings, metrics, task):
+    result = EvaluationResult(protocol, "toy", metrics, settings=settings)
+    assert task_of(result) == task
 
 
 def test_runs_of_other_horizons_share_a_row_and_a_later_run_replaces():
@@ -177,10 +214,9 @@ def test_every_public_name_exists_and_nothing_heavy_is_imported():
         _ = evaluation.evaluat
     code = (
         "import sys, importlib.util, types; package = types.ModuleType('hf_tsrep'); package.__path__ = ['hf_tsrep'];"
-        "sys.modules['hf_tsrep'] = package; import hf_tsrep.evaluation.protocols, hf_tsrep.evaluation.results_table;"
+        "sys.modules['hf_tsrep'] = package; import hf_tsrep.evaluation.protocols, hf_tsrep.evaluation.result_tables;"
         "heavy = {'torch', 'datasets', 'evaluate', 'transformers'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    root = str(__import__("pathlib").Path(evaluation.__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
