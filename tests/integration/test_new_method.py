@@ -1,0 +1,277 @@
+"""A new method is two files, a card, a recipe and a parity module: written into a copy of the tree, all promises hold.
+
+Nothing else of the copy is edited. If this test needs one more file for its toy, so does every method to come.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIGURATION = '''
+"""The toy's configuration."""
+
+from .configuration_time_series import TimeSeriesConfig
+
+
+class ToyConfig(TimeSeriesConfig):
+    """Sizes of one linear layer."""
+
+    model_type = "toy"
+
+    mask_ratio: float = 0.5
+'''
+
+MODELING = '''
+"""The toy: a linear layer embeds every timestamp, another one recovers masked timestamps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from .configuration_toy import ToyConfig
+from .heads_time_series import (
+    ClassificationHead,
+    GenericForTimeSeriesClassification,
+    GenericForTimeSeriesPrediction,
+    PredictionHead,
+    TimeSeriesModelOutput,
+    pool_instance,
+)
+from .modeling_time_series import TimeSeriesPreTrainedModel
+
+
+@dataclass
+class ToyForPreTrainingOutput(ModelOutput):
+    loss: torch.Tensor | None = None
+
+
+class ToyLayer(GradientCheckpointingLayer):
+    def __init__(self, config):
+        super().__init__()
+        self.projection = nn.Linear(config.num_input_channels, config.embedding_size)
+
+    def forward(self, values):
+        return self.projection(values)
+
+
+class ToyPreTrainedModel(TimeSeriesPreTrainedModel):
+    config_class = ToyConfig
+    _no_split_modules = []
+
+
+class ToyModel(ToyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = ToyLayer(config)
+        self.post_init()
+
+    def forward(self, past_values, past_observed_mask=None, output_hidden_states=None, return_dict=None):
+        observed = self.observed_values(past_values, past_observed_mask)
+        seen = self.observed_timestamps(observed)
+        values = torch.where(observed, past_values, 0.0).to(self.dtype)
+        embeddings = self.layer(values) * seen.unsqueeze(-1)
+        wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = TimeSeriesModelOutput(
+            last_hidden_state=embeddings,
+            pooler_output=pool_instance(embeddings, self.pooled_timestamps(seen), self.config.pooling),
+            hidden_states=(values, embeddings) if wants_states else None,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+class ToyForPreTraining(ToyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = ToyModel(config)
+        self.head = nn.Linear(config.embedding_size, config.num_input_channels)
+        self.post_init()
+
+    def forward(self, past_values, past_observed_mask=None, generator=None, return_dict=None):
+        observed = self.model.observed_values(past_values, past_observed_mask)
+        drawn = torch.rand(past_values.shape[:2], generator=generator).to(past_values.device)
+        kept = observed & (drawn >= self.config.mask_ratio).unsqueeze(-1)
+        embeddings = self.model(past_values, kept).last_hidden_state
+        difference = self.head(embeddings).float() - past_values.nan_to_num(0.0)
+        squared = torch.where(observed, difference, 0.0).square()
+        output = ToyForPreTrainingOutput(loss=squared.sum() / observed.sum().clamp(min=1))
+        return output if return_dict is not False else output.to_tuple()
+
+
+class ToyForTimeSeriesClassification(GenericForTimeSeriesClassification, ToyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = ToyModel(config)
+        self.head = ClassificationHead(config)
+        self.post_init()
+
+
+class ToyForTimeSeriesPrediction(GenericForTimeSeriesPrediction, ToyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = ToyModel(config)
+        self.head = PredictionHead(config)
+        self.post_init()
+'''
+
+CARD = """---
+title: Toy
+summary: a test of the house
+paper:
+  title: A Linear Layer
+  authors: Nobody
+  venue: nowhere
+  year: 2026
+  url: https://example.org/toy
+  bibtex: |
+    @misc{toy, title = {A Linear Layer}}
+tiny_config:
+  num_input_channels: 3
+  embedding_size: 8
+---
+
+## Method
+
+The toy embeds every timestamp by a linear layer.
+"""
+
+RECIPE = """# The toy on any corpus.
+learning_rate: 0.01
+per_device_train_batch_size: 4
+max_steps: 3
+embedding_size: 8
+mask_ratio: 0.5
+"""
+
+PARITY = '''
+"""How each kind of the toy's fixtures is computed by our code."""
+
+from hf_tsrep import ToyConfig, ToyModel
+
+
+def check_encoder(fixture):
+    weight = fixture.parameters["layer.weight"]
+    model = ToyModel(ToyConfig(num_input_channels=weight.shape[1], embedding_size=fixture.config["width"])).eval()
+    state_dict = {f"layer.projection.{kind}": fixture.parameters[f"layer.{kind}"] for kind in ("weight", "bias")}
+    model.load_state_dict(state_dict)
+    fixture.check("embeddings", model(fixture.inputs["x"]).last_hidden_state.detach())
+
+
+KINDS = {"encoder": check_encoder}
+'''
+
+NEW_FILES = {
+    "modeling/configuration_toy.py": CONFIGURATION,
+    "modeling/modeling_toy.py": MODELING,
+    "model_cards/toy.md": CARD,
+    "hf_tsrep/training/recipes/toy/default.yaml": RECIPE,
+    "tests/parity/parity_toy.py": PARITY,
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the tracked files with the toy's five beside them."""
+    root = tmp_path_factory.mktemp("tree")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists() and not name.startswith("tests/parity/fixtures"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name, follow_symlinks=False)
+    for name, text in NEW_FILES.items():
+        assert not (root / name).exists()
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text.lstrip("\n"), encoding="utf-8")
+    return root
+
+
+def run(tree, *arguments, **variables):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    paths = {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**kept, **paths, **variables}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def run_tests(tree, place, **variables):
+    return run(tree, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--durations=5", place, "-k", "toy", **variables)
+
+
+@pytest.fixture(scope="module")
+def folder(tree):
+    """A model of the toy, pre-trained on a CSV file by the command line."""
+    steps = np.arange(200)
+    rows = np.stack([np.sin(steps / 7), np.cos(steps / 5), steps / 200], axis=1)
+    np.savetxt(tree / "series.csv", rows, delimiter=",", header="a,b,c", comments="")
+    run(tree, "-m", "hf_tsrep", "pretrain", "--method", "toy", "--corpus", "series.csv", "--output-dir", "toy-run")
+    return tree / "toy-run"
+
+
+def test_it_is_listed_and_its_classes_are_public(tree):
+    assert "toy" in run(tree, "-m", "hf_tsrep", "list")
+    code = "import hf_tsrep; print(hf_tsrep.ToyForPreTraining.__name__, hf_tsrep.list_models('toy*'), dir(hf_tsrep))"
+    printed = run(tree, "-c", code)
+    assert printed.startswith("ToyForPreTraining")
+    assert "'ToyForTimeSeriesPrediction'" in printed
+
+
+def test_it_keeps_every_promise_of_the_contract(tree):
+    printed = run_tests(tree, "tests/contract")
+    passed = re.search(r"(\d+) passed", printed)
+    assert passed is not None
+    assert int(passed[1]) >= 60, printed
+
+
+def test_pretraining_leaves_a_model_that_encodes_and_a_card(tree, folder):
+    run(tree, "-m", "hf_tsrep", "encode", "--model", folder, "--input", "series.csv", "--output", "embeddings.npy")
+    assert np.isfinite(np.load(tree / "embeddings.npy")).all()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "The toy embeds every timestamp" in card
+    assert "tiny_config" not in card
+    assert "https://example.org/toy" in card
+
+
+def test_its_code_travels(tree, folder, tmp_path):
+    code = """
+import json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("hf_tsrep", "modeling", "tokenization"):
+            raise ImportError(name + " is not here")
+sys.meta_path.insert(0, Refuse())
+import numpy, transformers
+model = transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules")
+print(json.dumps(model.encode(numpy.ones((5, 3))).shape))
+"""
+    printed = run(tree, "-c", code, folder, PYTHONPATH="", HF_HOME=str(tmp_path / "cache"))
+    assert json.loads(printed.splitlines()[-1])[-1] == 8
+
+
+def test_its_parity_module_is_found_by_name(tree):
+    write = """
+import json, torch
+from safetensors.torch import save_file
+layer, x = torch.nn.Linear(2, 4), torch.randn(3, 5, 2)
+tensors = {"input.x": x, "output.embeddings": layer(x).detach()}
+tensors |= {f"param.layer.{name}": value.detach() for name, value in layer.named_parameters()}
+facts = {"method": "toy", "kind": "encoder", "config": json.dumps({"width": 4})}
+save_file(tensors, "fixtures-of-toy/toy.safetensors", facts)
+"""
+    (tree / "fixtures-of-toy").mkdir()
+    run(tree, "-c", write)
+    fixtures = str(tree / "fixtures-of-toy")
+    assert "1 passed" in run_tests(tree, "tests/parity/test_parity.py::test_parity", HF_TSREP_PARITY_DIR=fixtures)
