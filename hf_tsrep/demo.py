@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .registry import Method
+from .hub.card_updates import add_figure, refresh_results
+from .registry import METHODS, Method
+from .visualization import plot_embedding_map
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,6 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
 
     from . import evaluate, load_corpus, pretrain
     from .data import get_labels, get_series
-    from .hub.card_updates import refresh_results
 
     method = _shown_method()
     model_folder = folder / MODEL_FOLDER
@@ -129,8 +129,6 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
 
 
 def _shown_method() -> Method:
-    from .registry import METHODS
-
     shown = [method for method in METHODS.values() if method.facts.get("demo")]
     if not shown:
         raise ValueError("No card says `demo: true` in its front matter: the demo has no method to show.")
@@ -235,11 +233,7 @@ def _save_results(model: Any, corpus: Any, outcome: dict[str, Any], model_folder
 def _draw(
     embeddings: np.ndarray, labels: np.ndarray, splits: np.ndarray, class_names: list[str], method: str, folder: Path
 ) -> None:
-    from .hub.card_updates import add_figure
-
     try:
-        from .visualization import plot_embedding_map
-
         plot_embedding_map(
             embeddings,
             labels,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..demo import run_demo
 from .progress import training_progress
 
 
@@ -21,8 +22,6 @@ def demo_command(
 
     The problem is a real one that needs no download.
     """
-    from hf_tsrep.demo import run_demo
-
     quiet = bool(context.find_root().params.get("quiet"))
     with training_progress(quiet=quiet):
         run_demo(output_dir, max_steps=max_steps, quiet=quiet, say=typer.echo)

@@ -6,12 +6,14 @@ import inspect
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from ..results import environment_versions
 from .arguments import (
     DataDirectory,
     Device,
@@ -263,10 +265,7 @@ def _window_starts(length: int, window_length: int, stride: int | None) -> np.nd
 
 
 def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embedding_size: int) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
     from ..data import corpus_fingerprint, corpus_metadata
-    from ..results import environment_versions
 
     config = opened.model.config
     pooling = settings["pooling"]

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..registry import METHODS
+from ..training.starting_model import method_of
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 
@@ -37,9 +39,7 @@ def finetune_command(
 
     On several GPUs: accelerate launch -m hf_tsrep finetune ...
     """
-    from hf_tsrep.registry import METHODS
     from hf_tsrep.training import finetuning_fields, resolve_finetuning, run_finetuning
-    from hf_tsrep.training.starting_model import method_of
 
     fields: dict[str, Any] = parse_fields(context.args)
     method = method_of(model) if model is not None else next(iter(METHODS))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import near_matches
+from ..registry import METHODS, list_methods, list_models
 
 if TYPE_CHECKING:
     from ..registry import Method
@@ -25,8 +26,6 @@ def list_command(
     ] = False,
 ) -> None:
     """List methods, their papers and their model classes."""
-    from hf_tsrep.registry import METHODS, list_methods, list_models
-
     found = set(list_models(pattern))
     if not found:
         names = [*list_methods(), *list_models()]

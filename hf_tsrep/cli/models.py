@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.domains import find_domain
 from ..errors import near_matches
 from .progress import without_file_bars
 
@@ -61,7 +62,6 @@ class OpenedModel:
             ValueError: See `hf_tsrep.data.domains.find_domain`.
         """
         from ..data import corpus_metadata
-        from ..data.domains import find_domain
 
         found = find_domain(self.model.config, given, written, corpus_metadata(corpus).name)
         return {} if found is None else {"domain": found}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..registry import METHODS, get_method
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 
@@ -38,7 +39,6 @@ def pretrain_command(
 
     On several GPUs: accelerate launch -m hf_tsrep pretrain ...
     """
-    from hf_tsrep.registry import METHODS, get_method
     from hf_tsrep.training import pretraining_fields, resolve_settings, run_pretraining
     from hf_tsrep.training.settings import DEFAULT_STAGE
     from hf_tsrep.training.settings_sources import read_settings_file

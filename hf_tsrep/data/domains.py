@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from .corpus import CorpusError
+from .known_corpora import SHORT_NAMES
 
 
 @runtime_checkable
@@ -51,8 +52,6 @@ def domain_names(written: str, canonical: str) -> list[str]:
     Returns:
         Names without repetition: as written, by its full name, by its short name.
     """
-    from .known_corpora import SHORT_NAMES
-
     shorts = [short for short, full in SHORT_NAMES.items() if full == canonical]
     return list(dict.fromkeys(domain_name(name) for name in (written or canonical, canonical, *shorts)))
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .corpus import METADATA_KEY, CorpusError, CorpusMetadata, corpus_fingerprint, corpus_metadata
+from .corpus import METADATA_KEY, CorpusError, CorpusMetadata, corpus_fingerprint, corpus_metadata, get_series
 from .loading import load_corpus
 
 logger = logging.getLogger(__name__)
@@ -172,8 +172,6 @@ def _card(corpus: Any, metadata: CorpusMetadata, place: str) -> str:
 
 
 def _split_row(name: str, split: Any) -> str:
-    from .corpus import get_series
-
     lengths = [len(series) for series in get_series(split)]
     shortest, longest = min(lengths), max(lengths)
     return (

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .cards import build_model_card
+
 logger = logging.getLogger(__name__)
 
 _RESULTS = re.compile(r"^## Results\n.*?(?=^## |\Z)", flags=re.MULTILINE | re.DOTALL)
@@ -22,8 +24,6 @@ def refresh_results(folder: Path) -> Path | None:
         The card, or None where the folder has no card with results and none was written.
     """
     from huggingface_hub import ModelCard
-
-    from .cards import build_model_card
 
     path = folder / "README.md"
     new = build_model_card(folder)

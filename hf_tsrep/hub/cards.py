@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.known_corpora import find_known_corpus
 from ..registry import Method, card_folder, get_method, read_card
+from ..results import RESULTS_FILE, EvaluationResult, read_results
 from .card_parts import (
     WINDOW_LENGTH,
     describe_input,
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
     from hf_tsrep.data import CorpusMetadata
-    from hf_tsrep.results import EvaluationResult
 
 # Stands for the repository's id in the card of a folder that is not published yet; push_to_hub replaces it.
 PLACEHOLDER_ID = "your-name/your-model"
@@ -129,8 +130,6 @@ def _config(model_or_folder: Any) -> Any:
 
 
 def _results_of(folder: Path | None) -> list[EvaluationResult]:
-    from hf_tsrep.results import RESULTS_FILE, read_results
-
     file = None if folder is None else folder / RESULTS_FILE
     return read_results(file) if file is not None and file.is_file() else []
 
@@ -156,8 +155,6 @@ def _head(config: Any) -> str:
 
 def _dataset_ids(corpus: Mapping[str, Any]) -> list[str] | None:
     """Return what the Hub may link to: a Hub id, or of a corpus that hf_tsrep knows by itself the name alone."""
-    from hf_tsrep.data.known_corpora import find_known_corpus
-
     name = str(corpus.get("name", ""))
     if not _HUB_ID.fullmatch(name):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+from ..data.known_corpora import SHORT_NAMES, complete_name, find_known_corpus, list_known_corpora
 from ..errors import near_matches
 
 FINETUNING = "finetuning"
@@ -77,8 +78,6 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
     Returns:
         Name of the recipe.
     """
-    from ..data.known_corpora import SHORT_NAMES
-
     known = list_recipes(method)
     own = next((name for name in corpus_recipe_names(corpus) if name in known), None)
     if own is not None:
@@ -89,8 +88,6 @@ def recipe_for_corpus(method: str, corpus: str | None) -> str:
 
 def corpus_recipe_names(corpus: str | None) -> list[str]:
     """Return the names that a recipe of a corpus may have, the first of them first; none for a path or a Hub id."""
-    from ..data.known_corpora import SHORT_NAMES, find_known_corpus
-
     written = SHORT_NAMES.get((corpus or "").lower(), corpus or "")
     if find_known_corpus(written) is None:
         return []
@@ -119,8 +116,6 @@ def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | No
 
 def corpus_as_known(corpus: Any, data_directory: str | None = None) -> str | None:
     """Return the name of a corpus with its folder where it was written without; None for what is no name."""
-    from ..data.known_corpora import complete_name, list_known_corpora
-
     if not isinstance(corpus, str) or "/" in corpus:
         return corpus if isinstance(corpus, str) else None
     return complete_name(corpus, list_known_corpora(data_directory)) or corpus

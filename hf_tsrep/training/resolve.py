@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, near_matches
+from ..registry import get_method
 from .recipe import FINETUNING, corpus_as_known, load_recipe, recipe_for
 from .settings import (
     DEFAULT_STAGE,
@@ -60,8 +61,6 @@ def pretraining_fields(method: str, stage: str = DEFAULT_STAGE) -> dict[str, Set
         SettingsError: The method has no such stage.
         ValueError: There is no such method.
     """
-    from ..registry import get_method
-
     get_method(method)
     stage_class = get_stage(method, stage)
     owner, left_out = stage_class.model_fields(method)
@@ -83,8 +82,6 @@ def finetuning_fields(method: str) -> dict[str, SettingsField]:
         ValueError: There is no such method.
     """
     from transformers import PreTrainedConfig
-
-    from ..registry import get_method
 
     config_class: Any = get_method(method).config_class
     of_transformers = {one.name for one in dataclasses.fields(PreTrainedConfig)}

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import near_matches
+from ..registry import METHODS, get_method
 
 
 def is_method_name(model: Any) -> bool:
     """Return whether a method is named instead of a model; a folder of that name goes before it."""
-    from ..registry import METHODS
-
     return isinstance(model, str) and model in METHODS and not Path(model).is_dir()
 
 
@@ -27,8 +26,6 @@ def method_of(model: Any) -> str:
         OSError: It is not on the Hub, or the Hub cannot be reached.
         ValueError: Its method is not one of hf_tsrep, or a method's name is misspelt.
     """
-    from ..registry import METHODS, get_method
-
     if not isinstance(model, (str, Path)):
         return get_method(str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))).name
     name = str(model)
@@ -52,8 +49,6 @@ def config_of(model: Any) -> Any:
     Args:
         model: Folder or Hub id of a model, a model, or the name of a method.
     """
-    from ..registry import get_method
-
     if is_method_name(model):
         config_class: Any = get_method(model).config_class
         return config_class()

@@ -106,23 +106,23 @@ def test_debug_shows_the_traceback_wherever_it_stands(command_line):
 
 
 def test_faults_of_the_program_are_not_hidden(command_line, monkeypatch):
-    from hf_tsrep import registry
+    from hf_tsrep.cli import list_models as cli_list
 
     def broken(pattern="*"):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(registry, "list_models", broken)
+    monkeypatch.setattr(cli_list, "list_models", broken)
     with pytest.raises(KeyError, match="a bug"):
         command_line("list")
 
 
 def test_interrupting_ends_with_130_and_one_line(command_line, monkeypatch):
-    from hf_tsrep import registry
+    from hf_tsrep.cli import list_models as cli_list
 
     def interrupted(pattern="*"):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry, "list_models", interrupted)
+    monkeypatch.setattr(cli_list, "list_models", interrupted)
     code, _, err = command_line("list")
     assert code == 130
     assert err == "hf-tsrep: error: interrupted.\n"
