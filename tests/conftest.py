@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent / "support"), str(Path(__file__).parents[1] / "scripts")]
-pytest.register_assert_rewrite("training_runs", "two_processes")
+pytest.register_assert_rewrite("company", "training_runs", "two_processes")
 
 
 def _reset_logger():

@@ -39,7 +39,7 @@ def tokens(rows=3, length=10, seed=1, first=4, last=16):
 
 
 @every_backbone
-def test_padding_on_either_side_changes_nothing(backbone):
+def test_padding_on_either_side_changes_no_embedding(backbone):
     model, ids = build(backbone=backbone), tokens()
     alone = model(ids, output_hidden_states=True)
     padded = model(F.pad(ids, (3, 5)), output_hidden_states=True)
@@ -252,7 +252,7 @@ def test_the_published_head_takes_one_number_of_tokens():
 
 
 @pytest.mark.parametrize("backbone", ["bert", "gpt2", "modernbert"])
-def test_export_of_tokens_to_embeddings(backbone):
+def test_the_way_from_tokens_to_embeddings_is_exported(backbone):
     model = build(backbone={**BACKBONES[backbone], "max_position_embeddings": 64} if backbone == "bert" else backbone)
     ids = tokens(2, 9)
     batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=20)

@@ -226,7 +226,7 @@ def language_model(request, tmp_path):
 
 @pytest.mark.parametrize("initialization", ["random", "word_sample", "word_centroids"])
 @pytest.mark.parametrize("model_class", [CrossTimeNetModel, CrossTimeNetForTimeSeriesClassification])
-def test_layers_and_words_of_a_language_model(language_model, initialization, model_class, tmp_path):
+def test_a_model_has_layers_and_words_of_a_language_model(language_model, initialization, model_class, tmp_path):
     source, folder = language_model
     model = model_class.from_backbone(
         folder,

@@ -3,9 +3,9 @@
 import itertools
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from company import assert_company_changes_nothing
 
 from hf_tsrep import (
     TimeDRLConfig,
@@ -68,14 +68,7 @@ def test_padding_changes_nothing(variant, left, right):
 
 @every_variant
 def test_series_of_any_length_in_any_company(variant):
-    model = build(**variant)
-    series = [random(length, 3, seed=length).numpy() for length in (1, 2, 3, 9, 24, 60)]
-    together = np.stack([np.pad(one, ((0, 60 - len(one)), (0, 0)), constant_values=np.nan) for one in series])
-    found = model.encode(together)
-    for index, one in enumerate(series):
-        np.testing.assert_allclose(found[index], model.encode(one), rtol=1e-4, atol=1e-5)
-        assert model.encode(one, level="timestamp").shape == (len(one), 8)
-    assert found.shape == (6, model.config.embedding_size)
+    assert_company_changes_nothing(build(**variant))
 
 
 @every_variant
@@ -94,7 +87,7 @@ def test_nothing_is_nan_and_every_parameter_learns(variant):
 
 
 @every_variant
-def test_heads_and_saving(variant, tmp_path):
+def test_heads_are_saved_and_opened_again(variant, tmp_path):
     for model_class in (TimeDRLForPreTraining, TimeDRLForTimeSeriesClassification, TimeDRLForTimeSeriesPrediction):
         model = build(model_class, num_labels=4, prediction_length=5, **variant)
         model.save_pretrained(tmp_path)
@@ -123,7 +116,7 @@ def test_independent_channels_are_series_of_their_own():
     torch.testing.assert_close(model(missing).pooler_output, norm(instances)[:, [0, 2]].mean(1))
 
 
-def test_independent_channels_export():
+def test_independent_channels_are_exported():
     model = build(channel_mode="independent")
     batch, time = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("time", min=2, max=512)
     shapes = {"past_values": {0: batch, 1: time}}
@@ -151,7 +144,7 @@ def test_a_causal_encoder_looks_back_only_and_its_cls_sees_all(encoder):
     assert (before.instances - model.patch_encoder(changed).instances).abs().max() > 1e-4
 
 
-def test_views_are_two_passes():
+def test_the_two_views_are_two_passes_with_their_own_dropout():
     """One batched pass of both views is what two passes with their halves of the masks would be."""
     model, values = build(TimeDRLForPreTraining, dropout=0.0), random(4, 20, 3)
     kept = torch.ones(2, 4, 11, 8)
@@ -170,7 +163,7 @@ def test_the_generator_decides_the_masks_in_training_too():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_losses_are_the_papers_sums():
+def test_the_losses_are_the_sums_of_the_paper():
     predicted, target = random(2, 3, 4, 5), random(3, 4, 5, seed=1)
     observed = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(2)) < 0.6
     errors = [
@@ -278,7 +271,7 @@ def test_augmentations_change_the_series_and_nothing_beyond_it(augmentation):
     torch.testing.assert_close(part.values, made.values[[1, 2, 4, 5]])
 
 
-def test_what_each_augmentation_does():
+def test_every_augmentation_does_what_its_name_says():
     values = torch.arange(1.0, 41.0).view(1, 20, 2)
     everything = torch.ones(1, 20, 2, dtype=torch.bool)
     series = AlignedSeries(values, everything, torch.zeros(1).long(), torch.tensor([20]))
@@ -326,7 +319,7 @@ def test_prediction_looks_at_the_last_context_and_no_further():
         torch.testing.assert_close(model(changed).prediction_outputs, expected * 3 + 7, rtol=1e-3, atol=1e-3)
 
 
-def test_prediction_of_the_last_channels():
+def test_a_prediction_is_of_the_last_channels():
     values = random(2, 24, 3)
     for mode in ("joint", "independent"):
         fields = {"channel_mode": mode, "prediction_length": 5, "num_output_channels": 2}
@@ -357,7 +350,7 @@ def test_a_config_that_cannot_work_is_refused(case):
         TimeDRLConfig(**fields)
 
 
-def test_the_embedding_size_follows():
+def test_the_embedding_size_follows_from_the_kind_of_embedding():
     config = TimeDRLConfig(hidden_size=8, instance_embedding="all", context_length=64)
     assert config.embedding_size == 8 * 5
     config.context_length = 32

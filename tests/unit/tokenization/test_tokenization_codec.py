@@ -47,7 +47,7 @@ def test_encoder_and_decoder_see_no_future(codec):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 23, 24, 400])
-def test_takes_any_length(codec, length):
+def test_the_codec_takes_any_length(codec, length):
     values = _values(2, length, 3)
     with torch.no_grad():
         output = codec(values, domain="har")
@@ -159,7 +159,7 @@ def test_nearest_codes_are_those_of_brute_force(num_latents, num_codes, width, s
     torch.testing.assert_close(chosen, distances.amin(1), rtol=1e-4, atol=1e-5)
 
 
-def test_autocast_changes_no_code(codec):
+def test_autocast_changes_no_code_of_the_codebook(codec):
     latents, book = _values(500, 8), codec.domains[0].codebook.codes
     plain = nearest_codes(latents, book)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -195,7 +195,7 @@ def test_every_parameter_of_the_domain_gets_a_gradient(codec):
     assert all(one.grad is None for one in codec.domains[1].parameters())
 
 
-def test_add_domain_keeps_the_others(codec):
+def test_a_new_domain_leaves_the_others_as_they_are(codec):
     before = {name: value.clone() for name, value in codec.state_dict().items()}
     codec.add_domain(CodecDomain("eeg", 2, 5, codebook_size=6, hidden_size=4, num_blocks=1))
     assert [one.name for one in codec.config.codec_domains] == ["har", "ecg", "eeg"]
@@ -208,7 +208,7 @@ def test_add_domain_keeps_the_others(codec):
     assert len(codec.domains) == 3
 
 
-def test_saves_and_loads_through_the_meta_device(codec, tmp_path):
+def test_the_codec_is_saved_and_loaded_through_the_meta_device(codec, tmp_path):
     codec.save_pretrained(tmp_path)
     loaded = CrossTimeNetCodec.from_pretrained(tmp_path)
     assert loaded.state_dict().keys() == codec.state_dict().keys()
@@ -281,7 +281,7 @@ def test_bad_domains_are_named(change, message):
         CrossTimeNetCodec(CrossTimeNetCodecConfig()).add_domain("q")
 
 
-def test_bad_arguments_are_named(codec):
+def test_bad_arguments_of_the_codec_are_named(codec):
     values = _values(2, 8, 3)
     for arguments, message in (
         ({}, "2 domains; name one: domain='har' or 'ecg'"),
@@ -350,7 +350,7 @@ def test_dilations_are_in_the_fingerprint(make_codec):
     assert len(set(prints)) == 2
 
 
-def test_a_seed_gives_the_weights(make_codec):
+def test_a_seed_decides_the_weights_of_a_new_domain(make_codec):
     first, second, other = make_codec(seed=1), make_codec(seed=1), make_codec(seed=2)
     pairs = list(itertools.zip_longest(first.state_dict().values(), second.state_dict().values()))
     assert all(torch.equal(one, two) for one, two in pairs)

@@ -22,7 +22,7 @@ def _decoded(tokenizer, codes, domain="har"):
 
 
 @pytest.mark.parametrize("hold", [list, np.asarray, torch.tensor, tuple])
-def test_ids_of_one_series(tokenizer, hold):
+def test_ids_of_one_series_become_one_series_whatever_holds_them(tokenizer, hold):
     found = tokenizer.decode(hold([4, 9, 19]))
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.float32
@@ -33,7 +33,7 @@ def test_ids_of_one_series(tokenizer, hold):
     assert found.flags.writeable
 
 
-def test_ids_of_several_series(tokenizer):
+def test_ids_of_several_series_become_as_many(tokenizer):
     rows = [[4, 9, 19], [5], [7, 7, 7, 8, 4, 19]]
     expected = [tokenizer.decode(row) for row in rows]
     width = max(map(len, rows))
@@ -88,7 +88,7 @@ def test_a_mask_is_the_code_before_it_and_never_nan(tokenizer):
     assert tokenizer.decode([PAD, CLS], domain="ecg").shape == (0, 1)
 
 
-def test_text(tokenizer):
+def test_ids_become_text_and_text_becomes_ids(tokenizer):
     ids = [CLS, 4, MASK, 20, SEP, PAD]
     text = "[CLS] <har_0> [MASK] <ecg_0> [SEP] [PAD]"
     assert tokenizer.decode(ids, as_text=True) == text
@@ -111,12 +111,12 @@ def test_text(tokenizer):
         (["<har_1>"], {}, "Row 0 holds"),
     ],
 )
-def test_bad_ids_are_named(tokenizer, ids, arguments, message):
+def test_ids_that_stand_for_no_code_are_named(tokenizer, ids, arguments, message):
     with pytest.raises(ValueError, match=message):
         tokenizer.decode(ids, **arguments)
 
 
-def test_unknown_arguments_are_refused(tokenizer):
+def test_unknown_arguments_of_decoding_are_refused(tokenizer):
     with pytest.raises(TypeError, match="lenght"):
         tokenizer.decode([4], lenght=3)
     assert tokenizer.batch_decode([[4]], clean_up_tokenization_spaces=True)[0].shape == (4, 3)
@@ -220,7 +220,7 @@ def test_the_hash_is_of_what_it_does(tokenizer, series, tmp_path):
     assert Hasher.hash(tokenise) != before[1]
 
 
-def test_datasets_map(tokenizer, series):
+def test_the_tokenizer_works_in_the_map_of_datasets(tokenizer, series):
     ragged = [*series, series[0][:9]]
     expected = tokenizer(ragged, domain="har")
     features = datasets.Features({"series": datasets.Array2D((None, 3), "float32")})
@@ -236,7 +236,7 @@ def test_datasets_map(tokenizer, series):
     assert [row.tolist() for row in arrays["input_ids"]] == expected["input_ids"]
 
 
-def test_language_modelling(tokenizer):
+def test_the_collator_for_language_modelling_takes_the_tokens(tokenizer):
     generator = np.random.default_rng(0)
     # Series that repeat two shapes, so that what is hidden can be guessed from what is not.
     shapes = generator.normal(size=(2, 4, 3)).astype(np.float32) * 2

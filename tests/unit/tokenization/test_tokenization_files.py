@@ -53,7 +53,7 @@ def _same(one, other, series):
     np.testing.assert_allclose(one.decode(ids), other.decode(ids), rtol=1e-5, atol=1e-6)
 
 
-def test_saves_and_loads(tokenizer, folder, series):
+def test_a_loaded_tokenizer_is_the_saved_one(tokenizer, folder, series):
     loaded = CrossTimeNetTokenizer.from_pretrained(folder)
     _same(tokenizer, loaded, series)
     assert loaded.domains == tokenizer.domains
@@ -68,7 +68,7 @@ def test_saves_and_loads(tokenizer, folder, series):
     assert stored["tokenizer_class"] == "CrossTimeNetTokenizer"
 
 
-def test_settings_are_saved(codec, tmp_path, series):
+def test_the_settings_are_saved_with_it(codec, tmp_path, series):
     tokenizer = CrossTimeNetTokenizer.from_codec(
         codec, padding_side="left", truncation_side="left", model_max_length=3, pad_token="<nothing>"
     )
@@ -92,7 +92,7 @@ def test_saving_and_loading_draw_no_random_number(tokenizer, folder, tmp_path):
 
 
 @pytest.mark.parametrize("duplicate", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
-def test_pickles(tokenizer, series, duplicate):
+def test_a_copied_or_pickled_tokenizer_is_the_same(tokenizer, series, duplicate):
     tokenizer.add_tokens(["<walk>"])
     other = duplicate(tokenizer)
     _same(tokenizer, other, series)
@@ -243,7 +243,7 @@ def _set(name, value):
         (_set("domains.0.channel_scale", 0.0), "Domain 'har' .* channel_scale that is not above 0"),
     ],
 )
-def test_bad_files_are_named(folder, damage, message):
+def test_damaged_and_contradicting_files_are_named(folder, damage, message):
     damage(folder)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         CrossTimeNetTokenizer.from_pretrained(folder)

@@ -25,7 +25,7 @@ def _ids(tokenizer, series, **arguments):
     return tokenizer(series, domain="har", **arguments)["input_ids"]
 
 
-def test_ids_are_codes_behind_the_special_tokens(tokenizer, series, expected):
+def test_ids_are_codes_after_the_special_tokens(tokenizer, series, expected):
     batch = tokenizer(series, domain="har")
     assert batch["input_ids"] == expected
     assert batch["attention_mask"] == [[1] * 5] * 5
@@ -53,14 +53,14 @@ def test_ids_are_codes_behind_the_special_tokens(tokenizer, series, expected):
         lambda values: np.array([*values, None], dtype=object)[:-1],
     ],
 )
-def test_every_holder_of_several_series(tokenizer, series, expected, hold):
+def test_every_holder_of_several_series_gives_the_same_ids(tokenizer, series, expected, hold):
     assert _ids(tokenizer, hold(series)) == expected
 
 
 @pytest.mark.parametrize(
     "hold", [np.asarray, torch.from_numpy, lambda values: values.tolist(), pd.DataFrame, pl.DataFrame]
 )
-def test_every_holder_of_one_series(tokenizer, series, expected, hold):
+def test_every_holder_of_one_series_gives_the_same_ids(tokenizer, series, expected, hold):
     assert _ids(tokenizer, hold(series[0])) == expected[0]
     one = tokenizer(hold(series[0]), domain="har", return_tensors="pt")
     assert one["input_ids"].tolist() == [expected[0]]
@@ -93,7 +93,7 @@ def test_ragged_series_pad_on_either_side(tokenizer, series, expected):
         tokenizer(ragged, domain="har", return_tensors="pt")
 
 
-def test_truncation_and_special_tokens(tokenizer, series, expected):
+def test_truncation_leaves_room_for_the_special_tokens(tokenizer, series, expected):
     assert _ids(tokenizer, series[0], truncation=True, max_length=3) == expected[0][:3]
     assert _ids(tokenizer, series[0], max_length=2) == expected[0][:2]  # as every tokenizer of transformers
     framed = tokenizer(
@@ -114,7 +114,7 @@ def test_truncation_and_special_tokens(tokenizer, series, expected):
         tokenizer(series[0], domain="har", add_special_tokens=True, truncation=True, max_length=2)
 
 
-def test_what_is_missing(tokenizer, series, expected):
+def test_missing_patches_are_masks_and_a_missing_end_is_cut(tokenizer, series, expected):
     holes = series.copy()
     holes[0, 4:8] = np.nan  # a whole patch
     holes[1, 5:8, 1] = np.nan  # a part of one
@@ -227,7 +227,7 @@ def test_the_codec_stays_frozen(codec, tokenizer, series, expected):
     assert all(torch.equal(value, before[name]) for name, value in tokenizer.codec.state_dict().items())
 
 
-def test_strings_of_tokens(tokenizer):
+def test_strings_of_tokens_become_their_ids(tokenizer):
     assert tokenizer("<har_15> [MASK]")["input_ids"] == [19, MASK]
     assert tokenizer("<har_0><ecg_9>[SEP]")["input_ids"] == [4, 29, SEP]
     batch = tokenizer(["<har_1>", "<har_2> [PAD] <har_3>"], padding=True, return_tensors="pt")
@@ -254,7 +254,7 @@ def test_unknown_tokens_are_named(tokenizer, text, message):
         tokenizer(text)
 
 
-def test_the_vocabulary(tokenizer):
+def test_the_vocabulary_names_every_code_of_every_domain(tokenizer):
     vocabulary = tokenizer.get_vocab()
     assert sorted(vocabulary.values()) == list(range(30)) == list(range(len(tokenizer)))
     assert tokenizer.vocab_size == 30
@@ -305,7 +305,7 @@ def test_bad_series_are_named(tokenizer, series, change, message):
         tokenizer(change(series), domain="har")
 
 
-def test_bad_arguments_are_named(tokenizer, series):
+def test_bad_arguments_of_the_tokenizer_are_named(tokenizer, series):
     for domain, message in (("hra", "Unknown domain 'hra'. Did you mean 'har'"), (None, "2 domains; name one")):
         with pytest.raises(ValueError, match=message):
             tokenizer(series, domain=domain)

@@ -30,7 +30,7 @@ def official():
     return tensors, config
 
 
-def test_every_function_gives_the_official_values_without_touching_its_input(official):
+def test_every_step_of_the_preparation_gives_the_official_values(official):
     tensors, config = official
     x = tensors["input.x"]
     before = x.clone()
@@ -47,7 +47,7 @@ def test_every_function_gives_the_official_values_without_touching_its_input(off
     torch.testing.assert_close(x, before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_edges():
+def test_missing_short_and_partly_observed_series_stay_as_they_are():
     missing = torch.full((1, 4, 2), torch.nan)
     torch.testing.assert_close(centre_observed_span(missing), missing, equal_nan=True)
     x = torch.arange(6.0).view(1, 6, 1)

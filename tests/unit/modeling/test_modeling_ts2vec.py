@@ -1,11 +1,10 @@
-"""TS2Vec: its equations and the tiles that compute them, views, masks, and a step in two processes."""
+"""TS2Vec: its equations and the tiles that compute them, views, masks, and what is warned of."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from two_processes import assert_one_process_finds, run_two_processes
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
 from hf_tsrep.modeling import kernels_contrast, modeling_ts2vec
@@ -151,31 +150,7 @@ def test_bfloat16_views_give_a_float32_loss_near_the_exact_one():
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
 
 
-VARIANTS = {"gated": {}, "official": {"gate_padding": False}, "temporal unit": {"temporal_unit": 1, "alpha": 0.3}}
-
-
-def step(variant, rank, num_processes):
-    """Return the loss, gradients and buffers of one step on this process's rows."""
-    torch.manual_seed(0)
-    model = TS2VecForPreTraining(TS2VecConfig(**TINY, output_dropout=0.0, **VARIANTS[variant])).train()
-    values = torch.randn(6, 24, 1, generator=torch.Generator().manual_seed(1))
-    values[0] = torch.nan
-    values[1, :9] = torch.nan
-    share = len(values) // num_processes
-    torch.manual_seed(100 + rank)  # another state on every process: the first one's seed must serve all
-    loss = model(values[rank * share : (rank + 1) * share]).loss
-    loss.backward()
-    gradients = torch.cat([value.grad.flatten() for value in model.parameters()])
-    return loss.detach(), gradients, torch.zeros(0)
-
-
-def test_two_processes_are_one(tmp_path):
-    found = run_two_processes(step, VARIANTS, tmp_path)
-    for variant in VARIANTS:
-        assert_one_process_finds(found, step, variant)
-
-
-def test_initial_weights_are_pytorchs():
+def test_the_initial_weights_are_pytorchs():
     torch.manual_seed(0)
     model = TS2VecModel(TS2VecConfig(num_input_channels=3))
     bound = 1 / (64 * 3) ** 0.5
@@ -235,7 +210,7 @@ def test_take_steps_is_a_stretch_of_each_row():
 
 
 @pytest.mark.parametrize("mode", ["binomial", "continuous", "all_true", "all_false", "mask_last"])
-def test_every_mask_mode_trains(mode):
+def test_the_model_trains_with_every_mask_mode(mode):
     config = TS2VecConfig(**TINY, mask_mode=mode)
     model = TS2VecForPreTraining(config).train()
     loss = model(torch.randn(3, 20, 1)).loss

@@ -115,7 +115,7 @@ def test_circular_embedding_is_a_circular_convolution_of_each_rows_own_tokens():
     torch.testing.assert_close(ragged[1:, :4], embedding(tokens[1:, :4]))
 
 
-def test_positions():
+def test_positions_are_sinusoidal_or_learned_up_to_their_number():
     table = sinusoidal_positions(50, 6, torch.device("cpu"))
     torch.testing.assert_close(table[7, 2], torch.sin(torch.tensor(7 / 10000 ** (2 / 6))))
     torch.testing.assert_close(table[7, 5], torch.cos(torch.tensor(7 / 10000 ** (4 / 6))))
@@ -236,7 +236,7 @@ def test_window_pooling_is_the_maximum_of_the_neighbourhood():
                 torch.testing.assert_close(seen_pooled[row, step], expected)
 
 
-def test_multiscale_windows_follow_the_paper():
+def test_the_windows_of_multiscale_pooling_follow_the_paper():
     assert multiscale_windows(2) == []
     assert multiscale_windows(3) == [3]
     assert multiscale_windows(10) == [3, 5, 9, 17]

@@ -1,6 +1,6 @@
 """Fast paths are equal to their plain functions, forward and backward: here the attention of narrow heads.
 
-The tiles of the contrast are tested in test_ts2vec.py, the sliding convolutions in tests/contract/test_encode.py.
+The tiles of the contrast are tested in test_modeling_ts2vec.py, sliding convolutions in tests/contract/test_encode.py.
 """
 
 import pytest
@@ -48,7 +48,7 @@ def key_mask(rows, length):
     masked=st.booleans(),
     together=st.integers(1, 30),
 )
-def test_it_is_exact_whatever_the_shape_the_mask_and_the_chunks(rows, heads, length, size, masked, together):
+def test_the_kernel_is_exact_whatever_the_shape_the_mask_and_the_chunks(rows, heads, length, size, masked, together):
     product, mask = heads_of(rows, heads, length, size), key_mask(rows, length) if masked else None
     expected = run(scaled_dot_product_attention, product.double(), mask)
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +70,7 @@ def test_tiny_and_huge_scores_are_no_worse_than_with_the_fused_kernel(scale):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_plain_function_is_pytorchs(masked):
+def test_the_plain_attention_is_pytorchs(masked):
     product, mask = heads_of(4, 3, 20, 5).double(), key_mask(4, 20) if masked else None
     for ours, theirs in zip(
         run(scaled_dot_product_attention, product, mask),
@@ -80,7 +80,7 @@ def test_the_plain_function_is_pytorchs(masked):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_which_way_attention_goes(monkeypatch):
+def test_attention_takes_the_kernel_only_where_it_gains(monkeypatch):
     class Refused(torch.autograd.Function):
         @staticmethod
         def forward(context, *inputs):
