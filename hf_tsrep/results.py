@@ -27,19 +27,19 @@ class EvaluationResult:
     """One evaluation that was really run.
 
     Attributes:
-        protocol: a name of `hf_tsrep.evaluation.PROTOCOLS`.
-        corpus: corpus name.
-        metrics: flat name -> number; None where a metric is undefined (NaN).
+        protocol: A name of `hf_tsrep.evaluation.PROTOCOLS`.
+        corpus: Corpus name.
+        metrics: Flat name -> number; None where a metric is undefined (NaN).
         model: Hub id, or the name of the local folder.
-        method: model type, such as `ts2vec`.
-        seed: seed of the run that the spread is taken over (of the pre-training, where it differs from run to run).
-        revision: commit of the model on the Hub, where known.
-        commit: commit of the hf_tsrep sources, where they are a git checkout.
+        method: Model type, such as `ts2vec`.
+        seed: Seed of the run that the spread is taken over (of the pre-training, where it differs from run to run).
+        revision: Commit of the model on the Hub, where known.
+        commit: Commit of the hf_tsrep sources, where they are a git checkout.
         corpus_fingerprint: `hf_tsrep.data.corpus_fingerprint` of what was evaluated.
-        settings: of the protocol.
-        details: what the protocol chose, such as penalties.
-        timings: seconds.
-        versions: of Python and the packages that matter.
+        settings: Of the protocol.
+        details: What the protocol chose, such as penalties.
+        timings: Seconds.
+        versions: Of Python and the packages that matter.
         date: UTC, ISO 8601.
     """
 
@@ -78,7 +78,7 @@ class EvaluationResult:
         """Return the result of `to_dict`; fields of a later version are ignored.
 
         Raises:
-            ValueError: a missing field, or metrics that are not numbers; the message names it.
+            ValueError: A missing field, or metrics that are not numbers; the message names it.
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"an entry is {type(values).__name__}, not an object")
@@ -131,14 +131,14 @@ def write_results(path: str | Path, results: EvaluationResult | Iterable[Evaluat
     The file is replaced in one step, so that a reader never sees half of it.
 
     Args:
-        path: a `.json` file, or a folder that gets `results.json`.
-        results: one or several; each replaces an entry of the same identity.
+        path: A `.json` file, or a folder that gets `results.json`.
+        results: One or several; each replaces an entry of the same identity.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: the file exists and is not a results file.
+        ValueError: The file exists and is not a results file.
     """
     file = Path(path) if str(path).endswith(".json") else Path(path) / RESULTS_FILE
     new = [results] if isinstance(results, EvaluationResult) else list(results)
@@ -170,7 +170,7 @@ def read_results(file: str | Path) -> list[EvaluationResult]:
     """Return the entries of one results file.
 
     Raises:
-        ValueError: not JSON, no list `results`, or a bad entry; the message names the file.
+        ValueError: Not JSON, no list `results`, or a bad entry; the message names the file.
     """
     content = _read_json(Path(file))
     if not _is_results(content):
@@ -184,11 +184,11 @@ def load_results(directory: str | Path) -> list[EvaluationResult]:
     JSON files without a list `results` (configurations, for example) are passed over.
 
     Args:
-        directory: a folder, or one file.
+        directory: A folder, or one file.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: a file is not JSON or has a bad entry; the message names the file.
+        FileNotFoundError: No such folder.
+        ValueError: A file is not JSON or has a bad entry; the message names the file.
     """
     place = Path(directory)
     if place.is_file():

@@ -148,7 +148,7 @@ def encode_corpus(
     Args:
         opened: The model, with its feature extractor.
         corpus: From `load_corpus`, raw values.
-        settings: level, window_length, stride, causal, pooling, normalize, and what the model's method takes besides;
+        settings: Level, window_length, stride, causal, pooling, normalize, and what the model's method takes besides;
             see `encode`.
         batch_size: Series or windows in one forward pass.
         splits: Splits to encode; None for all.

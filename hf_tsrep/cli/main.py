@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command.
 
     Args:
-        arguments: What stands behind the program's name.
+        arguments: What stands after the program's name.
 
     Returns:
         Exit code: 0, 2 for what was asked in a wrong way, 1 for what failed, 130 when interrupted.

@@ -1,4 +1,4 @@
-"""The training's progress bar: the latest numbers of the log behind it, instead of a line for each."""
+"""The training's progress bar: the latest numbers of the log after it, instead of a line for each."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class SeriesRecord:
 
     Attributes:
         values: (time, channel) floating point, NaN = missing.
-        item_id: its name inside the corpus.
-        label: class name, or None.
-        target_value: the value of a regression problem, or None.
+        item_id: Its name inside the corpus.
+        label: Class name, or None.
+        target_value: The value of a regression problem, or None.
         anomaly_label: (time,) 0 or 1, or None where nobody labelled the steps.
         timestamps: (time,) `datetime64[ms]`, or None.
         freq: pandas frequency string such as `h` or `15min`; empty where unknown.
-        origin: where it was read, for error messages (`file GunPoint_TRAIN.ts, line 12`).
+        origin: Where it was read, for error messages (`file GunPoint_TRAIN.ts, line 12`).
     """
 
     values: np.ndarray
@@ -69,9 +69,9 @@ class RawCorpus:
     """The records of a corpus, split by split, with what its file says about them.
 
     Attributes:
-        splits: split name -> records, in the order of `SPLIT_ORDER`.
-        channel_names: one name a channel.
-        label_names: class names in the order of their ids, or None.
+        splits: Split name -> records, in the order of `SPLIT_ORDER`.
+        channel_names: One name a channel.
+        label_names: Class names in the order of their ids, or None.
         task: `classification`, `regression`, `forecasting`, `anomaly` or `unlabelled`.
     """
 
@@ -102,7 +102,7 @@ def check_record(record: SeriesRecord, channel_names: tuple[str, ...]) -> None:
     """Refuse a series that no encoder can use.
 
     Raises:
-        CorpusError: no steps, another number of channels than `channel_names`, infinite values, or nothing observed.
+        CorpusError: No steps, another number of channels than `channel_names`, infinite values, or nothing observed.
     """
     place = record.origin or f"series {record.item_id!r}"
     values = record.values
@@ -130,7 +130,7 @@ def check_corpus(corpus: RawCorpus, name: str) -> None:
     """Check every record and that there is at least one.
 
     Raises:
-        CorpusError: see `check_record`; or no split, or an empty split.
+        CorpusError: See `check_record`; or no split, or an empty split.
     """
     if not corpus.splits:
         raise CorpusError(f"{name}: no series were found.")
@@ -145,15 +145,15 @@ def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> li
     """Return every series of a split.
 
     Args:
-        dataset: one split. A streamed one is read to its end.
-        column: an Array2D column, or nested lists of numbers.
+        dataset: One split. A streamed one is read to its end.
+        column: An Array2D column, or nested lists of numbers.
 
     Returns:
         One array (time, channel) float32 a row. The arrays are read-only views of Arrow memory where the stored type
         allows it.
 
     Raises:
-        CorpusError: a dictionary of splits, an unknown column, or one that holds no (time, channel) arrays.
+        CorpusError: A dictionary of splits, an unknown column, or one that holds no (time, channel) arrays.
     """
     _check_split(dataset, column)
     if not hasattr(dataset, "select"):
@@ -183,7 +183,7 @@ def get_labels(dataset: Dataset | IterableDataset, column: str = "label") -> np.
     """Return the class ids of a split, (num_series,) int64.
 
     Raises:
-        CorpusError: no such column, or a missing label.
+        CorpusError: No such column, or a missing label.
     """
     _check_split(dataset, column)
     if not hasattr(dataset, "select"):
@@ -257,19 +257,19 @@ class CorpusMetadata:
     """Facts about a corpus that its rows do not hold.
 
     Attributes:
-        name: the name it was loaded by.
+        name: The name it was loaded by.
         task: `classification`, `regression`, `forecasting`, `anomaly` or `unlabelled`.
-        channel_names: every input channel, the time features in front.
-        num_time_features: how many of the first channels are time features (they are inputs, never targets).
+        channel_names: Every input channel, the time features in front.
+        num_time_features: How many of the first channels are time features (they are inputs, never targets).
         freq: pandas frequency string, empty where unknown.
         scaler: `ChannelScaler.to_dict()` of the data channels (without time features), or None for raw values.
-        time_feature_scaler: the same for the time features.
-        target: the column of the standard univariate protocol, where there is one.
+        time_feature_scaler: The same for the time features.
+        target: The column of the standard univariate protocol, where there is one.
         licence: Hub licence id, or `unknown`.
-        source: where the data come from.
-        url: page of the source.
-        citation: how to cite it.
-        notes: what was done to the values (marks of missing values, kept duplicates).
+        source: Where the data come from.
+        url: Page of the source.
+        citation: How to cite it.
+        notes: What was done to the values (marks of missing values, kept duplicates).
     """
 
     name: str
@@ -309,7 +309,7 @@ def attach_metadata(corpus: Any, metadata: CorpusMetadata) -> Any:
 
     Args:
         corpus: Dataset, IterableDataset or a dictionary of them. Its descriptions are replaced.
-        metadata: what to write.
+        metadata: What to write.
 
     Returns:
         `corpus` itself.
@@ -324,7 +324,7 @@ def corpus_metadata(corpus: Any) -> CorpusMetadata:
     """Return what is known about a corpus; for a foreign dataset, what its columns tell.
 
     Args:
-        corpus: what `load_corpus` returned, or one split of it.
+        corpus: What `load_corpus` returned, or one split of it.
 
     Returns:
         CorpusMetadata.

@@ -29,10 +29,10 @@ def domain_name(name: str) -> str:
     "mine" and `owner/name:config` is "name-config".
 
     Args:
-        name: name or path of a corpus.
+        name: Name or path of a corpus.
 
     Raises:
-        CorpusError: the name has no letter and no digit.
+        CorpusError: The name has no letter and no digit.
     """
     last = Path(name.rstrip("/")).name
     stem = re.sub(r"\.(csv|tsv|ts|npz|parquet|txt)$", "", last, flags=re.IGNORECASE)
@@ -46,8 +46,8 @@ def domain_names(written: str, canonical: str) -> list[str]:
     """Return what the domain of a corpus may be called; the first is what it is called when it is new.
 
     Args:
-        written: how the user named the corpus; empty for an object.
-        canonical: name in the corpus's metadata.
+        written: How the user named the corpus; empty for an object.
+        canonical: Name in the corpus's metadata.
 
     Returns:
         Names without repetition: as written, by its full name, by its short name.
@@ -60,17 +60,17 @@ def find_domain(config: Any, given: str | None, written: str, canonical: str) ->
     """Return which of a model's domains a corpus is; None for a model without domains.
 
     Args:
-        config: the model's configuration; None or one of another library has no domains.
-        given: the domain as the user says it, which goes before the corpus's names. Where it is None and no domain is
+        config: The model's configuration; None or one of another library has no domains.
+        given: The domain as the user says it, which goes before the corpus's names. Where it is None and no domain is
             called like the corpus, the model's only domain is taken.
-        written: see `domain_names`.
-        canonical: see there.
+        written: See `domain_names`.
+        canonical: See there.
 
     Returns:
         The domain's name.
 
     Raises:
-        ValueError: there is no such domain, or several and none is called like the corpus; or a domain is given for a
+        ValueError: There is no such domain, or several and none is called like the corpus; or a domain is given for a
             model without. The message names the domains.
     """
     known = config if isinstance(config, KnowsDomains) else None

@@ -21,7 +21,7 @@ class TsHeader:
     Attributes:
         problem_name: `@problemName`, empty where absent.
         labelled: `@classLabel true`.
-        label_names: the names behind it, in order.
+        label_names: The names after it, in order.
         has_target: `@targetLabel true` (regression).
         num_channels: `@dimensions`, or 1 for `@univariate true`; None where the header does not say.
     """
@@ -37,14 +37,14 @@ def read_ts_problem(train: Path, test: Path | None = None) -> RawCorpus:
     """Read a problem of the archives: its training file and, where given, its test file.
 
     Args:
-        train: a `.ts` file.
-        test: the other one.
+        train: A `.ts` file.
+        test: The other one.
 
     Returns:
         Splits `train` and `test`; `classification`, `regression` or `unlabelled`.
 
     Raises:
-        CorpusError: see `read_ts_file`; or the two files differ in their channels.
+        CorpusError: See `read_ts_file`; or the two files differ in their channels.
     """
     header, records = read_ts_file(train, "train")
     splits = {"train": records}
@@ -62,14 +62,14 @@ def read_ts_file(path: Path, split: str = "train") -> tuple[TsHeader, list[Serie
     """Read one `.ts` file: univariate or multivariate, equal or unequal lengths, `?` or NaN for missing values.
 
     Args:
-        path: the file.
-        split: goes into the item ids (`train/0`, ...).
+        path: The file.
+        split: Goes into the item ids (`train/0`, ...).
 
     Returns:
         The header and the records, values (time, channel) float64.
 
     Raises:
-        CorpusError: naming the line: no `@data`, no rows, text in numbers, channels of different length or number,
+        CorpusError: Naming the line: no `@data`, no rows, text in numbers, channels of different length or number,
             a class that the header does not list, or the (timestamp, value) form.
     """
     header = TsHeader()
@@ -89,7 +89,7 @@ def read_ts_file(path: Path, split: str = "train") -> tuple[TsHeader, list[Serie
     if not in_data:
         raise CorpusError(f"{path}: no @data line. A .ts file is a header of @ lines, @data, then one line a series.")
     if not records:
-        raise CorpusError(f"{path}: no rows behind @data.")
+        raise CorpusError(f"{path}: no rows after @data.")
     if header.labelled and not header.label_names:
         header.label_names = sorted({record.label for record in records if record.label is not None})
     return header, records
@@ -122,7 +122,7 @@ def _parse_row(line: str, header: TsHeader, place: str, item_id: str) -> SeriesR
     label = target_value = None
     if header.labelled or header.has_target:
         if len(parts) < 2:
-            raise CorpusError(f"{place}: the label is missing; the header promises one behind the last colon.")
+            raise CorpusError(f"{place}: the label is missing; the header promises one after the last colon.")
         last = parts.pop().strip()
         if header.labelled:
             label = _check_label(last, header, place)
@@ -188,13 +188,13 @@ def read_npz(path: Path) -> RawCorpus:
     (series, time, channel), (time, channel) or (time,).
 
     Args:
-        path: the file; pickled objects are refused.
+        path: The file; pickled objects are refused.
 
     Returns:
         The splits of the file; a single array becomes `train`.
 
     Raises:
-        CorpusError: unreadable, pickled, no array or arrays of other names.
+        CorpusError: Unreadable, pickled, no array or arrays of other names.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -314,7 +314,7 @@ def read_ucr_anomaly(path: Path) -> RawCorpus:
     anomaly.
 
     Raises:
-        CorpusError: another file name, or text in numbers.
+        CorpusError: Another file name, or text in numbers.
     """
     match = re.fullmatch(r".*_(\d+)_(\d+)_(\d+)", path.stem)
     if match is None:

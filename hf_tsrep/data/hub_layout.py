@@ -42,16 +42,16 @@ def load_hub_layout(
     """Load a dataset by its Hub id (`owner/name` or `owner/name:config`) or from a local folder.
 
     Args:
-        name: id, or path of a folder in Hub layout or written by `save_to_disk`.
+        name: Id, or path of a folder in Hub layout or written by `save_to_disk`.
         streaming: True reads nothing before iteration.
-        revision: branch, tag or commit of a Hub id.
-        token: access token of a Hub id.
+        revision: Branch, tag or commit of a Hub id.
+        token: Access token of a Hub id.
 
     Returns:
         The DatasetDict or IterableDatasetDict, and the metadata in its README.md where there are any.
 
     Raises:
-        CorpusError: it cannot be loaded; the reason is chained.
+        CorpusError: It cannot be loaded; the reason is chained.
     """
     from datasets import load_dataset
 
@@ -76,7 +76,7 @@ def load_parquet(path: Path, *, streaming: bool = False) -> Any:
     """Load one Parquet file as the split `train`.
 
     Raises:
-        CorpusError: not a Parquet file, or no rows.
+        CorpusError: Not a Parquet file, or no rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -130,8 +130,8 @@ def records_of_datasets(corpus: Any, metadata: CorpusMetadata) -> RawCorpus:
     """Return the records of a DatasetDict in the corpus format.
 
     Args:
-        corpus: splits with the column `series`; all other columns are optional.
-        metadata: names the channels.
+        corpus: Splits with the column `series`; all other columns are optional.
+        metadata: Names the channels.
     """
     splits = {name: _records_of_split(corpus[name], name) for name in ordered_splits(list(corpus))}
     first = corpus[next(iter(splits))]
@@ -194,7 +194,7 @@ def records_of_foreign_datasets(corpus: Any, options: TableOptions, name: str) -
     of a wide or long table, read as `corpus_from_frame` does.
 
     Raises:
-        CorpusError: unknown columns, or see `corpus_from_frame`.
+        CorpusError: Unknown columns, or see `corpus_from_frame`.
     """
     first = next(iter(corpus.values()))
     list_columns = [column for column, feature in first.features.items() if _is_number_list(feature)]
@@ -279,7 +279,7 @@ def build_corpus(corpus: RawCorpus) -> DatasetDict:
     """Return the `DatasetDict` of a corpus: one row a series, float32, NaN = missing.
 
     Args:
-        corpus: checked records.
+        corpus: Checked records.
 
     Returns:
         Splits with the columns `series`, `item_id`, `label` / `target_value` / `anomaly_label` where known,

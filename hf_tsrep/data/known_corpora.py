@@ -20,13 +20,13 @@ class KnownCorpus:
     Attributes:
         name: `family/NAME`.
         reader: `csv`, `ts`, `npz`, `nab` or `ucr_anomaly`.
-        task: see `CorpusMetadata.task`.
-        files: its file (`.ts`: the folder), relative to the data directory; the first that exists counts.
-        split: how one long series is cut, or None where the files hold the splits.
+        task: See `CorpusMetadata.task`.
+        files: Its file (`.ts`: the folder), relative to the data directory; the first that exists counts.
+        split: How one long series is cut, or None where the files hold the splits.
         recommended_scaler: `standard`, `global` or None: what the literature does.
         licence: Hub licence id.
-        channel_names: where the file does not say them.
-        may_be_tangled: whether copies with channels and steps tangled are in circulation; see `untangle_channels`.
+        channel_names: Where the file does not say them.
+        may_be_tangled: Whether copies with channels and steps tangled are in circulation; see `untangle_channels`.
     """
 
     name: str
@@ -202,12 +202,12 @@ def complete_name(name: str, candidates: Iterable[str]) -> str | None:
     """Return the one known name that is meant by a name without its folder, or in other upper and lower case.
 
     Args:
-        name: what the user wrote: `har`, `gunpoint` or `SENSOR/har`.
-        candidates: the names that load on this machine.
+        name: What the user wrote: `har`, `gunpoint` or `SENSOR/har`.
+        candidates: The names that load on this machine.
 
     Returns:
         The short name's corpus (`har` and `epilepsy` are the ones that the literature on self-supervised learning
-        means); else the only candidate that is equal without regard to case, or whose part behind the last slash is;
+        means); else the only candidate that is equal without regard to case, or whose part after the last slash is;
         None where there is none or more than one.
     """
     written = name.lower()
@@ -255,7 +255,7 @@ def list_known_corpora(data_directory: str | Path | None = None) -> list[str]:
     """Return the names that load without a network: those of the data directory and those that aeon carries.
 
     Args:
-        data_directory: a folder laid out as `forecasting/`, `ucr/`, `uea/`, `sensor/`, `anomaly/`; by default the
+        data_directory: A folder laid out as `forecasting/`, `ucr/`, `uea/`, `sensor/`, `anomaly/`; by default the
             environment variable `HF_TSREP_DATA`.
     """
     import os

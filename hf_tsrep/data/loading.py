@@ -60,25 +60,25 @@ def load_corpus(
     where that is unique (`har` is `sensor/HAR`); then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
 
     Args:
-        name_or_path: see above.
-        data_directory: where known names are looked up; by default the environment variable `HF_TSREP_DATA`.
-        split: how to cut long series into contiguous stretches: `70/10/20`, `50/50`, `12/4/4 months` (of 30 days) or
+        name_or_path: See above.
+        data_directory: Where known names are looked up; by default the environment variable `HF_TSREP_DATA`.
+        split: How to cut long series into contiguous stretches: `70/10/20`, `50/50`, `12/4/4 months` (of 30 days) or
             `none`. By default the corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves
             for KPI and NAB, the files' own splits elsewhere, one split `train` for other people's tables.
-        target: value columns to keep; `univariate` for that of the standard univariate protocol (`OT`, or the last).
+        target: Value columns to keep; `univariate` for that of the standard univariate protocol (`OT`, or the last).
         scaler: None (raw values), `standard` (each channel its own mean and deviation), `global` (one for all values)
             or `recommended` (what the literature does for this corpus). Fitted on the training part only.
         time_features: True puts seven calendar features, standardised on the training part, in front of the channels.
         streaming: True returns an IterableDatasetDict. Hub datasets are then read while iterating and cannot be cut,
             scaled or extended.
-        revision: branch, tag or commit of a Hub id.
-        token: access token of a Hub id.
-        item_column: tables: the column that tells series apart (one row an item and step).
-        timestamp_column: tables: the column of dates; found by itself where None.
-        label_column: tables: one class an item, or 0/1 a step (anomalies).
-        value_columns: tables: the columns to read as channels; all others where None.
-        frequency: tables: pandas frequency string; inferred where None.
-        one_series_per_column: tables: every column becomes a series of one channel (Electricity in TS2Vec's protocol).
+        revision: Branch, tag or commit of a Hub id.
+        token: Access token of a Hub id.
+        item_column: Tables: the column that tells series apart (one row an item and step).
+        timestamp_column: Tables: the column of dates; found by itself where None.
+        label_column: Tables: one class an item, or 0/1 a step (anomalies).
+        value_columns: Tables: the columns to read as channels; all others where None.
+        frequency: Tables: pandas frequency string; inferred where None.
+        one_series_per_column: Tables: every column becomes a series of one channel (Electricity in TS2Vec's protocol).
 
     Returns:
         Splits with the columns `series` Array2D((None, num_channels), float32), `item_id`, `label` (ClassLabel),
@@ -86,7 +86,7 @@ def load_corpus(
         of milliseconds, empty where unknown), `freq` and `domain`. NaN = missing. `corpus_metadata` tells the rest.
 
     Raises:
-        CorpusError: unknown name (with what was tried and the near matches), missing or broken file, bad values.
+        CorpusError: Unknown name (with what was tried and the near matches), missing or broken file, bad values.
     """
     if scaler is not None and scaler not in SCALERS:
         hint = near_matches(scaler, SCALERS, cutoff=0.5)
@@ -205,7 +205,7 @@ def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: TableO
 def _finish(
     source: Source, split: str | None, target: str | Sequence[str] | None, scaler: str | None, time_features: bool
 ) -> tuple[RawCorpus, CorpusMetadata]:
-    """Check, cuts, chooses channels, scales and adds time features, in this order."""
+    """Check, cut, choose channels, scale and add time features, in this order."""
     corpus, metadata = source.corpus, source.metadata
     if (scaler and metadata.scaler) or (time_features and metadata.num_time_features):
         raise CorpusError(

@@ -64,24 +64,24 @@ def prepare_corpus(
     overwrite: bool = False,
     **load_arguments: Any,
 ) -> Path | None:
-    """Write a corpus as Parquet with a dataset card, and publishes it when asked.
+    """Write a corpus as Parquet with a dataset card, and publish it when asked.
 
     The folder appears complete or not at all. `load_corpus(output_directory)` gives the equal corpus and metadata.
 
     Args:
-        name_or_path: what `load_corpus` takes.
-        output_directory: the folder to write; None writes nothing that stays (with `push_to_hub`).
-        push_to_hub: id of the dataset repository to create or update.
-        private: whether a new repository is private.
-        token: access token.
-        overwrite: whether an existing folder is replaced.
-        **load_arguments: further arguments of `load_corpus`.
+        name_or_path: What `load_corpus` takes.
+        output_directory: The folder to write; None writes nothing that stays (with `push_to_hub`).
+        push_to_hub: Id of the dataset repository to create or update.
+        private: Whether a new repository is private.
+        token: Access token.
+        overwrite: Whether an existing folder is replaced.
+        load_arguments: Further arguments of `load_corpus`.
 
     Returns:
         The folder, or None where none was asked for.
 
     Raises:
-        CorpusError: nothing to do; the folder exists; the licence forbids to publish changed copies; or see
+        CorpusError: Nothing to do; the folder exists; the licence forbids to publish changed copies; or see
             `load_corpus`.
     """
     if output_directory is None and push_to_hub is None:

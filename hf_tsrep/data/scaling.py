@@ -50,7 +50,7 @@ class ChannelScaler:
         """Fit on training series; missing values are left out.
 
         Args:
-            series: arrays (time, channel) with one number of channels.
+            series: Arrays (time, channel) with one number of channels.
             kind: `standard` or `global`.
 
         Returns:
@@ -104,13 +104,13 @@ def select_channels(corpus: RawCorpus, target: str | Sequence[str], metadata: Co
     """Keep the channels of `target`, in that order.
 
     Args:
-        corpus: any corpus.
-        target: one name, several, or `univariate` for the column of the standard univariate protocol (the last one
+        corpus: Any corpus.
+        target: One name, several, or `univariate` for the column of the standard univariate protocol (the last one
             where the corpus names none).
-        metadata: names that column.
+        metadata: Names that column.
 
     Raises:
-        CorpusError: unknown column.
+        CorpusError: Unknown column.
     """
     names = corpus.channel_names
     wanted = [target] if isinstance(target, str) else list(target)
@@ -134,7 +134,7 @@ def scale_channels(corpus: RawCorpus, kind: str) -> tuple[RawCorpus, ChannelScal
     """Return the scaled corpus and the scaler, fitted on `train` only.
 
     Raises:
-        CorpusError: the corpus has no training part.
+        CorpusError: The corpus has no training part.
     """
     scaler = ChannelScaler.fit([record.values for record in _training_part(corpus)], kind=kind)
     return _map_records(corpus, lambda record: replace(record, values=scaler.transform(record.values))), scaler
@@ -144,7 +144,7 @@ def prepend_time_features(corpus: RawCorpus) -> tuple[RawCorpus, ChannelScaler]:
     """Put TS2Vec's seven time features, standardised on `train`, in front of the channels.
 
     Raises:
-        CorpusError: a series without timestamps.
+        CorpusError: A series without timestamps.
     """
     scaler = ChannelScaler.fit([_features_of(record) for record in _training_part(corpus)])
 

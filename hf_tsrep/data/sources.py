@@ -33,10 +33,10 @@ class Source:
     """Records with everything needed to finish them.
 
     Attributes:
-        corpus: the records as read.
-        metadata: what is known beside them.
-        split: how to cut them where the caller does not say; `none` leaves them.
-        recommended_scaler: what the literature does, or None for no scaling; `undecided` where nobody said.
+        corpus: The records as read.
+        metadata: What is known beside them.
+        split: How to cut them where the caller does not say; `none` leaves them.
+        recommended_scaler: What the literature does, or None for no scaling; `undecided` where nobody said.
     """
 
     corpus: RawCorpus
@@ -49,7 +49,7 @@ def read_file(path: Path, options: TableOptions) -> Source:
     """Read a local file that is not Parquet.
 
     Raises:
-        CorpusError: an unknown ending, or what the reader of the format raises.
+        CorpusError: An unknown ending, or what the reader of the format raises.
     """
     suffix = path.suffix.lower()
     if suffix == ".ts":
@@ -70,7 +70,7 @@ def read_file(path: Path, options: TableOptions) -> Source:
 
 
 def read_ts_folder(folder: Path) -> Source | None:
-    """Read `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or returns None where they are not there."""
+    """Read `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or return None where they are not there."""
     training_files = sorted(folder.glob("*_TRAIN.ts"))
     named_like_folder = [file for file in training_files if file.name == f"{folder.name}_TRAIN.ts"]
     if not named_like_folder and len(training_files) != 1:
@@ -83,10 +83,10 @@ def read_ts_folder(folder: Path) -> Source | None:
 
 
 def read_table_folder(folder: Path, options: TableOptions) -> Source | None:
-    """Read `train.csv`, `validation.csv` and `test.csv` of a folder, or returns None where there is no `train.csv`.
+    """Read `train.csv`, `validation.csv` and `test.csv` of a folder, or return None where there is no `train.csv`.
 
     Raises:
-        CorpusError: the files differ in their columns, or what the reader raises.
+        CorpusError: The files differ in their columns, or what the reader raises.
     """
     files = {split: folder / f"{split}.csv" for split in SPLIT_ORDER}
     if not files["train"].is_file():
@@ -113,8 +113,8 @@ def read_known(name: str, data_directory: Path | None, options: TableOptions) ->
 
     Args:
         name: `family/NAME`, in any case, or `NAME` alone where that is one corpus (see `complete_name`).
-        data_directory: where the files are, or None.
-        options: the caller's options for tables; those of the known corpus fill the gaps.
+        data_directory: Where the files are, or None.
+        options: The caller's options for tables; those of the known corpus fill the gaps.
 
     Returns:
         The source, or None where it is not on this machine; and what was tried, for messages.
@@ -238,8 +238,8 @@ def untangle_channels(corpus: RawCorpus, name: str) -> tuple[RawCorpus, bool]:
     The damage is taken for certain where the series are at least three times smoother when they are put in order.
 
     Args:
-        corpus: series of one length a split.
-        name: what the warning calls the corpus.
+        corpus: Series of one length a split.
+        name: What the warning calls the corpus.
 
     Returns:
         The corpus, and whether it had to be repaired.

@@ -20,9 +20,9 @@ def split_boundaries(num_steps: int, split: str, timestamps: np.ndarray | None =
     """Return the stretch of every split.
 
     Args:
-        num_steps: length of the series.
-        split: shares in per cent such as `70/10/20` (train/validation/test) or `50/50` (train/test), or months of 30
-            days such as `12/4/4 months` (what lies behind them is not used).
+        num_steps: Length of the series.
+        split: Shares in per cent such as `70/10/20` (train/validation/test) or `50/50` (train/test), or months of 30
+            days such as `12/4/4 months` (what lies after them is not used).
         timestamps: (num_steps,) `datetime64[ms]`, needed for months.
 
     Returns:
@@ -54,7 +54,7 @@ def parse_split(split: str) -> tuple[tuple[int, ...], bool]:
     """Return the parts of `70/10/20` or `12/4/4 months`, and whether they are months.
 
     Raises:
-        CorpusError: another form, or shares that do not add up to 100.
+        CorpusError: Another form, or shares that do not add up to 100.
     """
     match = re.fullmatch(r"\s*(\d+(?:/\d+){1,2})\s*(months)?\s*", split)
     if match is None:
@@ -73,11 +73,11 @@ def split_by_time(corpus: RawCorpus, split: str) -> RawCorpus:
     """Cut every series of a corpus with one split into contiguous stretches.
 
     Args:
-        corpus: a corpus whose only split is `train`.
-        split: see `split_boundaries`; `none` leaves it whole.
+        corpus: A corpus whose only split is `train`.
+        split: See `split_boundaries`; `none` leaves it whole.
 
     Raises:
-        CorpusError: the corpus comes with its own splits.
+        CorpusError: The corpus comes with its own splits.
     """
     if split == "none":
         return corpus

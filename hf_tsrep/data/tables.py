@@ -29,14 +29,14 @@ class TableOptions:
     """How to read a table.
 
     Attributes:
-        item_column: the column that tells series apart (long form); None means one series.
-        timestamp_column: the column of dates; found by itself where None.
-        label_column: class of an item, or 0/1 a step (anomaly).
-        value_columns: the channels; every other column where None.
+        item_column: The column that tells series apart (long form); None means one series.
+        timestamp_column: The column of dates; found by itself where None.
+        label_column: Class of an item, or 0/1 a step (anomaly).
+        value_columns: The channels; every other column where None.
         frequency: pandas frequency string; inferred where None.
-        missing_mark: a number that stands for a missing value, such as -9999.
-        keep_duplicates: keep duplicate or unsorted timestamps as rows in file order (published corpora only).
-        one_series_per_column: every value column becomes its own series with one channel (TS2Vec's Electricity).
+        missing_mark: A number that stands for a missing value, such as -9999.
+        keep_duplicates: Keep duplicate or unsorted timestamps as rows in file order (published corpora only).
+        one_series_per_column: Every value column becomes its own series with one channel (TS2Vec's Electricity).
     """
 
     item_column: str | None = None
@@ -53,14 +53,14 @@ def read_csv(path: Path, options: TableOptions) -> RawCorpus:
     """Read a CSV file: `,`, `;` or tab between cells, decimal point or (with `;`) comma, UTF-8 or Latin-1.
 
     Args:
-        path: the file, with a line of column names.
-        options: see `TableOptions`.
+        path: The file, with a line of column names.
+        options: See `TableOptions`.
 
     Returns:
         One split, `train`.
 
     Raises:
-        CorpusError: see `corpus_from_frame`; or an empty file, or a row with too few or too many cells.
+        CorpusError: See `corpus_from_frame`; or an empty file, or a row with too few or too many cells.
     """
     import pandas as pd
 
@@ -107,16 +107,16 @@ def corpus_from_frame(frame: Any, options: TableOptions, *, place: str, item_id:
     """Turn a pandas or polars data frame into a corpus.
 
     Args:
-        frame: the table; a pandas DatetimeIndex counts as its date column.
-        options: see `TableOptions`.
-        place: the file, for messages; lines are counted as in a CSV file, the header being line 1.
-        item_id: name of the series where there is no item column.
+        frame: The table; a pandas DatetimeIndex counts as its date column.
+        options: See `TableOptions`.
+        place: The file, for messages; lines are counted as in a CSV file, the header being line 1.
+        item_id: Name of the series where there is no item column.
 
     Returns:
         One split, `train`. With a label column: `anomaly` for 0/1 a step, `classification` for one class an item.
 
     Raises:
-        CorpusError: unknown column, no rows, text in numbers, bad, duplicate or unsorted timestamps, missing label.
+        CorpusError: Unknown column, no rows, text in numbers, bad, duplicate or unsorted timestamps, missing label.
     """
     frame = _as_pandas(frame)
     for column in (
@@ -188,7 +188,7 @@ def require_column(column: str, columns: Sequence[str], place: str) -> None:
     """Refuse an unknown column.
 
     Raises:
-        CorpusError: with the columns that are there and the near matches.
+        CorpusError: With the columns that are there and the near matches.
     """
     if column not in columns:
         shown = ", ".join(repr(name) for name in list(columns)[:20])

@@ -43,15 +43,15 @@ def parse_timestamps(column: Any, *, name: str, place: str, first_line: int = 2)
 
     Args:
         column: pandas Series.
-        name: its name, for messages.
-        place: the file, for messages.
-        first_line: the line number of the first row, for messages.
+        name: Its name, for messages.
+        place: The file, for messages.
+        first_line: The line number of the first row, for messages.
 
     Returns:
         (time,) `datetime64[ms]`, or None where the numbers are plain step counts.
 
     Raises:
-        CorpusError: a cell that is no date, naming its line.
+        CorpusError: A cell that is no date, naming its line.
     """
     import pandas as pd
 
@@ -85,20 +85,20 @@ def _has_time_zone(column: Any) -> bool:
 
 
 def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column: str, keep: bool) -> str | None:
-    """Refuse duplicate or unsorted timestamps, or keeps them with a warning.
+    """Refuse duplicate or unsorted timestamps, or keep them with a warning.
 
     Args:
         timestamps: (time,) `datetime64[ms]`, or plain step numbers.
         lines: (time,) line numbers, for messages.
-        place: the file or item, for messages.
-        column: the name of the column, for messages.
+        place: The file or item, for messages.
+        column: The name of the column, for messages.
         keep: True for corpora whose published use keeps the rows as they are.
 
     Returns:
         A note about what was kept, or None.
 
     Raises:
-        CorpusError: duplicate or unsorted timestamps while `keep` is False.
+        CorpusError: Duplicate or unsorted timestamps while `keep` is False.
     """
     not_later = np.flatnonzero(timestamps[1:] <= timestamps[:-1]) + 1
     if not not_later.size:

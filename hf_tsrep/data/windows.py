@@ -11,17 +11,17 @@ from torch.utils.data import Dataset
 
 
 class SeriesBank:
-    """All series of a corpus, one behind the other in one tensor.
+    """All series of a corpus, one after the other in one tensor.
 
     Args:
-        series: arrays or tensors (time, channel) of any lengths and one number of channels.
+        series: Arrays or tensors (time, channel) of any lengths and one number of channels.
 
     Attributes:
         values: (total_steps, num_channels) float32, contiguous.
         offsets: (num_series + 1,) int64; series `i` is `values[offsets[i]:offsets[i + 1]]`.
 
     Raises:
-        ValueError: no series, or different numbers of channels.
+        ValueError: No series, or different numbers of channels.
     """
 
     def __init__(self, series: Sequence[np.ndarray | Tensor]) -> None:
@@ -57,7 +57,7 @@ class SeriesBank:
 
         Args:
             positions: (num_windows,) int64. The caller keeps the windows inside their series.
-            window_length: steps of a window.
+            window_length: Steps of a window.
 
         Returns:
             (num_windows, window_length, num_channels): each window is one contiguous copy.
@@ -74,12 +74,12 @@ def sliding_window_index(lengths: Sequence[int] | np.ndarray | Tensor, window_le
 
     Args:
         lengths: (num_series,) steps of every series.
-        window_length: steps of a window.
-        stride: steps between the starts of neighbouring windows.
+        window_length: Steps of a window.
+        stride: Steps between the starts of neighbouring windows.
 
     Returns:
         (num_windows, 2) int64 rows of (series, start), series by series and in time order. A series shorter than
-        `window_length` has no window; steps behind the last whole stride are in no window.
+        `window_length` has no window; steps after the last whole stride are in no window.
 
     Raises:
         ValueError: `window_length` or `stride` below 1.
@@ -98,13 +98,13 @@ class WindowDataset(Dataset):
     """Windows of fixed length over a bank of series.
 
     Args:
-        series: a `SeriesBank`, or the series to put into one.
-        window_length: steps of a window.
-        stride: steps between the starts of neighbouring windows.
+        series: A `SeriesBank`, or the series to put into one.
+        window_length: Steps of a window.
+        stride: Steps between the starts of neighbouring windows.
         index: (num_windows, 2) rows of (series, start) instead of every sliding window.
 
     Raises:
-        ValueError: no window fits, or a row of `index` leaves its series.
+        ValueError: No window fits, or a row of `index` leaves its series.
 
     Items are `{"past_values": (window_length, num_channels) float32}`. PyTorch's DataLoader calls `__getitems__`,
     which copies a whole batch at once; `batch` returns it stacked.

@@ -20,8 +20,7 @@ from .anomaly_scoring import (
     suppress_repeats,
     train_threshold,
 )
-from .checks import require_splits
-from .domain_choice import choose_domain
+from .checks import choose_domain, require_splits
 from .metrics import delay_adjusted_predictions, precision_recall_f1
 from .volume_under_surface import vus_pr
 
@@ -31,10 +30,10 @@ class LabelledSeries:
     """One series with its training part in front.
 
     Attributes:
-        item_id: its name.
+        item_id: Its name.
         values: (time, channel), raw.
         labels: (time,) 0 or 1.
-        train_length: steps of the training part.
+        train_length: Steps of the training part.
         timestamps: (time,) or None.
     """
 
@@ -67,13 +66,13 @@ class SeriesReport:
     """Numbers about one series, for the details of a result.
 
     Attributes:
-        item_id: its name.
-        order: how often it was differenced.
-        num_steps: evaluated steps.
-        num_anomalous: how many of them are anomalous.
-        num_detections: detections after suppression of repeats.
-        threshold: of the relative score; None where it grows with the series (cold start).
-        auc_pr, vus_pr: of the relative score; None without an anomalous step.
+        item_id: Its name.
+        order: How often it was differenced.
+        num_steps: Evaluated steps.
+        num_anomalous: How many of them are anomalous.
+        num_detections: Detections after suppression of repeats.
+        threshold: Of the relative score; None where it grows with the series (cold start).
+        auc_pr, vus_pr: Of the relative score; None without an anomalous step.
     """
 
     item_id: str
@@ -100,9 +99,9 @@ def detect(
     Args:
         scores: (time,) from `anomaly_scores`.
         labels: (time,) 0 or 1.
-        train_length: steps of the training part, which set the threshold and are not evaluated.
-        delay: further detections within this many steps are suppressed.
-        cold_start: use all scores so far for the threshold, and evaluate all but the first tenth of the series.
+        train_length: Steps of the training part, which set the threshold and are not evaluated.
+        delay: Further detections within this many steps are suppressed.
+        cold_start: Use all scores so far for the threshold, and evaluate all but the first tenth of the series.
         timestamps: (time,) or None.
 
     Returns:
@@ -133,11 +132,11 @@ def delay_adjusted_metrics(detections: list[Detections], delay: int = 7) -> dict
     """Return `f1`, `precision` and `recall` of all series together, after the segment-wise delay rule.
 
     Args:
-        detections: one entry a series; with timestamps, gaps count as time that passes.
-        delay: see `delay_adjusted_predictions`.
+        detections: One entry a series; with timestamps, gaps count as time that passes.
+        delay: See `delay_adjusted_predictions`.
 
     Raises:
-        ValueError: no series.
+        ValueError: No series.
     """
     if not detections:
         raise ValueError("There is no series to evaluate.")
@@ -170,19 +169,19 @@ def evaluate_anomaly_detection(
     """Evaluate a model by the masked-difference score, causally, series by series.
 
     Args:
-        model: its `encode` takes `mask="mask_last"`.
+        model: Its `encode` takes `mask="mask_last"`.
         corpus: DatasetDict with splits `train` and `test`, consecutive stretches of the same series (matched by
             `item_id`), and a column `anomaly_label`.
-        delay: of the delay rule and of the suppression; 7 for KPI, 3 for Yahoo.
-        cold_start: see `detect`.
-        difference: whether series are differenced until stationary; None: those of one channel without missing values.
-        context_length: steps a score sees.
-        max_buffer: widest buffer of VUS-PR.
-        batch_size: windows encoded at once.
-        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
-        seed: not used (nothing is drawn); every protocol takes one.
-        device: where the model runs.
-        show_progress_bar: passed to `encode`.
+        delay: Of the delay rule and of the suppression; 7 for KPI, 3 for Yahoo.
+        cold_start: See `detect`.
+        difference: Whether series are differenced until stationary; None: those of one channel without missing values.
+        context_length: Steps a score sees.
+        max_buffer: Widest buffer of VUS-PR.
+        batch_size: Windows encoded at once.
+        domain: Which of the model's domains the corpus is (methods with domains); None for the one of its name.
+        seed: Not used (nothing is drawn); every protocol takes one.
+        device: Where the model runs.
+        show_progress_bar: Passed to `encode`.
 
     Returns:
         `metrics`: `f1`, `precision`, `recall` by the delay rule over all series, and `auc_pr`, `vus_pr` (means over
@@ -243,7 +242,7 @@ def labelled_series(corpus: Any) -> list[LabelledSeries]:
     """Return the series of a corpus, train and test joined.
 
     Raises:
-        ValueError: a missing split or column, or series that occur in one split only.
+        ValueError: A missing split or column, or series that occur in one split only.
     """
     splits = require_splits(corpus, ("train", "test"), "anomaly")
     parts: dict[str, dict[str, Any]] = {}

@@ -25,8 +25,8 @@ class PreparedSeries:
 
     Attributes:
         values: (time - order, channel) float32, differenced and standardised by its training part.
-        train_length: steps of the training part.
-        order: how often it was differenced.
+        train_length: Steps of the training part.
+        order: How often it was differenced.
     """
 
     values: np.ndarray
@@ -35,20 +35,20 @@ class PreparedSeries:
 
 
 def prepare_anomaly_series(values: np.ndarray, train_length: int, difference: bool = True) -> PreparedSeries:
-    """Difference a series until its training part is stationary, and standardises it by the training part.
+    """Difference a series until its training part is stationary, and standardise it by the training part.
 
     Use the same preparation for the series that an anomaly model is trained on.
 
     Args:
         values: (time, channel).
-        train_length: steps of the training part, the first ones.
-        difference: whether to difference; only series of one channel without missing values can be.
+        train_length: Steps of the training part, the first ones.
+        difference: Whether to difference; only series of one channel without missing values can be.
 
     Returns:
         The prepared series.
 
     Raises:
-        ValueError: differencing of several channels or missing values; a training part that is too short.
+        ValueError: Differencing of several channels or missing values; a training part that is too short.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not 0 < train_length <= len(values):
@@ -126,26 +126,22 @@ def anomaly_scores(
     *,
     context_length: int = 201,
     batch_size: int = 256,
-    device: Any = None,
-    show_progress_bar: bool | None = None,
-    domain: str | None = None,
+    **encode_arguments: Any,
 ) -> np.ndarray:
     """Return the masked-difference score of every step; a step sees nothing after itself.
 
     Args:
-        model: its `encode` takes `mask="mask_last"`, as TS2Vec's.
+        model: Its `encode` takes `mask="mask_last"`, as TS2Vec's.
         series: (time, channel).
-        context_length: steps of a window, the scored one included.
-        batch_size: windows encoded at once.
-        device: where the model runs.
-        show_progress_bar: passed to `encode`.
-        domain: passed to `encode` where it is not None.
+        context_length: Steps of a window, the scored one included.
+        batch_size: Windows encoded at once.
+        encode_arguments: Passed to `encode`: device, show_progress_bar, and the domain where the model has domains.
 
     Returns:
         (time,) float64, larger = more surprising.
 
     Raises:
-        ValueError: a model whose `encode` has no argument `mask`.
+        ValueError: A model whose `encode` has no argument `mask`.
     """
     parameters = inspect.signature(model.encode).parameters.values()
     if not any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
@@ -159,9 +155,7 @@ def anomaly_scores(
         "stride": 1,
         "causal": True,
         "batch_size": batch_size,
-        "device": device,
-        "show_progress_bar": show_progress_bar,
-        **({} if domain is None else {"domain": domain}),
+        **encode_arguments,
     }
     series = np.asarray(series, dtype=np.float32)
     difference = model.encode(series, **settings) - model.encode(series, mask="mask_last", **settings)
@@ -198,7 +192,7 @@ def expanding_thresholds(relative: np.ndarray, min_count: int) -> np.ndarray:
 
     Args:
         relative: (time,) with NaN where unknown.
-        min_count: known scores needed; NaN before.
+        min_count: Known scores needed; NaN before.
 
     Returns:
         (time,) float64.
@@ -221,7 +215,7 @@ def suppress_repeats(detections: np.ndarray, delay: int) -> np.ndarray:
 
     Args:
         detections: (time,) bool.
-        delay: steps.
+        delay: Steps.
 
     Returns:
         (time,) bool.
@@ -248,7 +242,7 @@ def on_regular_grid(timestamps: np.ndarray, values: np.ndarray) -> np.ndarray:
         (grid,) of the values' type; the grid step is the smallest difference of timestamps.
 
     Raises:
-        ValueError: duplicate timestamps; the message names the first.
+        ValueError: Duplicate timestamps; the message names the first.
     """
     ticks = np.asarray(timestamps).astype(np.int64)
     if len(ticks) < 2:

@@ -1,4 +1,4 @@
-"""Checks of the arrays and corpora that protocols are given."""
+"""What protocols do with what they are given: checks of arrays, corpora and names, and the domain of a corpus."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data import corpus_metadata
+from ..data.domains import find_domain
 from ..errors import near_matches
 
 
@@ -14,10 +16,10 @@ def check_finite(arrays: Sequence[np.ndarray], what: str, begin: int = 0, end: i
     """Raise ValueError that names the first missing or infinite value.
 
     Args:
-        arrays: per series (time, columns).
-        what: what a value is, for the message.
-        begin: first step to look at.
-        end: one past the last step to look at; default all.
+        arrays: Per series (time, columns).
+        what: What a value is, for the message.
+        begin: First step to look at.
+        end: One past the last step to look at; default all.
     """
     for index, array in enumerate(arrays):
         finite = np.isfinite(array[begin:end])
@@ -35,7 +37,7 @@ def require_splits(corpus: Any, names: Sequence[str], protocol: str) -> Any:
     """Return the corpus if it has the splits.
 
     Raises:
-        ValueError: it is not a mapping of splits, or one is absent.
+        ValueError: It is not a mapping of splits, or one is absent.
     """
     if not isinstance(corpus, Mapping):
         raise ValueError(f"The {protocol} protocol needs a DatasetDict with splits {', '.join(names)}.")
@@ -55,3 +57,26 @@ def require_names(names: Sequence[str], known: Sequence[str], what: str) -> None
         if name not in known:
             hint = near_matches(name, known, cutoff=0.5)
             raise ValueError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Choose the domain by the option, else by the corpus's name; the only one where there is one.
+
+    Args:
+        model: Anything with `encode`; its `config`, where it has one, tells the domains.
+        corpus: DatasetDict, which knows its name.
+        domain: What the protocol was told, or None.
+
+    Returns:
+        What `encode` is given besides: the domain where the model has domains, else nothing. And what goes into the
+        settings of the result: the domain where the model has several, of which one had to be chosen.
+
+    Raises:
+        ValueError: See `hf_tsrep.data.domains.find_domain`.
+    """
+    config: Any = getattr(model, "config", None)
+    chosen = find_domain(config, domain, "", corpus_metadata(corpus).name)
+    if chosen is None:
+        return {}, {}
+    told = {"domain": chosen}
+    return told, told if len(config.domains) > 1 else {}

@@ -19,8 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ..data import get_labels, get_series
-from .checks import check_finite, require_names, require_splits
-from .domain_choice import choose_domain
+from .checks import check_finite, choose_domain, require_names, require_splits
 from .metrics import classification_scores
 
 # sklearn's SVC takes an infinite C as it is (no misclassified training sample is tolerated).
@@ -38,7 +37,7 @@ class FittedClassifier:
         classes: (num_classes,) class ids seen in training, sorted.
         predict: (n, embedding_size) -> (n,) class ids.
         decision: (n, embedding_size) -> (n, num_classes) scores, larger = more likely.
-        settings: what was chosen, such as the penalty.
+        settings: What was chosen, such as the penalty.
     """
 
     classes: np.ndarray
@@ -58,13 +57,13 @@ def fit_svm(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> FittedCl
     Args:
         features: (n, embedding_size).
         labels: (n,) class ids.
-        seed: of the subsampling; 0 in the official code.
+        seed: Of the subsampling; 0 in the official code.
 
     Returns:
         The classifier; `settings` holds `C` and, after a search, `cross_validated_accuracy`.
 
     Raises:
-        ValueError: missing or infinite features, fewer than two classes.
+        ValueError: Missing or infinite features, fewer than two classes.
     """
     features, labels = _training_arrays(features, labels)
     settings: dict[str, Any] = {"C": np.inf}
@@ -95,8 +94,8 @@ def svm_cross_validation(
     Args:
         features: (n, embedding_size) float64.
         labels: (n,) class ids.
-        penalties: values of C.
-        num_folds: number of folds.
+        penalties: Values of C.
+        num_folds: Number of folds.
 
     Returns:
         (len(penalties),) float64.
@@ -127,7 +126,7 @@ def fit_logistic_regression(features: np.ndarray, labels: np.ndarray, seed: int 
     Args:
         features: (n, embedding_size).
         labels: (n,) class ids.
-        seed: random state (lbfgs draws nothing; kept for the record).
+        seed: Random state (lbfgs draws nothing; kept for the record).
     """
     features, labels = _training_arrays(features, labels)
     regression = LogisticRegression(max_iter=1_000_000, random_state=seed)
@@ -143,7 +142,7 @@ def fit_nearest_neighbour(features: np.ndarray, labels: np.ndarray, seed: int = 
     Args:
         features: (n, embedding_size).
         labels: (n,) class ids.
-        seed: not used; every classifier of this file takes one.
+        seed: Not used; every classifier of this file takes one.
     """
     features, labels = _training_arrays(features, labels)
     scaler = StandardScaler().fit(features)
@@ -169,15 +168,15 @@ def classification_metrics(
     classifier: str = "svm",
     seed: int = 0,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Fit a classifier on training embeddings and scores it on test embeddings.
+    """Fit a classifier on training embeddings and score it on test embeddings.
 
     Args:
         train_features: (n, embedding_size).
         train_labels: (n,) class ids from 0.
         test_features: (m, embedding_size); nothing is chosen on them.
         test_labels: (m,).
-        classifier: one of `CLASSIFIERS`.
-        seed: see the classifier.
+        classifier: One of `CLASSIFIERS`.
+        seed: See the classifier.
 
     Returns:
         `accuracy`, `macro_f1`, `kappa` and `auprc`; and the chosen settings.
@@ -207,22 +206,22 @@ def evaluate_classification(
     """Evaluate one embedding a series with classifiers fitted on the train split and scored on the test split.
 
     Args:
-        model: anything with `encode`.
+        model: Anything with `encode`.
         corpus: DatasetDict with splits `train` and `test` and a `label` column.
-        classifiers: some of `svm` (the published protocol), `logistic_regression`, `nearest_neighbour`.
-        pooling: passed to `encode`; None is the model's own (for TS2Vec the maximum over time, as published).
-        batch_size: series encoded at once.
-        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
-        seed: of the classifiers.
-        device: where the model runs.
-        show_progress_bar: passed to `encode`.
+        classifiers: Some of `svm` (the published protocol), `logistic_regression`, `nearest_neighbour`.
+        pooling: Passed to `encode`; None is the model's own (for TS2Vec the maximum over time, as published).
+        batch_size: Series encoded at once.
+        domain: Which of the model's domains the corpus is (methods with domains); None for the one of its name.
+        seed: Of the classifiers.
+        device: Where the model runs.
+        show_progress_bar: Passed to `encode`.
 
     Returns:
         `metrics`: `svm_accuracy`, `svm_macro_f1`, `svm_kappa`, `svm_auprc` and the same for the other classifiers;
         `details`: what each classifier chose; `timings`: seconds; `settings`.
 
     Raises:
-        ValueError: unknown classifier or domain, or missing split; the message names them.
+        ValueError: Unknown classifier or domain, or missing split; the message names them.
     """
     require_names(classifiers, CLASSIFIERS, "classifier")
     splits = require_splits(corpus, ("train", "test"), "classification")

@@ -11,8 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..data import get_labels, get_series
-from .checks import check_finite, require_splits
-from .domain_choice import choose_domain
+from .checks import check_finite, choose_domain, require_splits
 
 
 def clustering_metrics(
@@ -23,15 +22,15 @@ def clustering_metrics(
     Args:
         features: (n, embedding_size).
         labels: (n,) class ids.
-        num_clusters: default the number of classes in `labels`.
-        seed: of the starting centres.
-        num_starts: k-means runs, of which the one with the smallest inertia counts.
+        num_clusters: Default the number of classes in `labels`.
+        seed: Of the starting centres.
+        num_starts: K-means runs, of which the one with the smallest inertia counts.
 
     Returns:
         `ari` (adjusted Rand index) and `nmi` (normalised mutual information).
 
     Raises:
-        ValueError: missing or infinite features, fewer samples than clusters.
+        ValueError: Missing or infinite features, fewer samples than clusters.
     """
     features, labels = np.asarray(features), np.asarray(labels)
     check_finite([features], "feature")
@@ -58,19 +57,19 @@ def evaluate_clustering(
     device: Any = None,
     show_progress_bar: bool | None = None,
 ) -> dict[str, Any]:
-    """Cluster one embedding a series by k-means and compares the clusters with the labels.
+    """Cluster one embedding a series by k-means and compare the clusters with the labels.
 
     Args:
-        model: anything with `encode`.
+        model: Anything with `encode`.
         corpus: DatasetDict with a `label` column.
-        splits: splits that are clustered together; `("train", "test")` uses both.
-        num_clusters: default the number of classes present.
-        pooling: passed to `encode`; None is the model's own.
-        batch_size: series encoded at once.
-        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
-        seed: of the starting centres.
-        device: where the model runs.
-        show_progress_bar: passed to `encode`.
+        splits: Splits that are clustered together; `("train", "test")` uses both.
+        num_clusters: Default the number of classes present.
+        pooling: Passed to `encode`; None is the model's own.
+        batch_size: Series encoded at once.
+        domain: Which of the model's domains the corpus is (methods with domains); None for the one of its name.
+        seed: Of the starting centres.
+        device: Where the model runs.
+        show_progress_bar: Passed to `encode`.
 
     Returns:
         `metrics` (`ari`, `nmi`), `details`, `timings` in seconds, `settings`.

@@ -22,9 +22,9 @@ class ForecastSplit:
 
     Attributes:
         name: `train`, `validation` or `test`, for error messages.
-        representations: per series (steps, embedding_size) floating point.
-        targets: per series (steps, num_channels) of the same floating type.
-        history_to_skip: steps at the start of each stretch that give no sample.
+        representations: Per series (steps, embedding_size) floating point.
+        targets: Per series (steps, num_channels) of the same floating type.
+        history_to_skip: Steps at the start of each stretch that give no sample.
     """
 
     name: str
@@ -81,7 +81,7 @@ class ForecastSplit:
         """Yield chosen samples as copies.
 
         Args:
-            horizon: steps ahead.
+            horizon: Steps ahead.
             samples: (num_samples,) integers that count the samples of all series in order.
         """
         lengths = [self.end(index, horizon) - self.history_to_skip for index in range(len(self.targets))]

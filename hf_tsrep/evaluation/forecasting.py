@@ -11,8 +11,7 @@ import numpy as np
 
 from ..data import corpus_metadata, get_series
 from ..data.scaling import TARGET_SCALER, ChannelScaler
-from .checks import check_finite, require_splits
-from .domain_choice import choose_domain
+from .checks import check_finite, choose_domain, require_splits
 from .forecast_windows import ForecastSplit
 from .ridge import AlphaChoice, Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
 
@@ -27,12 +26,12 @@ class HorizonResult:
     """Test errors of one horizon.
 
     Attributes:
-        horizon: steps ahead.
-        alpha: the penalty chosen on validation data.
+        horizon: Steps ahead.
+        alpha: The penalty chosen on validation data.
         validation_score: RMSE + MAE of that penalty on validation data.
-        mse, mae: mean squared and absolute error on the test data as given (scaled data in the protocol).
-        raw_mse, raw_mae: the same in the units before scaling, where the scale is known.
-        num_test_samples: test samples the errors are means of.
+        mse, mae: Mean squared and absolute error on the test data as given (scaled data in the protocol).
+        raw_mse, raw_mae: The same in the units before scaling, where the scale is known.
+        num_test_samples: Test samples the errors are means of.
     """
 
     horizon: int
@@ -49,7 +48,7 @@ def default_horizons(name: str, freq: str = "") -> tuple[int, ...]:
     """Return the horizons of the protocol: one set for ETTh and electricity, one for every other corpus.
 
     Args:
-        name: corpus name, such as `ett/ETTh1`.
+        name: Corpus name, such as `ett/ETTh1`.
         freq: pandas frequency; unknown names with hourly data get the hourly horizons.
     """
     short = name.rsplit("/", 1)[-1].lower()
@@ -81,11 +80,11 @@ def ridge_forecast(
             fitted in float64; float64 input is float64 throughout.
         targets: (time, num_channels) in scaled units, or one such array a series.
         split_bounds: `train`, `validation` and `test` -> (start, stop) steps, stop exclusive, the same for all series.
-        horizons: steps ahead.
-        alphas: penalties to choose from.
-        history_to_skip: first steps of the training slice that give no training sample (their window is padded).
-        max_samples: more training or validation samples than this are subsampled.
-        seed: of the subsampling (scikit-learn's `train_test_split`); 0 in the official code.
+        horizons: Steps ahead.
+        alphas: Penalties to choose from.
+        history_to_skip: First steps of the training slice that give no training sample (their window is padded).
+        max_samples: More training or validation samples than this are subsampled.
+        seed: Of the subsampling (scikit-learn's `train_test_split`); 0 in the official code.
         target_scale: (num_channels,) or (num_series, num_channels); the deviation the targets were divided by, for
             errors in raw units.
 
@@ -93,7 +92,7 @@ def ridge_forecast(
         horizon -> HorizonResult, in the order of `horizons`.
 
     Raises:
-        ValueError: unequal lengths, missing or infinite values (named by series, step and column), unknown or empty
+        ValueError: Unequal lengths, missing or infinite values (named by series, step and column), unknown or empty
             splits, horizons that are too long, penalties that are not positive.
     """
     check_alphas(alphas)
@@ -136,20 +135,20 @@ def evaluate_forecasting(
     steps ending at every step, so that the representations of a split see the history before it and nothing ahead.
 
     Args:
-        model: anything with `encode`.
+        model: Anything with `encode`.
         corpus: DatasetDict with contiguous splits `train`, `validation`, `test` of the same series in the same order,
             scaled on train; its first `num_time_features` channels are inputs only. A method that reads tokens takes
             raw series; its targets are then divided by their deviation in train, as in fine-tuning.
-        horizons: steps ahead; default as published, see `default_horizons`.
-        alphas: penalties to choose from.
-        context_length: steps a representation sees, itself included (201 = the published padding of 200 and the step).
-        history_to_skip: training steps without a full context; default `context_length - 1`.
-        max_samples: more training or validation samples than this are subsampled.
-        batch_size: windows encoded at once.
-        domain: which of the model's domains the corpus is (methods with domains); None for the one of its name.
-        seed: of the subsampling.
-        device: where the model runs.
-        show_progress_bar: passed to `encode`.
+        horizons: Steps ahead; default as published, see `default_horizons`.
+        alphas: Penalties to choose from.
+        context_length: Steps a representation sees, itself included (201 = the published padding of 200 and the step).
+        history_to_skip: Training steps without a full context; default `context_length - 1`.
+        max_samples: More training or validation samples than this are subsampled.
+        batch_size: Windows encoded at once.
+        domain: Which of the model's domains the corpus is (methods with domains); None for the one of its name.
+        seed: Of the subsampling.
+        device: Where the model runs.
+        show_progress_bar: Passed to `encode`.
 
     Returns:
         `metrics`: flat names such as `mse_24`, `mae_24`, `raw_mse_24`, and the means `mse`, `mae` over the horizons;
@@ -221,7 +220,7 @@ def _cut_splits(
     split_bounds: Mapping[str, tuple[int, int]],
     history_to_skip: int,
 ) -> dict[str, ForecastSplit]:
-    """Slice the series, and shifts the targets by their training mean (errors do not depend on it)."""
+    """Slice the series, and shift the targets by their training mean (errors do not depend on it)."""
     if set(split_bounds) != set(SPLITS):
         raise ValueError(f"split_bounds needs exactly {', '.join(SPLITS)}; got {', '.join(map(str, split_bounds))}.")
     if not representations or [len(one) for one in representations] != [len(one) for one in targets]:
@@ -340,7 +339,7 @@ def _common_bounds(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, tuple
     """Return the (start, stop) steps of each split in the concatenated series.
 
     Raises:
-        ValueError: another number of series in a split, or series of unequal length.
+        ValueError: Another number of series in a split, or series of unequal length.
     """
     counts = {name: len(series) for name, series in parts.items()}
     if len(set(counts.values())) != 1:

@@ -80,13 +80,13 @@ def make_result(
     """Return the record of a protocol's outcome, with everything that is known about its circumstances.
 
     Args:
-        model: the evaluated model.
-        corpus: the evaluated corpus, from `hf_tsrep.data.load_corpus`.
-        protocol: name of the protocol.
-        outcome: what the protocol returned: `metrics`, `details`, `timings`, `settings`.
-        seed: see `EvaluationResult`.
+        model: The evaluated model.
+        corpus: The evaluated corpus, from `hf_tsrep.data.load_corpus`.
+        protocol: Name of the protocol.
+        outcome: What the protocol returned: `metrics`, `details`, `timings`, `settings`.
+        seed: See `EvaluationResult`.
         model_name: Hub id or folder; default from the model's config. Of a local folder only the name is kept.
-        corpus_name: default from the corpus' metadata.
+        corpus_name: Default from the corpus' metadata.
     """
     config = getattr(model, "config", None)
     name = model_name or str(getattr(config, "name_or_path", "") or getattr(model, "name_or_path", "") or "")

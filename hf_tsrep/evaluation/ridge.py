@@ -24,7 +24,7 @@ class RegressionMoments:
 
     Args:
         feature_shift: (num_features,) subtracted from every feature row; close to the mean.
-        num_outputs: number of regression outputs.
+        num_outputs: Number of regression outputs.
     """
 
     def __init__(self, feature_shift: np.ndarray, num_outputs: int) -> None:
@@ -41,7 +41,7 @@ class RegressionMoments:
         """Add samples; targets with fewer outputs than `num_outputs` go to the leading ones.
 
         Args:
-            chunks: pairs of features (rows, num_features) and targets (rows, outputs).
+            chunks: Pairs of features (rows, num_features) and targets (rows, outputs).
         """
         for features, targets in chunks:
             shifted = features.astype(np.float64)
@@ -107,7 +107,7 @@ class RidgePath:
         """Factorise the moments of the training samples.
 
         Raises:
-            ValueError: no samples.
+            ValueError: No samples.
         """
         if moments.count == 0:
             raise ValueError("Ridge regression needs at least one training sample.")
@@ -131,8 +131,8 @@ class RidgePath:
         """Return the root mean squared error of every penalty over all validation samples and outputs.
 
         Args:
-            alphas: penalties.
-            validation: moments of the validation samples.
+            alphas: Penalties.
+            validation: Moments of the validation samples.
 
         Returns:
             (len(alphas),) float64.
@@ -150,9 +150,9 @@ class AlphaChoice:
     """The penalty chosen on validation data.
 
     Attributes:
-        alpha: the penalty.
-        score: its root mean squared error + mean absolute error on validation data.
-        num_evaluated: for how many penalties predictions were made; the others were excluded by a bound.
+        alpha: The penalty.
+        score: Its root mean squared error + mean absolute error on validation data.
+        num_evaluated: For how many penalties predictions were made; the others were excluded by a bound.
     """
 
     alpha: float
@@ -174,16 +174,16 @@ def choose_alpha(
     penalties whose bound is below the best score found are evaluated: the choice is that of the full search.
 
     Args:
-        path: solutions fitted on training samples.
-        alphas: penalties to choose from.
-        validation: moments of the validation samples.
-        validation_chunks: returns the validation samples again, for predictions.
+        path: Solutions fitted on training samples.
+        alphas: Penalties to choose from.
+        validation: Moments of the validation samples.
+        validation_chunks: Returns the validation samples again, for predictions.
 
     Returns:
         The choice.
 
     Raises:
-        ValueError: no penalties, or one that is not positive; no validation samples.
+        ValueError: No penalties, or one that is not positive; no validation samples.
     """
     check_alphas(alphas)
     if validation.count == 0:

@@ -33,14 +33,14 @@ def vus_pr(references: ArrayLike, scores: ArrayLike, *, max_buffer: int = 100, n
     Args:
         references: (time,) 0 or 1 with at least one 1.
         scores: (time,) larger = more anomalous.
-        max_buffer: the widest buffer, in steps; 100 is the benchmark's default where no period is known.
-        num_thresholds: points of the curve.
+        max_buffer: The widest buffer, in steps; 100 is the benchmark's default where no period is known.
+        num_thresholds: Points of the curve.
 
     Returns:
         The volume; about 0 (random) to 1.
 
     Raises:
-        ValueError: other shapes, NaN scores, no anomalous step.
+        ValueError: Other shapes, NaN scores, no anomalous step.
     """
     truth, values = np.asarray(references), np.asarray(scores, dtype=np.float64)
     if truth.ndim != 1 or truth.shape != values.shape:

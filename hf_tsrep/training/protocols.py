@@ -15,9 +15,8 @@ import numpy as np
 
 from ..data import get_labels, get_series
 from ..evaluation import protocols as frozen
-from ..evaluation.checks import require_names, require_splits
+from ..evaluation.checks import choose_domain, require_names, require_splits
 from ..evaluation.classification import classification_metrics
-from ..evaluation.domain_choice import choose_domain
 from ..evaluation.forecasting import evaluate_forecasting
 from .finetuning import run_finetuning
 from .finetuning_data import take_fraction
