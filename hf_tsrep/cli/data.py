@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import near_matches
 from .arguments import (
     DataDirectory,
     ItemColumn,
@@ -34,9 +35,16 @@ def list_corpora(
     """
     from hf_tsrep.data import list_known_corpora
 
-    for name in list_known_corpora(data_directory):
-        if fnmatch.fnmatch(name.lower(), pattern.lower()):
-            typer.echo(name)
+    known = list_known_corpora(data_directory)
+    found = [name for name in known if fnmatch.fnmatch(name.lower(), pattern.lower())]
+    if not found:
+        hint = near_matches(pattern, known, cutoff=0.5)
+        raise ValueError(
+            f"None of the {len(known)} known corpora on this machine fits {pattern!r}.{hint} More are found in the "
+            "folder that HF_TSREP_DATA or --data-directory names."
+        )
+    for name in found:
+        typer.echo(name)
 
 
 @app.command("info")

@@ -156,10 +156,10 @@ def _find(
     return _find_on_hub(name, directory, tried, streaming, revision, token)
 
 
-def _near_files(path: Path) -> str:
+def _near_files(path: Path, cutoff: float = 0.5) -> str:
     if not path.parent.is_dir():
         return f" The folder {str(path.parent)!r} does not exist either."
-    return near_matches(path.name, [file.name for file in path.parent.iterdir()], cutoff=0.5)
+    return near_matches(path.name, [file.name for file in path.parent.iterdir()], cutoff=cutoff)
 
 
 def _near_names(name: str, known: list[str]) -> str:
@@ -182,8 +182,10 @@ def _find_on_hub(
 ) -> tuple[Any, CorpusMetadata]:
     reason: CorpusError | None = None
     near = _near_names(name, known_names(Path(directory) if directory else None))
+    near_file = _near_files(Path(name), cutoff=0.8) if Path(name).parent.is_dir() else ""
     # A slip in one of our own names (uea/BasicMotion, gunpiont) should not wait for the network; ids have an owner.
-    mistyped = bool(near) and (find_known_corpus(name) is not None or "/" not in name)
+    # Nor should one in the name of a file (mine.cvs).
+    mistyped = bool(near_file) or (bool(near) and (find_known_corpus(name) is not None or "/" not in name))
     if not mistyped and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name):
         try:
             loaded, stored = load_hub_layout(name, streaming=streaming, revision=revision, token=token)
@@ -192,7 +194,7 @@ def _find_on_hub(
         except CorpusError as error:
             reason = error
             tried = [*tried, f"the Hub ({error})"]
-    raise CorpusError(f"Unknown corpus {name!r}.{near} Tried: {'; '.join(tried)}.") from reason
+    raise CorpusError(f"Unknown corpus {name!r}.{near_file or near} Tried: {'; '.join(tried)}.") from reason
 
 
 def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: TableOptions) -> Source:

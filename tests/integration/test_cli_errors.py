@@ -35,6 +35,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
         (("list", "tsvec"), ("'tsvec'", "ts2vec")),
         (("convert", "ts2vek", "--checkpoint", "c.pkl", "--output-dir", "o"), ("'ts2vek'", "'ts2vec'")),
         (("data", "info", "./nothing.csv"), ("nothing.csv", "no such file")),
+        (("data", "list", "uea/BasicMotion"), ("known corpora", "'uea/BasicMotions'", "HF_TSREP_DATA")),
         (("data", "prepare", "uea/BasicMotions"), ("Nothing to do",)),
     ],
 )
@@ -95,6 +96,13 @@ def test_bad_cells_are_named_by_line_and_column(command_line, tmp_path):
     code, _, err = command_line("pretrain", "--method", "ts2vec", "--corpus", "bad.csv", "--output-dir", "out")
     assert code == 2
     assert "line 3, column 'a': 'oops' is not a number" in err
+
+
+def test_a_slip_in_the_name_of_a_file_does_not_wait_for_the_network(command_line, tmp_path):
+    (tmp_path / "mine.csv").write_text("a\n1\n")
+    code, _, err = command_line("data", "info", "mine.cvs")
+    assert code == 2
+    assert err.startswith("hf-tsrep: error: Unknown corpus 'mine.cvs'. Did you mean 'mine.csv'?")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(command_line):

@@ -135,7 +135,7 @@ def test_class_ids_follow_the_header_and_unseen_test_classes_come_after(tmp_path
         ("1:2:left\n", r"line 7: class 'left' is not among"),
         ("1:2:?\n", r"line 7: the class label is missing"),
         ("5\n", r"line 7: the label is missing"),
-        ("", r"no rows behind @data"),
+        ("", r"no rows after @data"),
         ("1,inf:2,3:up\n", r"line 7, step 1, column 'channel_0': infinite value"),
         ("?,?:?,?:up\n", r"line 7: every value is missing"),
     ],
