@@ -131,7 +131,7 @@ def anomaly_scores(
     """Return the masked-difference score of every step; a step sees nothing after itself.
 
     Args:
-        model: Its `encode` takes `mask="mask_last"`, as TS2Vec's.
+        model: Its `encode` takes `mask="mask_last"`.
         series: (time, channel).
         context_length: Steps of a window, the scored one included.
         batch_size: Windows encoded at once.

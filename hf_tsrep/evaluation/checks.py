@@ -44,7 +44,8 @@ def require_splits(corpus: Any, names: Sequence[str], protocol: str) -> Any:
     absent = [name for name in names if name not in corpus]
     if absent:
         raise ValueError(
-            f"The {protocol} protocol needs splits {', '.join(names)}; the corpus has {', '.join(map(str, corpus))}."
+            f"The {protocol} protocol needs splits {', '.join(names)}; the corpus has {', '.join(map(str, corpus))}. "
+            "Cut long series in time when the corpus is loaded (split, such as 70/10/20), or keep a file a split."
         )
     return corpus
 
