@@ -22,7 +22,7 @@ from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
-from .layers_transformer import initialize_shared_layer
+from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 
 SUFFIX_OF_AUTO_CLASS = {
     "AutoModel": "Model",
@@ -65,11 +65,19 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if initialize_shared_layer(module):
-            return
-        # PyTorch's own initialisation, as the published methods have it.
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim >= 2:
+        """Draw the initial weights of a module: of shared layers as they say, of others as PyTorch does."""
+        if isinstance(module, CircularTokenEmbedding):
+            init.normal_(module.weight, std=module.initial_deviation)
+        elif isinstance(module, LearnedPositions):
+            init.normal_(module.weight)
+        elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm1d):
+                for buffer, initial in zip(module.buffers(), (0.0, 1.0, 0.0), strict=True):
+                    init.constant_(buffer, initial)  # running mean, running variance, number of batches
+        elif isinstance(weight := getattr(module, "weight", None), nn.Parameter) and weight.ndim >= 2:
+            # PyTorch's own initialisation, as the published methods have it.
             init.kaiming_uniform_(weight, a=math.sqrt(5))
             bias = module.bias
             if isinstance(bias, torch.Tensor):
