@@ -41,9 +41,10 @@ from hf_tsrep.training.recipe import recipe_for
 from hf_tsrep.training.resolve import resolve_finetuning
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from reproduce_timedrl import CORPORA  # it lies beside this folder, which is known only now
+from reproduction.plan import load_grid  # it lies beside this folder, which is known only now
 
 BATCH_SIZE = 32
+JOBS = load_grid("timedrl")["jobs"]
 logger = logging.getLogger("study")
 
 
@@ -113,7 +114,7 @@ class LinearEvaluation:
         }
         if arguments.horizon is not None:
             self.fields |= {"prediction_length": arguments.horizon, "context_length": recipe["max_train_length"]}
-        self.options = {"lr": 10 * recipe["learning_rate"], "weight_decay": CORPORA[corpus][1]}
+        self.options = {"lr": 10 * recipe["learning_rate"], "weight_decay": JOBS[corpus]["finetuning"]["weight_decay"]}
         self.generator = torch.Generator().manual_seed(seed)
         self.model: Any = None
         self.optimizer: Any = None
@@ -217,7 +218,7 @@ def study(corpus: str, seed: int, arguments: argparse.Namespace) -> dict[str, fl
 def main() -> None:
     """Do all seeds and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", choices=CORPORA)
+    parser.add_argument("corpus", choices=JOBS)
     parser.add_argument("--horizon", type=int, help="predicted steps; default: classification")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--linear-epochs", type=int, default=30, help="behind every pre-training epoch")

@@ -6,8 +6,8 @@ With --official-draws the seeds and the order of every draw are those of the off
 random, 43 for numpy and 44 for torch, and weights are drawn once, as the modules are built). Without, weights are
 drawn once more, as transformers does, and so all later draws are others.
 
-It shares the encoder, the loss and the evaluation with `reproduce_ts2vec.py`, but neither the Trainer, the recipe,
-the collator nor the drawing of the views. If its errors spread over the seeds as those of `reproduce_ts2vec.py` do,
+It shares the encoder, the loss and the evaluation with `reproduce.py ts2vec`, but neither the Trainer, the recipe,
+the collator nor the drawing of the views. If its errors spread over the seeds as those of `reproduce.py ts2vec` do,
 the training loop is not the cause of a difference. Runs that the output holds are not done again.
 """
 
