@@ -18,7 +18,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from hf_tsrep import TS2VecModel, convert_checkpoint
+from hf_tsrep import TS2VecModel, convert_checkpoint, list_methods
 from hf_tsrep.cli.main import app
 from hf_tsrep.hub import ConversionError, check_model_folder
 from hf_tsrep.modeling.modeling_ts2vec import convert_ts2vec_state_dict
@@ -368,3 +368,25 @@ def test_the_command_says_which_class_came_out(tmp_path):
     result = CliRunner().invoke(app, ["convert", "simmtm", *map(str, options)])
     assert result.exit_code == 0, result.output
     assert "SimMTMForTimeSeriesClassification, converted from official.safetensors" in result.output
+
+
+def checkpoints_of(method, folder):
+    """Write the official parameters of every fixture of a method."""
+    for path in sorted(FIXTURES.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("param.")]
+            if file.metadata().get("method") == method and names:
+                parameters = {name.removeprefix("param."): file.get_tensor(name) for name in names}
+                save_file(parameters, folder / path.name)
+                yield folder / path.name
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_an_unknown_hyperparameter_is_refused_by_name_for_every_method(tmp_path, method):
+    refusals = []
+    for checkpoint in checkpoints_of(method, tmp_path):
+        with pytest.raises(ConversionError) as refusal:
+            convert_checkpoint(method, checkpoint, tmp_path / "out", hyperparameters={"poolin": "max"})
+        refusals.append(str(refusal.value))
+    assert any("has no hyper-parameter 'poolin'. Did you mean 'pooling'" in one for one in refusals), refusals
+    assert not (tmp_path / "out").exists()
