@@ -74,12 +74,11 @@ class LazyClass:
 
 @cache
 def card_folder() -> Path:
-    """Return the folder of cards, which lies beside the package in the source tree and inside it once installed."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "model_cards", package.parent / "model_cards"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError("hf_tsrep is installed without model_cards; install it again.")
+    """Return the folder of cards: a link in the source tree, a folder once installed."""
+    folder = Path(__file__).resolve().parent / "model_cards"
+    if folder.is_dir():
+        return folder
+    raise FileNotFoundError(f"{folder} is missing: the installation, or a checkout without links, is not complete.")
 
 
 @cache
