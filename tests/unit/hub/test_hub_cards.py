@@ -104,7 +104,7 @@ def test_the_body_tells_everything_that_was_recorded(folder):
         "| ett/ETTh1 | forecasting, multivariate | mse_24 | 2.012 ± 0.71 | 1, 2 | 0.599 |",
         "| uea/BasicMotions | classification | kappa | undefined | 7 |  |",
         "| embedding size | 6 |",
-        "mean and deviation; TS2Vec's seven calendar features",
+        "mean and deviation; seven calendar features",
         "## Departures from the paper",
         "never on test data",
         get_method("ts2vec").paper.bibtex,
