@@ -214,7 +214,9 @@ def _finish(
             f"{metadata.name}: the stored values are already scaled or carry time features; load them as is."
         )
     check_corpus(corpus, metadata.name)
-    corpus = split_by_time(corpus, split if split is not None else source.split)
+    cut = split if split is not None else source.split
+    if cut != "none":
+        corpus = split_by_time(corpus, cut)
     if target is not None:
         corpus = select_channels(corpus, target, metadata)
     if scaler == "recommended":
