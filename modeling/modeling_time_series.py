@@ -320,7 +320,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         super().__init_subclass__(**options)
         for auto_class, suffix in SUFFIX_OF_AUTO_CLASS.items():
             if cls.__name__ == cls._prefix() + suffix:
-                cls._auto_class = auto_class
+                cast(Any, cls)._auto_class = auto_class
         if "encode_arguments" in vars(cls) and "encode" not in vars(cls):
             shared = inspect.unwrap(TimeSeriesPreTrainedModel.encode)
             cast(Any, cls).encode = _with_arguments_of(cls.encode_arguments, shared)

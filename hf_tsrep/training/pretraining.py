@@ -148,7 +148,7 @@ class PretrainingRun(TrainingRun):
         if run.epoch_schedule is not None:
             callbacks.append(EpochScheduleCallback(run.epoch_schedule))
         if run.coupled_weight_decay:
-            values = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
+            values: dict[str, Any] = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
             values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
             options["optimizer_cls_and_kwargs"] = (torch.optim.Adam, values)
         if run.learning_rate_decay is not None:
