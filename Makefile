@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format stubs docs-check clean
+.PHONY: demo test quick lint format stubs docs-check clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ demo: $(STAMP)
 # One process a core, each with one thread: small models wait for threads otherwise. A file stays in one process.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+# What a change is tried with: all but the slowest tests, in one process.
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

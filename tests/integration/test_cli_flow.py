@@ -206,6 +206,7 @@ def subprocess_environment():
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+@pytest.mark.slow
 def test_control_c_ends_with_one_line_and_the_run_resumes(work, command_line):
     words = ["pretrain", "--method", "ts2vec", "--corpus", "machines.csv", *COLUMN_WORDS, "--output-dir", "long"]
     words += ["--save-steps", "3", *TINY_WORDS]
@@ -227,6 +228,7 @@ def test_control_c_ends_with_one_line_and_the_run_resumes(work, command_line):
     assert f"{last + 3} steps" in out
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command_also_under_accelerate(tmp_path):
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "hf_tsrep", "list"]
     done = subprocess.run(accelerate, capture_output=True, text=True, env=subprocess_environment(), cwd=tmp_path)

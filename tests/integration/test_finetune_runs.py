@@ -11,7 +11,6 @@ import pytest
 import torch
 from machines import COLUMNS, QUICK, STATES, TINY, machines
 from safetensors.torch import load_file
-from training_runs import launch
 
 import hf_tsrep
 from hf_tsrep.data import get_labels, get_series, load_corpus
@@ -20,6 +19,7 @@ from hf_tsrep.training import SettingsError
 from hf_tsrep.training.trainer import FinetuningTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"
 
 
 def raw_test_scores(folder, corpus):
@@ -178,11 +178,10 @@ def test_an_interrupted_run_goes_on_with_equal_bits_and_no_other_run_does(corpus
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_two_processes_test_every_series_once(corpus, pretrained, tmp_path):
-    program = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"
+def test_two_processes_test_every_series_once(corpus, pretrained, interpreters, tmp_path):
     given = {"model_or_folder": str(pretrained), "corpus": corpus, "output_dir": str(tmp_path / "two")}
     given |= {"num_train_epochs": 3, **COLUMNS, **QUICK, "per_device_train_batch_size": 4}
-    launch(program, [json.dumps(given)], tmp_path)
+    assert interpreters.run(PROGRAM, [json.dumps(given)], tmp_path, num_processes=2) == 0
     (entry,) = read_results(tmp_path / "two" / "results.json")
     assert entry.details["num_processes"] == 2
     _, logits, labels = raw_test_scores(tmp_path / "two", corpus)
@@ -199,7 +198,9 @@ def test_two_processes_test_every_series_once(corpus, pretrained, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["classification", "forecasting"])
-def test_the_loss_of_two_processes_is_that_of_one_also_in_an_incomplete_batch(task, corpus, long_series, tmp_path):
+def test_the_loss_of_two_processes_is_that_of_one_also_in_an_incomplete_batch(
+    task, corpus, long_series, interpreters, tmp_path
+):
     fields = {"model_or_folder": "timedrl", "task": task, "num_train_epochs": 2, "logging_steps": 1, "dropout": 0.0}
     fields |= {
         "hidden_size": 8,
@@ -218,9 +219,8 @@ def test_the_loss_of_two_processes_is_that_of_one_also_in_an_incomplete_batch(ta
         fields |= {"corpus": str(tmp_path / "gaps.csv"), "split": "60/20/20", "context_length": 24, "stride": 10}
         fields |= {"prediction_length": 6}
     one = hf_tsrep.finetune(**fields, output_dir=tmp_path / "one")
-    program = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"
     given = {**fields, "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 4}
-    launch(program, [json.dumps(given)], tmp_path)
+    assert interpreters.run(PROGRAM, [json.dumps(given)], tmp_path, num_processes=2) == 0
     log = json.loads((tmp_path / "two" / "training_log.json").read_text())
     losses = [[entry["loss"] for entry in history if "loss" in entry] for history in (one.history, log["history"])]
     assert len(losses[0]) == 2 * 3

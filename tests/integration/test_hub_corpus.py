@@ -33,6 +33,7 @@ def table(tmp_path):
     return tmp_path / "waves.csv"
 
 
+@pytest.mark.slow
 def test_a_corpus_comes_back_from_the_hub(hub, table, tmp_path):
     homes = [tmp_path / name for name in ("first", "second")]
     for home in homes:

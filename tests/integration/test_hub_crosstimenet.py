@@ -13,6 +13,8 @@ from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
 from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetModel
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "tester/tiny-crosstimenet"
 WITHOUT_LIBRARY = "import sys; sys.modules['hf_tsrep'] = None\n"
 ENCODE = """

@@ -10,6 +10,8 @@ import hf_tsrep
 from hf_tsrep.data import CorpusMetadata
 from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "tester/tiny-ts2vec"
 METADATA = CorpusMetadata(
     name="ett/ETTh1",

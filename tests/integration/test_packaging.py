@@ -87,6 +87,7 @@ def test_the_wheel_holds_the_tree_and_nothing_else(wheel):
     assert "hf_tsrep/training/recipes/timedrl/finetuning/linear-probe-etth1.yaml" in names
 
 
+@pytest.mark.slow
 def test_the_installed_package_works_away_from_the_tree(installed, tmp_path):
     code = """
 import importlib.util, json, sys
@@ -127,16 +128,20 @@ import json, socket, sys
 def refused(*arguments, **options):
     raise AssertionError("a socket was opened")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refused
-import hf_tsrep, hf_tsrep.data, hf_tsrep.evaluation, hf_tsrep.hub, hf_tsrep.training, hf_tsrep.cli.main
+import hf_tsrep
+for room in ("data", "evaluation", "hub", "training"):
+    assert getattr(hf_tsrep, room).__name__ == "hf_tsrep." + room
+import hf_tsrep.cli.main
 hf_tsrep.list_models("ts*"); dir(hf_tsrep)
 print(json.dumps(sorted(sys.modules)))
 """
     loaded = set(json.loads(run_python(code, tmp_path, PYTHONPATH=str(ROOT))))
     heavy = {"transformers.modeling_utils", "transformers.trainer", "sklearn", "scipy", "pandas", "polars", "datasets"}
-    heavy |= {"evaluate", "aeon", "numba", "matplotlib", "plotly", "pyarrow", "accelerate"}
+    heavy |= {"modeling", "tokenization", "evaluate", "aeon", "numba", "matplotlib", "plotly", "pyarrow", "accelerate"}
     assert loaded & heavy == set()
 
 
+@pytest.mark.slow
 def test_models_are_never_loaded_twice_under_a_bare_name():
     """From the root of the repository `import modeling` would work and make second copies of every class."""
     code = """
@@ -165,7 +170,7 @@ def test_file_names_are_unique_over_what_travels_to_the_hub():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "format", "docs-check"])
+@pytest.mark.parametrize("target", ["demo", "test", "quick", "lint", "format", "docs-check"])
 def test_every_target_makes_its_environment(target, tmp_path):
     make = shutil.which("make")
     if make is None:

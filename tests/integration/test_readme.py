@@ -100,6 +100,7 @@ def session(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_blocks_run(session):
     folder, _ = session
     assert (folder / "machines-embedded.csv").is_file()

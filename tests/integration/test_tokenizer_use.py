@@ -17,6 +17,8 @@ from tiny_codec import make_codec, make_series
 
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "tester/tiny-tokenizer"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -99,6 +99,7 @@ def test_killed_and_resumed_gives_the_same_bits(corpus, interpreters, tmp_path):
     assert not any(torch.equal(final[name], raw[name]) for name in final)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_process_on_the_global_batch(corpus, interpreters, tmp_path):
     """The windows of series longer than max_train_length are random, and the same on both processes."""
     fields = {

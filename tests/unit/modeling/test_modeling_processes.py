@@ -20,6 +20,8 @@ from hf_tsrep import (
     TS2VecForPreTraining,
 )
 
+pytestmark = pytest.mark.slow
+
 TS2VEC = {"hidden_size": 8, "embedding_size": 8, "num_hidden_layers": 3, "output_dropout": 0.0}
 TIMEDRL = {"num_input_channels": 2, "hidden_size": 8, "patch_length": 4, "patch_stride": 4, "dropout": 0.3}
 SIMMTM = {
