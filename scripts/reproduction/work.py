@@ -124,7 +124,7 @@ def _finetune(run: Run, encoder: Path | None) -> tuple[Any, Any, dict[str, Any]]
         tuned = [_finetune_once(run, encoder, corpus, horizon) for horizon in run.horizons]
         outcome = tuned[0].outcome
     if run.outcome == "horizons":
-        outcome = {**outcome_of_horizons(run.horizons, tuned), "settings": run.finetuning}
+        outcome = {**outcome_of_horizons(run.protocol, run.horizons, tuned), "settings": run.finetuning}
         log = read_log(encoder)
         losses = [entry["validation_loss"] for entry in log["history"] if "validation_loss" in entry]
         outcome["details"]["pretraining"] = {"variant": run.variant, "validation_losses": losses}
@@ -142,18 +142,30 @@ def _finetune_once(run: Run, encoder: Path | None, corpus: str, horizon: int | N
     shutil.rmtree(run.output, ignore_errors=True)
     lengths = {} if horizon is None else {"prediction_length": horizon}
     fields = {"task": run.task, "seed": run.seed, "disable_tqdm": True, **(run.finetuning or {}), **lengths}
-    return hf_tsrep.finetune(run.method if encoder is None else str(encoder), corpus, run.output, **fields)
+    tuned = hf_tsrep.finetune(run.method if encoder is None else str(encoder), corpus, run.output, **fields)
+    told = "" if horizon is None else f", {horizon} steps"
+    logger.info("%s%s: %s", run.result.stem, told, {key: round(value, 4) for key, value in tuned.metrics.items()})
+    return tuned
 
 
-def outcome_of_horizons(horizons: Sequence[int | None], tuned: Sequence[Any]) -> dict[str, Any]:
-    """Return metrics with the horizon in their names, and their means over the horizons, details and timings."""
+def outcome_of_horizons(protocol: str, horizons: Sequence[int | None], tuned: Sequence[Any]) -> dict[str, Any]:
+    """Return one outcome of the fine-tunings of several horizons, as of a protocol.
+
+    Args:
+        protocol: Its name, by which details and timings go.
+        horizons: Steps to predict; one None for a classification.
+        tuned: Results of the fine-tunings, one a horizon.
+
+    Returns:
+        metrics with the horizon in their names and their means, details and timings in seconds.
+    """
     outcome: dict[str, Any] = {"metrics": {}, "details": {}, "timings": {}}
     for horizon, result in zip(horizons, tuned, strict=True):
         suffix = "" if horizon is None else f"_{horizon}"
         chosen = ("accuracy", "macro_f1", "kappa") if horizon is None else ("mse", "mae")
         outcome["metrics"] |= {f"{key}{suffix}": result.metrics[key] for key in chosen}
-        outcome["details"][f"linear{suffix}"] = {"epoch": result.epoch, "validation": result.validation_metrics}
-        outcome["timings"][f"linear{suffix}"] = result.facts["train_runtime"]
+        outcome["details"][f"{protocol}{suffix}"] = {"epoch": result.epoch, "validation": result.validation_metrics}
+        outcome["timings"][f"{protocol}{suffix}"] = result.facts["train_runtime"]
     if horizons[0] is not None:
         means = {key: statistics.mean(one.metrics[key] for one in tuned) for key in ("mse", "mae")}
         outcome["metrics"] |= means
