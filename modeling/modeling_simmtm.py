@@ -579,9 +579,6 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
     With several processes the masks and dropout are drawn for the global batch, every process sees all
     representations, and the mean of the processes' losses is the loss of one process on the same global batch, with
     its gradient. Only with attention_dropout every process draws dropout by itself.
-
-    Args:
-        config: Sizes of the encoder and settings of the task.
     """
 
     def __init__(self, config: SimMTMConfig) -> None:
@@ -768,7 +765,7 @@ class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimM
     The first observed timestamp of a series is the context's first one; of longer series the first ones are taken.
 
     Args:
-        config: Sizes; num_labels or id2label gives the classes.
+        config: Configuration; num_labels or id2label gives the classes.
     """
 
     def __init__(self, config: SimMTMConfig) -> None:
@@ -796,8 +793,8 @@ class SimMTMForTimeSeriesPrediction(GenericForTimeSeriesPrediction, SimMTMPreTra
     The last observed timestamp of a series is the context's last one; of longer series the last ones are taken.
 
     Args:
-        config: Sizes; prediction_length and num_output_channels give the future's. Of more input than output channels
-            the last ones are predicted.
+        config: Configuration; prediction_length and num_output_channels give the future's. Of more input than output
+            channels the last ones are predicted.
     """
 
     def __init__(self, config: SimMTMConfig) -> None:

@@ -451,8 +451,7 @@ def last_patches(patches: torch.Tensor, num_patches: torch.Tensor, num_context_p
 class FlattenedPredictionHead(nn.Module):
     """A linear layer from all patches of the last context_length timestamps to the future (paper, section V-A).
 
-    Args:
-        config: Sizes. With independent channels one layer serves all of them.
+    With independent channels one layer serves all of them.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:
@@ -635,9 +634,6 @@ class TimeDRLForPreTraining(TimeDRLPreTrainedModel):
     Both views go through the encoder in one batch. Dropout makes them (in evaluation too, so that a validation loss is
     the loss that is trained). With several processes the masks are drawn for the global batch, and the mean of
     the processes' losses is the loss of one process on the same global batch, with its gradient.
-
-    Args:
-        config: Sizes of the encoder and settings of the tasks.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:
@@ -705,7 +701,7 @@ class TimeDRLForTimeSeriesClassification(GenericForTimeSeriesClassification, Tim
     """The encoder with class scores on the instance embedding.
 
     Args:
-        config: Sizes; num_labels or id2label gives the classes.
+        config: Configuration; num_labels or id2label gives the classes.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:
@@ -721,7 +717,7 @@ class TimeDRLForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TimeDRLPreT
     The future follows the last observed timestamp; timestamps before the last context_length are not looked at.
 
     Args:
-        config: Sizes; prediction_length and num_output_channels (the last channels) give the future's.
+        config: Configuration; prediction_length and num_output_channels (the last channels) give the future's.
     """
 
     def __init__(self, config: TimeDRLConfig) -> None:

@@ -631,7 +631,7 @@ class TS2VecForTimeSeriesClassification(GenericForTimeSeriesClassification, TS2V
     """The encoder with class scores on the embedding of a series.
 
     Args:
-        config: Sizes; num_labels or id2label gives the classes.
+        config: Configuration; num_labels or id2label gives the classes.
     """
 
     def __init__(self, config: TS2VecConfig) -> None:
@@ -645,7 +645,7 @@ class TS2VecForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TS2VecPreTra
     """The encoder with a linear prediction of the future from the embedding at the last observed timestamp.
 
     Args:
-        config: Sizes; prediction_length and num_output_channels give the future's.
+        config: Configuration; prediction_length and num_output_channels give the future's.
     """
 
     def __init__(self, config: TS2VecConfig) -> None:

@@ -231,7 +231,7 @@ def _build(
 
 
 def _left_out(official: Mapping[str, Tensor], converter: Converter, model: Any) -> list[str]:
-    """Return the official names of layers behind the encoder that the model does not have."""
+    """Return the official names of layers after the encoder that the model does not have."""
     own = set(model.state_dict())
     # One parameter at a time: their names are wanted, and ours do not tell them.
     named = {key: set(converter.heads({key: value})) for key, value in official.items()}

@@ -82,7 +82,7 @@ class SharedBatchSampler(NumberedBatchSampler):
         return (len(self.borders) - 1) * self.num_processes
 
     def __iter__(self) -> Iterator[NumberedBatch]:
-        """Draw the batches of an epoch, the parts of each behind each other."""
+        """Draw the batches of an epoch, the parts of each one after the other."""
         order, borders = np.fromiter(self.sampler, dtype=np.int64), self.borders
         for number, (start, stop) in enumerate(pairwise(borders)):
             for part in np.array_split(order[start:stop], self.num_processes):
@@ -94,7 +94,7 @@ class DomainBatchSampler(Sampler[list[int]]):
 
     Every epoch shuffles the items of each domain, cuts them into batches for all processes together, and shuffles the
     batches of all domains (Cheng et al., CrossTimeNet, official code: every series once an epoch). A batch is then cut
-    into one part a process, which stand behind each other, as Accelerate gives them out: so every process has the same
+    into one part a process, one after the other, as Accelerate gives them out: so every process has the same
     domain at the same step, and together they have the batch of a single process. What is left of a domain at the end
     of an epoch is left out; a domain that is smaller than a batch has one batch of all that the processes can share
     equally.
@@ -145,7 +145,7 @@ class DomainBatchSampler(Sampler[list[int]]):
         return self.num_global_batches * self.num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Draw the batches of an epoch, those of the processes behind each other."""
+        """Draw the batches of an epoch, those of the processes one after the other."""
         generator = np.random.default_rng([self.seed, self.epoch])
         batches: list[np.ndarray] = []
         first = 0

@@ -209,7 +209,7 @@ class CollapseMonitor:
 def learning_rate_factor(step: int, num_warmup_steps: int, num_steps: int, schedule: str) -> float:
     """Return what the learning rate is multiplied with in one optimiser step.
 
-    It rises from 1 / num_warmup_steps to 1 in the steps of the warm-up and falls to 0 behind the last step, so that
+    It rises from 1 / num_warmup_steps to 1 in the steps of the warm-up and falls to 0 after the last step, so that
     every step learns: transformers' own schedules spend the first step of a warm-up at rate 0.
 
     Args:
@@ -252,7 +252,7 @@ def fit_warmup(arguments: Any, num_steps: int, *, may_shorten: bool) -> None:
 def epoch_factor(schedule: str, epoch: int) -> float:
     """Return what the learning rate is multiplied by in an epoch.
 
-    The schedules are those of the Informer family's code, which changes the rate behind each epoch: "halving" is its
+    The schedules are those of the Informer family's code, which changes the rate after each epoch: "halving" is its
     type1 (the first two epochs at the full rate, then half of the one before), "late_decay" its type3 (four epochs at
     the full rate, then 0.9 of the one before), "warmup_decay" TimeDRL's warmup (the first epoch at the full rate, then
     0.4, 0.6, 0.8 and 1 of it, and 0.9 of the one before from the seventh on).
@@ -303,7 +303,7 @@ class EpochScheduleCallback(TrainerCallback):
 
 
 class ValidationLossCallback(TrainerCallback):
-    """Logs the pretext loss on validation data, as `validation_loss`, behind every epoch.
+    """Logs the pretext loss on validation data, as `validation_loss`, after every epoch.
 
     The random choices of the pretext task are the same every time and leave the training's alone.
 
@@ -344,7 +344,7 @@ class ValidationLossCallback(TrainerCallback):
             return
         loss = self.measure(kwargs["model"])
         state.log_history.append({"validation_loss": loss, "epoch": state.epoch, "step": state.global_step})
-        logger.info("Validation loss %.5f behind epoch %s.", loss, state.epoch)
+        logger.info("Validation loss %.5f after epoch %s.", loss, state.epoch)
 
 
 class EarlyStoppingByEpochs(TrainerCallback):
@@ -358,7 +358,7 @@ class EarlyStoppingByEpochs(TrainerCallback):
         self.patience = patience
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count the validations behind the best one; the checkpoint of an epoch comes after its validation."""
+        """Count the validations after the best one; the checkpoint of an epoch comes after its validation."""
         best = state.best_global_step or 0
         later = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] > best]
         if len(later) >= self.patience:

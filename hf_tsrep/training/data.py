@@ -346,7 +346,7 @@ def centre_observed_span(past_values: Tensor) -> Tensor:
         past_values: (batch_size, sequence_length, num_channels).
 
     Returns:
-        The same shape. Of an odd number of missing steps outside the span the larger half goes behind it. A series
+        The same shape. Of an odd number of missing steps outside the span the larger half goes after it. A series
         without an observed step is returned as it is.
     """
     sequence_length = past_values.shape[1]
@@ -400,12 +400,12 @@ def pad_with_missing(past_values: Tensor, target_length: int, both_sides: bool =
 
 
 def pad_with_missing_steps(past_values: Tensor, left: int = 0, right: int = 0) -> Tensor:
-    """Add `left` missing steps in front and `right` behind.
+    """Add `left` missing steps before and `right` after.
 
     Args:
         past_values: (batch_size, sequence_length, num_channels).
         left: steps in front.
-        right: steps behind.
+        right: steps after.
 
     Returns:
         (batch_size, left + sequence_length + right, num_channels).

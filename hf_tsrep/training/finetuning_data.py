@@ -25,7 +25,7 @@ _NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_len
 
 
 class ForecastWindows(Dataset):
-    """A context and the future behind it, by (series, start); one copy a window.
+    """A context and the future after it, by (series, start); one copy a window.
 
     Args:
         windows: A `hf_tsrep.data.WindowDataset` of context_length + prediction_length steps.
@@ -286,7 +286,7 @@ def window_index(
     Args:
         bounds: (start, stop) of the part in every series.
         context_length: Number of steps that the model sees.
-        prediction_length: Number of steps behind them.
+        prediction_length: Number of steps after them.
         stride: Steps between the starts of neighbouring windows.
         may_look_back: Whether a context may begin before the part, so that its first step is predicted too, as in the
             literature's validation and test parts.

@@ -233,7 +233,7 @@ class SeriesStage(PretrainingStage):
         return model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
 
     def trainer_options(self) -> dict[str, Any]:
-        """Return dataset, collator, monitors, the items' names and what happens behind every epoch."""
+        """Return dataset, collator, monitors, the items' names and what happens after every epoch."""
         longest = self.max_train_length
         return {
             "train_dataset": IndexedDataset(self.dataset),

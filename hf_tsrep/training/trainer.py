@@ -177,7 +177,7 @@ class TimeSeriesTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def share_batches(self, sampler: Any) -> NumberedBatchSampler:
-        """Return the batches of all processes, those of one step behind each other; a hook."""
+        """Return the batches of all processes, those of one step one after the other; a hook."""
         arguments = self.args
         return NumberedBatchSampler(
             sampler, self._train_batch_size, arguments.dataloader_drop_last, arguments.world_size

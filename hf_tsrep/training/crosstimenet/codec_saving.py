@@ -63,7 +63,7 @@ def save_tokenizer(folder: Path, finished: FinishedCodec) -> None:
 
 
 def _tokenizer_of(finished: FinishedCodec) -> Any:
-    """Return a new tokenizer, or the one that was extended with its new domains behind the others."""
+    """Return a new tokenizer, or the one that was extended with its new domains after the others."""
     codec = finished.result.model
     if finished.tokenizer is None:
         return CrossTimeNetTokenizer.from_codec(codec)

@@ -57,7 +57,7 @@ def collate_one_domain(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def stack_series(series: Sequence[torch.Tensor | np.ndarray]) -> torch.Tensor:
-    """Stack series (time, num_channels) to (batch_size, sequence_length, num_channels) float32, NaN behind the end."""
+    """Stack series (time, num_channels) to (batch_size, sequence_length, num_channels) float32, NaN after the end."""
     tensors = [torch.as_tensor(one, dtype=torch.float32) for one in series]
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=float("nan"))
 
