@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -8,6 +9,14 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent / "support"), str(Path(__file__).parents[1] / "scripts")]
 pytest.register_assert_rewrite("company", "training_runs", "two_processes")
+
+gc.disable()  # collecting the tests imports a million objects that stay: garbage is not worth looking for
+
+
+def pytest_collection_finish(session):
+    """Look for garbage again, but not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def _reset_logger():
