@@ -1,4 +1,4 @@
-"""Write hf_tsrep/__init__.pyi, which tells type checkers the classes that the cards name.
+"""Write what follows from the cards: hf_tsrep/__init__.pyi for type checkers, and README's table of methods.
 
 python scripts/write_stubs.py
 """
@@ -6,9 +6,11 @@ python scripts/write_stubs.py
 from pathlib import Path
 
 import hf_tsrep
-from hf_tsrep.registry import lazy_classes
+from hf_tsrep.cli.list_models import methods_table
+from hf_tsrep.registry import METHODS, lazy_classes
 
 PATH = Path(hf_tsrep.__file__).with_suffix(".pyi")
+README = Path(__file__).resolve().parents[1] / "README.md"
 _FROM_REGISTRY = ("METHODS", "Method", "Paper", "get_method", "list_methods", "list_models")
 
 
@@ -23,6 +25,16 @@ def stub_text() -> str:
     return "\n".join([*lines, "", "__version__: str", ""])
 
 
+def with_methods_table(readme: str) -> str:
+    """Return README's text with the table of all methods between its two marks."""
+    before, begin, rest = readme.partition("<!-- methods -->\n")
+    _, end, after = rest.partition("\n<!-- /methods -->")
+    if not begin or not end:
+        raise ValueError(f"{README} has lost <!-- methods --> or <!-- /methods -->; put them around the table.")
+    return f"{before}{begin}{methods_table(METHODS.values())}{end}{after}"
+
+
 if __name__ == "__main__":
     PATH.write_text(stub_text(), encoding="utf-8")
-    print(f"wrote {PATH}")
+    README.write_text(with_methods_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {PATH} and {README}")

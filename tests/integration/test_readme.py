@@ -164,7 +164,7 @@ def test_methods_table_is_what_list_prints():
     from hf_tsrep.registry import METHODS
 
     table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert table[1] == methods_table(METHODS.values()), "put what `hf-tsrep list --markdown` prints there"
+    assert table[1] == methods_table(METHODS.values()), "run `make stubs`"
 
 
 def test_links_lead_somewhere():
