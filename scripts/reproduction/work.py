@@ -143,8 +143,8 @@ def _finetune_once(run: Run, encoder: Path | None, corpus: str, horizon: int | N
     lengths = {} if horizon is None else {"prediction_length": horizon}
     fields = {"task": run.task, "seed": run.seed, "disable_tqdm": True, **(run.finetuning or {}), **lengths}
     tuned = hf_tsrep.finetune(run.method if encoder is None else str(encoder), corpus, run.output, **fields)
-    told = "" if horizon is None else f", {horizon} steps"
-    logger.info("%s%s: %s", run.result.stem, told, {key: round(value, 4) for key, value in tuned.metrics.items()})
+    if len(run.horizons) > 1:
+        logger.info("%s, %s steps: %s", run.result.stem, horizon, tuned.metrics)
     return tuned
 
 
