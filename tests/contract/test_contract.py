@@ -133,7 +133,7 @@ def test_save_and_load_give_equal_outputs_in_safetensors(name, kind, tmp_path):
 
 
 @every_model
-def test_every_checkpoint_opens_with_automodel(name, kind, tmp_path):
+def test_every_checkpoint_opens_with_the_auto_classes(name, kind, tmp_path):
     model = build(name, kind)
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path).eval()
@@ -333,7 +333,7 @@ def test_encoder_and_head_can_be_run_one_after_the_other(name, kind):
 
 @every_method
 @pytest.mark.parametrize("kind", HEADS)
-def test_plain_trainer_trains_it(name, kind, tmp_path):
+def test_the_plain_trainer_trains_every_model(name, kind, tmp_path):
     from transformers import Trainer, TrainingArguments
 
     model = build(name, kind)

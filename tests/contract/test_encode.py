@@ -96,7 +96,7 @@ def test_every_holder_of_series_is_taken(name):
 
 
 @every_method
-def test_shapes_of_the_levels(name):
+def test_every_level_has_its_shape(name):
     model, size = MODELS[name], MODELS[name].config.embedding_size
     even, ragged = series_of([20, 20, 20]), series_of([20, 7, 1])
     assert model.encode(even).shape == (3, size)
@@ -112,7 +112,7 @@ def test_shapes_of_the_levels(name):
 
 
 @every_method
-def test_normalize_pooling_and_dtype(name):
+def test_normalisation_pooling_and_dtype_are_options(name):
     model, series = MODELS[name], series_of([20, 9])
     np.testing.assert_allclose(np.linalg.norm(model.encode(series, normalize=True), axis=1), 1.0, rtol=1e-5)
     steps = model.encode(series, level="timestamp")

@@ -16,7 +16,7 @@ ENCODERS = [(name, {}) for name in METHOD_NAMES] + [
 
 @pytest.mark.parametrize("kind", ["classification", "prediction"])
 @pytest.mark.parametrize(("name", "fields"), ENCODERS)
-def test_lora_learns_and_merges(name, fields, kind):
+def test_lora_learns_and_merges_into_the_plain_model(name, fields, kind):
     model = build(name, kind, **fields)
     inputs = task_inputs(model, kind, batch_size=4, length=33)
     names, before = set(model.state_dict()), model(**inputs)[1]

@@ -74,7 +74,7 @@ def test_evaluation_prepares_the_corpus_as_the_training_did(work, command_line):
     assert not Path("model/results.json").exists()
 
 
-def test_classification_of_an_archive(work, command_line):
+def test_a_file_of_arrays_is_evaluated_by_classification(work, command_line):
     rng = np.random.default_rng(0)
     arrays = {}
     for part in ("train", "test"):
@@ -105,7 +105,7 @@ def test_quiet_is_quiet_and_the_default_is_not(work, command_line):
     assert "Encoding" in err
 
 
-def test_settings_files_and_resuming(work, command_line):
+def test_a_run_from_a_settings_file_is_resumed(work, command_line):
     Path("tiny.yaml").write_text(
         "method: ts2vec\ncorpus: machines.csv\nitem_column: machine\nlabel_column: state\nhidden_size: 8\n"
         "embedding_size: 12\nnum_hidden_layers: 3\nsave_steps: 2\nlogging_steps: 1\nmax_steps: 4\n"
@@ -178,7 +178,7 @@ def test_an_official_checkpoint_becomes_a_model(work, command_line):
     assert "contradict" in err
 
 
-def test_publishing_hands_the_folder_over(work, command_line, monkeypatch):
+def test_push_hands_the_whole_folder_over(work, command_line, monkeypatch):
     import hf_tsrep.hub
 
     calls = []

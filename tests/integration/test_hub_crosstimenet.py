@@ -67,7 +67,7 @@ def test_a_model_of_the_hub_finds_its_tokenizer_there(hub, published):
     assert not any(path.endswith(".py") for path in loaded), "local code is used"
 
 
-def test_their_own_code_is_enough(hub, published, tmp_path):
+def test_the_code_of_model_and_tokenizer_is_enough_without_the_library(hub, published, tmp_path):
     output = tmp_path / "encoded.npy"
     code = ENCODE.format(
         place=REPOSITORY, arguments=", trust_remote_code=True", output=str(output), series=str(published.series)

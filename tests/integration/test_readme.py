@@ -101,7 +101,7 @@ def session(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_blocks_run(session):
+def test_the_blocks_of_the_page_run(session):
     folder, _ = session
     assert (folder / "machines-embedded.csv").is_file()
     assert (folder / "corpora/basic-motions/README.md").is_file()
@@ -167,7 +167,7 @@ def test_methods_table_is_what_list_prints():
     assert table[1] == methods_table(METHODS.values()), "run `make stubs`"
 
 
-def test_links_lead_somewhere():
+def test_every_link_leads_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (ROOT / link).is_file()] == []

@@ -72,7 +72,7 @@ class Padding:
         return self.tokenizer.pad(items, return_tensors="pt")
 
 
-def test_spawned_workers(saved):
+def test_spawned_workers_give_the_same_ids(saved):
     tokenizer = CrossTimeNetTokenizer.from_pretrained(saved.folder)
     series = np.load(saved.series)
     ragged = [*series, series[0][:9]]
@@ -92,7 +92,7 @@ def test_spawned_workers(saved):
     assert rows == expected
 
 
-def test_map_in_forked_processes_with_one_thread_each(saved, tmp_path):
+def test_a_map_in_forked_processes_works_with_one_thread_each(saved, tmp_path):
     code = """
         import json, sys
         import datasets, numpy as np, torch
@@ -168,7 +168,7 @@ def test_what_was_loaded_once_needs_no_hub(hub, saved, published):
     assert hub.requests[begin:] == []
 
 
-def test_its_own_code_is_enough(hub, saved, published, tmp_path):
+def test_the_code_of_the_tokenizer_is_enough_without_the_library(hub, saved, published, tmp_path):
     code = f"""
         import json, pickle
         import numpy as np

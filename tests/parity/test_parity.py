@@ -64,7 +64,7 @@ def test_an_official_argument_that_nothing_reads_fails_with_its_name(path):
         compare(fixture)
 
 
-def test_nested_arguments_are_watched_too():
+def test_arguments_inside_arguments_are_watched_too():
     config = OfficialConfig(seed=1, model=OfficialConfig(depth=3, width=4), grid=OfficialConfig(a=1))
     assert [config["model"]["depth"], config.get("seed"), config.get("other", 5)] == [3, 1, 5]
     assert config.unread() == ["grid", "model.width"]
