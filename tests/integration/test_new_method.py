@@ -263,7 +263,7 @@ def test_pretraining_leaves_a_model_that_encodes_and_a_card(tree):
 
 
 THAT_READ_THE_CARDS = (
-    "tests/unit/test_method_names.py",
+    "tests/unit/test_imports.py",
     "tests/unit/test_registry.py",
     "tests/unit/training/test_training_recipes.py",
     "tests/integration/test_readme.py",
