@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .configuration_time_series import TaskShape, TimeSeriesConfig
+from .configuration_time_series import TaskShape, TimeSeriesConfig, near_match_hint
 
 # Ids that CrossTimeNetTokenizer gives its special tokens; the codes of the first domain come next.
 PAD_TOKEN_ID, MASK_TOKEN_ID, CLS_TOKEN_ID, SEP_TOKEN_ID = range(4)
@@ -240,8 +239,7 @@ class CrossTimeNetConfig(TimeSeriesConfig):
             return domain
         if isinstance(domain, str) and domain in names:
             return names.index(domain)
-        near = difflib.get_close_matches(str(domain), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = near_match_hint(str(domain), names)
         raise ValueError(f"Unknown domain {domain!r}.{hint} Domains: {', '.join(names) or 'none'}.")
 
     def served_domain_index(self, domain: str | int | torch.Tensor | None) -> int:
@@ -299,8 +297,7 @@ def _common_place(domain: torch.Tensor | np.ndarray | np.generic, names: list[st
 def _known_type(model_type: str) -> str:
     if model_type in CONFIG_MAPPING:
         return model_type
-    near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = near_match_hint(str(model_type), list(CONFIG_MAPPING.keys()))
     raise ValueError(f"transformers knows no backbone of type {model_type!r}.{hint}")
 
 
@@ -338,8 +335,7 @@ def _checked_domain(domain: dict[str, Any]) -> dict[str, Any]:
     known = ("name", "first_id", "tokenizer_fingerprint", *_DOMAIN_NUMBERS, *_DOMAIN_OPTIONS)
     for field in domain:
         if field not in known:
-            near = difflib.get_close_matches(str(field), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = near_match_hint(str(field), known)
             raise ValueError(f"Domain {name!r} has no field {field!r} in the model's configuration.{hint}")
     fingerprint = domain.get("tokenizer_fingerprint")
     if not isinstance(fingerprint, str | None):
