@@ -18,7 +18,7 @@ from hf_tsrep.modeling.modeling_ts2vec import TS2VecModel, TS2VecViews, take_ste
 
 
 class _PlainBlock(nn.Module):
-    def __init__(self, first: DilatedConvolution, second: DilatedConvolution, residual: nn.Module | None) -> None:
+    def __init__(self, first: DilatedConvolution, second: DilatedConvolution, residual: nn.Conv1d | None) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList()
         for source in (first, second):
@@ -30,7 +30,7 @@ class _PlainBlock(nn.Module):
         self.residual = residual
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        residual = hidden if self.residual is None else self.residual(hidden)
+        residual = hidden if self.residual is None else F.conv1d(hidden, self.residual.weight, self.residual.bias)
         for convolution in self.convolutions:
             hidden = convolution(F.gelu(hidden))
         return hidden + residual

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmark.plain_timedrl import PlainTimeDRL
 from company import assert_company_changes_nothing
 
 from hf_tsrep import (
@@ -357,3 +358,11 @@ def test_the_embedding_size_follows_from_the_kind_of_embedding():
     config.check_ranges()
     assert config.embedding_size == 8 * 3
     assert TimeDRLConfig(**TimeDRLConfig(hidden_size=16).to_dict()).embedding_size == 16
+
+
+def test_the_plain_side_of_the_benchmark_computes_the_same():
+    fields = {"channel_mode": "independent", "position_embedding": "learned", "prediction_target": "raw"}
+    model = build(TimeDRLForPreTraining, dropout=0.0, **fields).train()
+    plain = PlainTimeDRL(model, 0.0).train()
+    values = random(4, 24, 3)
+    torch.testing.assert_close(plain.loss(values), model(values).loss)

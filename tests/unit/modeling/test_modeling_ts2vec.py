@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark.plain_ts2vec import PlainTS2Vec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,3 +241,17 @@ def test_a_batch_of_one_series_is_warned_of_once_and_only_where_the_instance_los
     (warning,) = said
     assert "one series" in warning
     assert "max_train_length" in warning
+
+
+def test_the_plain_side_of_the_benchmark_computes_the_same():
+    torch.manual_seed(0)
+    config = TS2VecConfig(num_input_channels=3, output_dropout=0.0, gate_padding=False, **TINY)
+    model = TS2VecForPreTraining(config).eval()
+    plain = PlainTS2Vec(model.model).eval()
+    values = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    views = draw_views(2, 40, config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(plain.loss(values, views), model(values, views=views).loss)
+        slid = plain.slide_causally(values[0], 21, batch_size=16)
+    ours = model.model.encode(values[0].numpy(), level="timestamp", window_length=21, causal=True)
+    torch.testing.assert_close(slid, torch.from_numpy(ours))

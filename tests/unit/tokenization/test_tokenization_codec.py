@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_codec
 import torch
+from benchmark.plain_crosstimenet import PlainCodec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -443,3 +444,18 @@ def test_of_equal_codes_the_first_is_taken_without_doubt(codec, monkeypatch):
     assert torch.equal(found, codec.encode_codes(values, domain="har")[0])
     assert found.max() < 8 <= plain.max()
     assert not one.any()
+
+
+def test_the_plain_side_of_the_benchmark_computes_the_same():
+    torch.manual_seed(0)
+    domain = {"name": "har", "num_input_channels": 3, "patch_length": 4, "hidden_size": 16, "codebook_size": 16}
+    sizes = {"dropout": 0.0, "decoder": "fixed_length", "context_length": 24}
+    codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[domain | sizes]))
+    values = _values(4, 24, 3)
+    with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            if name.endswith("gate"):
+                parameter.fill_(0.3)
+        plain, ours = PlainCodec(codec.domains[0]).eval(), codec.eval()(values)
+        torch.testing.assert_close(plain.codes(plain.latents(values)), ours.codes.flatten())
+        torch.testing.assert_close(plain.loss(values), ours.loss)  # Last, for it moves the codebook that both share.
