@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# A step's blocks are mapped and given back one by one (`give_back_freed_blocks`), which only huge pages make cheap.
+# PyTorch reads this at its first block, and transformers' Trainer asks for one when imported: a function is too late.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from ..errors import SettingsError

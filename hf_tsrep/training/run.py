@@ -234,15 +234,15 @@ def give_back_freed_blocks() -> bool:
 
     Tensors of a training step have other sizes in every step, because the crops are random. glibc keeps such blocks,
     once freed, for reuse; but pieces of the wrong sizes pile up, and a process that needs 0.8 GiB at a time grows to
-    several. Mapped blocks cost page faults instead, which huge pages make fewer. It acts on the whole process, on
-    Linux with glibc; elsewhere it does nothing. A setting of the environment (MALLOC_MMAP_THRESHOLD_) is left alone.
+    several. Mapped blocks cost page faults instead, which huge pages, asked for where this package begins, make fewer.
+    It acts on the whole process, on Linux with glibc; elsewhere it does nothing. A setting of the environment
+    (MALLOC_MMAP_THRESHOLD_) is left alone.
 
     Returns:
         Whether it was set.
     """
     if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return False
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first large block
     try:
         done = ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES) == 1
     except (OSError, AttributeError):  # another C library

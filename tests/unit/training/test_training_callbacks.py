@@ -1,6 +1,7 @@
 """Weight averaging, effective rank, the collapse monitor, the loss curve, checkpoint folders and memory."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -226,6 +227,17 @@ assert resident() - before < 30 * 2**20
 @pytest.mark.skipif(sys.platform != "linux", reason="the setting is of glibc on Linux")
 def test_freed_blocks_go_back_to_the_system(tmp_path):
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+def test_huge_pages_are_asked_for_before_the_first_block():
+    """PyTorch reads the setting once, at a block that transformers' Trainer asks for when it is imported."""
+    script = (
+        "import os, sys, hf_tsrep.training\n"
+        "assert os.environ['THP_MEM_ALLOC_ENABLE'] == '1'\n"
+        "assert 'transformers.trainer_utils' not in sys.modules\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 def test_a_setting_of_the_environment_is_left_alone(monkeypatch):
