@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent / "support"), str(Path(__file__).parents[1] / "scripts")]
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path[:0] = [str(Path(__file__).parent / "support"), str(SCRIPTS), str(SCRIPTS / "studies")]
 pytest.register_assert_rewrite("company", "training_runs", "two_processes")
 
 gc.disable()  # collecting the tests imports a million objects that stay: garbage is not worth looking for

@@ -13,7 +13,7 @@ from .published import PublishedValue, published_value
 # What is shown of each protocol: exact metric names, or a name that is followed by `_HORIZON`.
 MAIN_METRICS: dict[str, tuple[str, ...]] = {
     "forecasting": ("mse",),
-    "classification": ("svm_accuracy",),
+    "classification": ("svm_accuracy", "accuracy"),  # the latter of classifiers of the series themselves
     "anomaly": ("f1",),
     "clustering": ("ari", "nmi"),
     "linear": ("accuracy", "mse"),

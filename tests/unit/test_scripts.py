@@ -113,7 +113,7 @@ def test_a_grid_asks_for_what_there_is(method, known_corpora):
 
 # The commands behind results/.
 COMMANDS = {
-    "ts2vec": ["etth1 --seeds 1 2 3 42", "kpi ucr uea --seeds 1"],
+    "ts2vec": ["etth1 --seeds 1 2 3 42", "kpi --seeds 1", "ucr uea --seeds 1 2"],
     "timedrl": [
         "ett/ETTh1 ett/ETTh2",
         "forecasting/exchange_rate --variants full without_contrastive without_predictive",
