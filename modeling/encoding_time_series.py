@@ -16,6 +16,7 @@ from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
+from .reading_time_series import is_one_series, read_series
 
 logger = logging.get_logger(__name__)
 
@@ -113,62 +114,10 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
         raise TypeError(
             f"encode takes arrays, not a {type(series).__name__}; pass its column, such as dataset['series']."
         )
-    if hasattr(series, "columns") and hasattr(series, "to_numpy"):
-        return [_frame_values(series, num_channels)], True
-    if not isinstance(series, (np.ndarray, torch.Tensor)) and not _is_numbers(series):
-        if not isinstance(series, Sequence) and not hasattr(series, "__iter__"):
-            raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
-        return [_one_series(item, num_channels, f"series {index}") for index, item in enumerate(series)], False
-    values = _as_array(series, "the series")
-    if values.ndim == 3:
-        return [_one_series(item, num_channels, f"series {index}") for index, item in enumerate(values)], False
-    return [_one_series(values, num_channels, "the series")], True
-
-
-def _is_numbers(series: Any) -> bool:
-    return isinstance(series, (list, tuple)) and len(series) > 0 and isinstance(series[0], (int, float))
-
-
-def _as_array(values: Any, name: str) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().float().numpy()
-    try:
-        return np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} does not hold numbers in equal rows ({error}); give float arrays (time, channel)."
-        ) from None
-
-
-def _frame_values(frame: Any, num_channels: int) -> np.ndarray:
-    for name in frame.columns:
-        dtype = frame[name].dtype
-        numeric = dtype.is_numeric() if hasattr(dtype, "is_numeric") else getattr(dtype, "kind", "O") in "fiub"
-        if not numeric:
-            raise ValueError(f"Column {name!r} of the frame holds {dtype}, not numbers; drop it or make it the index.")
-    return _one_series(frame.to_numpy(), num_channels, "the frame")
-
-
-def _one_series(values: Any, num_channels: int, name: str) -> np.ndarray:
-    values = _as_array(values, name)
-    if values.ndim == 1 and num_channels == 1:
-        values = values[:, None]
-    if values.ndim != 2 or values.shape[1] != num_channels:
-        hint = " Transpose it." if values.ndim == 2 and values.shape[0] == num_channels else ""
-        raise ValueError(
-            f"{name} has shape {values.shape}, but the model takes (time, {num_channels}): "
-            f"{num_channels} channel(s) last.{hint}"
-        )
-    if values.shape[0] == 0:
-        raise ValueError(f"{name} has no timestamps; drop it before encoding.")
-    infinite = np.isinf(values)
-    if infinite.any():
-        step, channel = np.argwhere(infinite)[0]
-        raise ValueError(
-            f"{name} is infinite at timestamp {step}, channel {channel}; "
-            "replace infinite values, with NaN where they mean missing."
-        )
-    return values
+    if not hasattr(series, "__iter__"):
+        raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
+    is_one = is_one_series(series)
+    return list(read_series(series, num_channels, is_one)), is_one
 
 
 def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:

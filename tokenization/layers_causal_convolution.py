@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .layers_dropout import SixteenBitDropout
+
 
 class CausalConvolutionNetwork(nn.Module):
     """Residual blocks of several dilations, repeated, and a linear map.
@@ -89,7 +91,7 @@ class GatedResidualBlock(nn.Module):
             [CausalConvolution(channels, dilation * factor, kernel_size) for factor in (1, 2)]
         )
         self.norms = nn.ModuleList([nn.LayerNorm(channels, eps=1e-8) for _ in range(2)])
-        self.dropout = Dropout(dropout)
+        self.dropout = SixteenBitDropout(dropout)
         self.gate = nn.Parameter(torch.full((), 1e-8)) if gated else None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -221,20 +223,3 @@ class _CausalConvolution(torch.autograd.Function):
             row_gradient[:-back].addmm_(gradient[back:], taps[index])
             torch.mm(rows[:-back].t(), gradient[back:], out=tap_gradient[index])
         return row_gradient, tap_gradient.permute(2, 1, 0), gradient.sum(0), None
-
-
-class Dropout(nn.Dropout):
-    """Dropout whose mask costs a fraction of PyTorch's on a CPU: one draw of 64 bits serves four values.
-
-    The probability is rounded to a multiple of 2^-16, and kept values are scaled by what it then really is.
-    """
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Drop values in training mode; any shape."""
-        if not self.training or self.p == 0 or hidden.device.type != "cpu":
-            return super().forward(hidden)
-        num_dropped = round(self.p * 2**16)
-        bits = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        draws = bits.view(torch.int16)[: hidden.numel()].view(hidden.shape)
-        kept = (draws >= num_dropped - 2**15).to(hidden.dtype)
-        return hidden * kept.mul_(2**16 / (2**16 - num_dropped))

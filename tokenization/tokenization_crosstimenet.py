@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from transformers.tokenization_utils_base import TruncationStrategy
 
 from .codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, codes_of_values, series_of_codes
 from .configuration_crosstimenet_codec import CodecDomain, near_match_hint
-from .feature_extraction_time_series import is_one_series, is_text, read_batches, series_column
+from .reading_time_series import as_numbers, check_finite, check_shape, is_frame, is_one_series, read_series
 from .weights_crosstimenet_codec import (
     check_codec,
     codec_from_bytes,
@@ -318,6 +318,114 @@ def _check_settings(path: Path) -> None:
         json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); it is damaged or was cut off. {again}") from error
+
+
+# From whatever holds series or strings to batches.
+
+# Timestamps of a batch, padding included, and timestamps that are read before they are sorted by length.
+STEPS_IN_BATCH = 65_536
+STEPS_READ_AHEAD = 16 * STEPS_IN_BATCH
+
+
+def series_column(corpus: Any) -> Any:
+    """Return the column `series` of a dataset; anything else as it is.
+
+    Raises:
+        ValueError: It has several splits.
+    """
+    columns = getattr(corpus, "column_names", None)
+    if isinstance(columns, dict):
+        splits = ", ".join(map(repr, columns))
+        raise ValueError(f"Choose a split of the corpus, such as corpus[{next(iter(columns))!r}]: {splits}.")
+    return corpus["series"] if columns is not None and "series" in columns else corpus
+
+
+def is_text(series: Any) -> bool:
+    """Whether this is a string, or a list of strings.
+
+    Raises:
+        ValueError: Strings and series are mixed.
+    """
+    if isinstance(series, str):
+        return True
+    if isinstance(series, (np.ndarray, torch.Tensor, dict)) or is_frame(series) or not hasattr(series, "__len__"):
+        return False
+    if not len(series) or not isinstance(next(iter(series)), str):
+        return False
+    other = [index for index, one in enumerate(series) if not isinstance(one, (str, list, tuple))]
+    if other:
+        kind = type(series[other[0]]).__name__
+        raise ValueError(f"Item 0 is a string and item {other[0]} a {kind}; give strings or series in one call.")
+    return True
+
+
+def read_batches(
+    series: Any, num_channels: int, shortest: int = 1, num_steps: int = STEPS_IN_BATCH
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield all series in batches of about num_steps timestamps; see read_series.
+
+    Series of a list are read ahead and sorted by length, so that little is padding; an array (series, time, channel)
+    is cut without looking at single series. However many there are, only what was read ahead is copied.
+
+    Args:
+        series: A holder of series.
+        num_channels: Number of channels of a series.
+        shortest: Batches are padded to at least this length.
+        num_steps: Timestamps of a batch, padding included; a longer series is a batch of its own.
+
+    Yields:
+        The places (batch_size,) of the series, and (batch_size, longest, num_channels) float32, NaN after the end.
+
+    Raises:
+        ValueError: See read_series.
+    """
+    if isinstance(series, (np.ndarray, torch.Tensor)) and series.ndim == 3:
+        yield from _cut_array(series, num_channels, shortest, num_steps)
+        return
+    ahead: list[np.ndarray] = []
+    num_done = num_read = 0
+    for one in read_series(series, num_channels, is_one_series(series, num_channels)):
+        ahead.append(one)
+        num_read += len(one)
+        if num_read >= STEPS_READ_AHEAD:
+            yield from _sorted_batches(ahead, num_done, shortest, num_steps)
+            num_done, num_read, ahead = num_done + len(ahead), 0, []
+    yield from _sorted_batches(ahead, num_done, shortest, num_steps)
+
+
+def _cut_array(
+    series: np.ndarray | torch.Tensor, num_channels: int, shortest: int, num_steps: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    check_shape(tuple(series.shape[1:]), num_channels, "every series of the batch")
+    rows = max(1, num_steps // series.shape[1])
+    for start in range(0, len(series), rows):
+        # A copy of this part only: the array may be read-only, of another type or on another device.
+        part = np.array(as_numbers(series[start : start + rows], "the batch"), dtype=np.float32)
+        places = np.arange(start, start + len(part))
+        if np.isinf(part).any():
+            for place, values in zip(places, part, strict=True):
+                check_finite(values, f"series {place}")
+        yield places, _padded(list(part), shortest) if shortest > part.shape[1] else torch.from_numpy(part)
+
+
+def _sorted_batches(
+    series: list[np.ndarray], first_place: int, shortest: int, num_steps: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    order = np.argsort([len(one) for one in series], kind="stable")
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or (stop + 1 - start) * len(series[order[stop]]) > num_steps:
+            chosen = order[start:stop]
+            yield chosen + first_place, _padded([series[index] for index in chosen], shortest)
+            start = stop
+
+
+def _padded(series: list[np.ndarray], shortest: int) -> torch.Tensor:
+    longest = max(shortest, *(len(one) for one in series))
+    batch = np.full((len(series), longest, series[0].shape[1]), np.nan, dtype=np.float32)
+    for row, one in zip(batch, series, strict=True):
+        row[: len(one)] = one
+    return torch.from_numpy(batch)
 
 
 def as_id_rows(token_ids: Any) -> tuple[list[np.ndarray], bool]:

@@ -166,8 +166,14 @@ def test_the_links_are_relative():
 
 
 def test_file_names_are_unique_over_what_travels_to_the_hub():
-    names = [path.name for folder in TRAVELLING for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
-    assert len(names) == len(set(names))
+    """A name that both folders have is one file: they lie beside each other in a saved model."""
+    paths = [path for folder in TRAVELLING for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
+    assert len({path.name for path in paths}) == len({path.resolve() for path in paths})
+
+
+def test_a_file_of_both_folders_is_a_relative_link():
+    links = {path.name: os.readlink(path) for path in (ROOT / "tokenization").iterdir() if path.is_symlink()}
+    assert links == {name: f"../modeling/{name}" for name in links} != {}
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "quick", "lint", "format", "docs-check"])

@@ -131,8 +131,8 @@ def test_time_features_come_before_the_channels(dated, series):
     [
         (lambda values: values.T, r"\(2, 9\).*2 channels: load, oil.*Transpose"),
         (lambda values: values[:, :1], r"\(9, 1\).*2 channels: load, oil"),
-        (lambda values: [values, values[:0]], "series 1 is empty"),
-        (lambda values: np.where(values == values[3, 1], np.inf, values), "infinite at step 3, channel 1"),
+        (lambda values: [values, values[:0]], "series 1 has no timestamps"),
+        (lambda values: np.where(values == values[3, 1], np.inf, values), "infinite at timestamp 3, channel 1"),
         (lambda values: [["a", "b"]], "does not hold numbers"),
         (lambda values: pd.DataFrame(values, columns=["load", "gas"]), "lacks oil.*load, gas.*expected 2 channels"),
         (lambda values: pd.DataFrame({"load": ["x"] * 9, "oil": 1.0}), "column 'load' does not hold numbers"),

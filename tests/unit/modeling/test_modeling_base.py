@@ -7,6 +7,7 @@ from transformers import AutoModel
 
 from hf_tsrep import get_method, list_methods
 from hf_tsrep.modeling import encoding_time_series
+from hf_tsrep.modeling.reading_time_series import is_one_series, read_series
 
 every_method = pytest.mark.parametrize("name", list_methods())
 
@@ -60,3 +61,28 @@ def test_a_cut_file_of_weights_is_named(name, tmp_path):
         AutoModel.from_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"model/model\.safetensors cannot be read as safetensors .*again"):
         AutoModel.from_pretrained(tmp_path, subfolder="model")
+
+
+RAGGED = np.array([np.zeros((2, 1)), np.zeros((3, 1)), None], dtype=object)[:2]
+
+
+@pytest.mark.parametrize(
+    ("series", "num_channels", "lengths"),
+    [
+        ([1.0, None, 3.0], None, [3]),
+        (np.array([1.0, None, 3.0], dtype=object), None, [3]),
+        (torch.zeros(3, dtype=torch.bfloat16), None, [3]),
+        (torch.zeros(2, 3, 1), None, [3, 3]),
+        (RAGGED, None, [2, 3]),
+        ([[1.0], [2.0]], None, [1, 1]),  # a list of lists is a batch, unless the channels are told
+        ([[1.0], [2.0]], 1, [2]),
+        ([[1.0, 2.0], [3.0]], 1, [2, 1]),
+        ([], 1, []),
+    ],
+)
+def test_one_series_and_batches_are_told_apart(series, num_channels, lengths):
+    is_one = is_one_series(series, num_channels)
+    read = list(read_series(series, 1, is_one))
+    assert [len(one) for one in read] == lengths
+    assert {one.dtype for one in read} <= {np.dtype("float32")}
+    assert is_one == (len(lengths) == 1)

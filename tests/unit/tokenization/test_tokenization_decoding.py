@@ -10,7 +10,7 @@ import torch
 from datasets.fingerprint import Hasher
 from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
 
-from hf_tsrep.tokenization import feature_extraction_time_series
+from hf_tsrep.tokenization import tokenization_crosstimenet
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 PAD, MASK, CLS, SEP = range(4)
@@ -172,7 +172,7 @@ def test_evaluate_compares_with_what_is_decoded(tokenizer, series):
 
 def test_evaluate_reads_batch_by_batch(tokenizer, series, monkeypatch):
     whole = tokenizer.evaluate(list(series), domain="har")
-    monkeypatch.setattr(feature_extraction_time_series, "STEPS_READ_AHEAD", 40)
+    monkeypatch.setattr(tokenization_crosstimenet, "STEPS_READ_AHEAD", 40)
     assert tokenizer.evaluate((one for one in series), domain="har") == pytest.approx(whole)
 
 

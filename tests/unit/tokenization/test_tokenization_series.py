@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.tokenization import codec_crosstimenet, feature_extraction_time_series
+from hf_tsrep.tokenization import codec_crosstimenet, tokenization_crosstimenet
 
 PAD, MASK, CLS, SEP = range(4)
 
@@ -169,8 +169,8 @@ def test_order_and_batch_size_change_no_id(shared_tokenizer, lengths, seed, step
     alone = [_ids(shared_tokenizer, one) for one in several]
     order = generator.permutation(len(several))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_extraction_time_series, "STEPS_READ_AHEAD", 5 * steps)
-        patch.setattr(feature_extraction_time_series.read_batches, "__defaults__", (1, steps))
+        patch.setattr(tokenization_crosstimenet, "STEPS_READ_AHEAD", 5 * steps)
+        patch.setattr(tokenization_crosstimenet.read_batches, "__defaults__", (1, steps))
         mixed = _ids(shared_tokenizer, [several[index] for index in order])
     assert [mixed[place] for place in np.argsort(order)] == alone
 
@@ -280,8 +280,11 @@ def test_the_vocabulary_names_every_code_of_every_domain(tokenizer):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.transpose(0, 2, 1)[0], r"\(3, 20\); expected \(time, 3 channels\). Transpose"),
-        (lambda values: values[:, :, :2], r"\(20, 2\); expected \(time, 3 channels\)"),
+        (
+            lambda values: values.transpose(0, 2, 1)[0],
+            r"\(3, 20\); expected \(time, 3\): 3 channel\(s\) last. T",
+        ),
+        (lambda values: values[:, :, :2], r"\(20, 2\); expected \(time, 3\)"),
         (lambda values: [values[0], values[0][:, :1]], r"series 1 has shape \(20, 1\)"),
         (lambda values: [values[0], values[0][:0]], "series 1 has no timestamps"),
         (lambda values: values[0][:0], "the series has no timestamps"),
@@ -289,7 +292,10 @@ def test_the_vocabulary_names_every_code_of_every_domain(tokenizer):
         (lambda values: [["a", "b", "c"]], "the series|series 0 does not hold numbers.*text"),
         (lambda values: [[[1.0, "2.0", 3.0]]], "series 0 does not hold numbers.*text"),
         (lambda values: [[[1.0, 2.0, 3.0], [1.0]]], "series 0 does not hold numbers in equal rows"),
-        (lambda values: pd.DataFrame({"when": ["x"], "load": [1.0], "oil": [2.0]}), "column 'when' holds"),
+        (
+            lambda values: pd.DataFrame({"when": ["x"], "load": [1.0], "oil": [2.0]}),
+            "Column 'when' of",
+        ),
         (
             lambda values: np.where(values == values[3, 1, 2], np.inf, values),
             "series 3 is infinite at timestamp 1, ch",

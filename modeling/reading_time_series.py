@@ -1,0 +1,163 @@
+"""From whatever holds series to checked arrays: the one answer of `encode`, a tokenizer and the feature extractor.
+
+`tokenization/reading_time_series.py` is a link to this file: a tokenizer that is saved alone takes it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def is_frame(series: Any) -> bool:
+    """Whether this is a table of pandas or polars."""
+    return hasattr(series, "columns") and hasattr(series, "to_numpy")
+
+
+def is_one_series(series: Any, num_channels: int | None = None) -> bool:
+    """Whether this is one series, not a batch.
+
+    Args:
+        series: A holder of series.
+        num_channels: Number of channels of a series, to tell nested lists of numbers, which a row of a dataset holds:
+            one series (time, channel), but with one channel a batch of series (time,) unless every inner list has one
+            number. None for nested lists that are always a batch.
+    """
+    if is_frame(series):
+        return True
+    if isinstance(series, np.ndarray) and series.dtype == object:  # numbers and None, or arrays of several lengths
+        return series.ndim < 3 and bool(series.size) and _is_number(series.flat[0])
+    if isinstance(series, (np.ndarray, torch.Tensor)):
+        return series.ndim < 3
+    if not isinstance(series, (list, tuple)) or not len(series):
+        return False
+    if _is_number(series[0]):
+        return True
+    if num_channels is None or not isinstance(series[0], (list, tuple)) or not len(series[0]):
+        return False
+    return all(map(_is_number, series[0])) and (num_channels > 1 or all(len(row) == 1 for row in series))
+
+
+def separate_series(series: Any, is_one: bool) -> Iterator[tuple[str, Any]]:
+    """Yield single series, not read yet, each with the name that it has in messages.
+
+    Args:
+        series: A holder of series.
+        is_one: What is_one_series says of it.
+
+    Raises:
+        ValueError: These are no series.
+    """
+    if isinstance(series, dict) or hasattr(series, "column_names"):
+        raise ValueError(f"Give series, not a {type(series).__name__}: its column, such as dataset['series'].")
+    if is_one:
+        yield "the series", series
+        return
+    if not hasattr(series, "__iter__"):
+        raise ValueError(f"Give one series or a list of series, not a {type(series).__name__}.")
+    # A tensor goes to the CPU as a whole: a transfer a series would cost more than all the rest.
+    for index, one in enumerate(as_numbers(series, "the batch") if isinstance(series, torch.Tensor) else series):
+        yield f"series {index}", one
+
+
+def read_series(series: Any, num_channels: int, is_one: bool) -> Iterator[np.ndarray]:
+    """Yield checked series, one by one.
+
+    Args:
+        series: One array, tensor or DataFrame (time, channel), an array (series, time, channel), or a list or datasets
+            column of arrays (time, channel) of any lengths; (time,) will do for one channel. NaN or None = missing.
+        num_channels: Number of channels of a series.
+        is_one: What is_one_series says of it.
+
+    Yields:
+        (time, num_channels) float32, NaN = missing.
+
+    Raises:
+        ValueError: A series is empty, has another number of channels, or holds text or infinite values; or these are
+            no series. The message names the series and what was expected.
+    """
+    for name, one in separate_series(series, is_one):
+        values = _numbers_of_frame(one, name) if is_frame(one) else as_numbers(one, name)
+        yield checked_series(values.astype(np.float32, copy=False), num_channels, name)
+
+
+def as_numbers(values: Any, name: str) -> np.ndarray:
+    """Return an array of numbers of any shape, NaN where None stood.
+
+    Args:
+        values: An array, tensor or nested sequence.
+        name: What it is called in messages.
+
+    Raises:
+        ValueError: There are other things than real numbers, or rows of several lengths.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16; a double holds every smaller number.
+        return (values if values.dtype in (torch.float32, torch.float64) else values.double()).numpy()
+    try:
+        array = np.asarray(values)
+        holds_text = array.dtype.kind in "USM" or (
+            array.dtype == object and any(isinstance(one, (str, bytes)) for one in array.flat)
+        )
+        if not holds_text and array.dtype.kind != "c":
+            return array if array.dtype.kind in "fiub" else array.astype(np.float64)  # None becomes NaN
+        problem = "there is text among them" if holds_text else f"they are {array.dtype}"
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise ValueError(
+        f"{name} does not hold numbers in equal rows ({problem}); give float arrays (time, channel)."
+    ) from None
+
+
+def checked_series(values: np.ndarray, num_channels: int, name: str, expected: str = "") -> np.ndarray:
+    """Return one series with its axis of channels.
+
+    Args:
+        values: (time, num_channels), or (time,) of one channel.
+        num_channels: Number of channels of a series.
+        name: What it is called in messages.
+        expected: Which channels are expected, in words; empty for their number.
+
+    Raises:
+        ValueError: It is empty, has another number of channels, or an infinite value.
+    """
+    if values.ndim == 1 and num_channels == 1:
+        values = values[:, None]
+    check_shape(values.shape, num_channels, name, expected)
+    check_finite(values, name)
+    return values
+
+
+def check_shape(shape: tuple[int, ...], num_channels: int, name: str, expected: str = "") -> None:
+    """Refuse a series without timestamps or with another number of channels; see checked_series."""
+    if shape and shape[0] == 0:
+        raise ValueError(f"{name} has no timestamps; leave it out.")
+    if len(shape) != 2 or shape[1] != num_channels:
+        hint = " Transpose it." if len(shape) == 2 and shape[0] == num_channels else ""
+        expected = expected or f"{num_channels} channel(s) last"
+        raise ValueError(f"{name} has shape {shape}; expected (time, {num_channels}): {expected}.{hint}")
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Refuse an infinite value of a series (time, num_channels)."""
+    infinite = np.isinf(values)
+    if infinite.any():
+        step, channel = np.argwhere(infinite)[0]
+        raise ValueError(f"{name} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value.")
+
+
+def _numbers_of_frame(frame: Any, name: str) -> np.ndarray:
+    for column in frame.columns:
+        dtype = frame[column].dtype
+        numeric = dtype.is_numeric() if hasattr(dtype, "is_numeric") else getattr(dtype, "kind", "O") in "fiub"
+        if not numeric:
+            raise ValueError(f"Column {column!r} of {name} holds {dtype}, not numbers; drop it or make it the index.")
+    return np.asarray(frame.to_numpy(), dtype=np.float32)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float, np.number))

@@ -1,0 +1,1 @@
+../modeling/reading_time_series.py
