@@ -168,7 +168,7 @@ class Method:
             for entry in entries
         ]
 
-    @property
+    @cached_property
     def config_class(self) -> type:
         """The PreTrainedConfig."""
         return self._lazy("Config").resolve()
@@ -198,7 +198,7 @@ class Method:
         """The PreTrainedTokenizer that turns series into tokens; None for a method that reads values."""
         return self._lazy("Tokenizer").resolve() if self.tiny_tokenizer else None
 
-    @property
+    @cached_property
     def model_classes(self) -> dict[str, type]:
         """All model classes by what they are for."""
         return {kind: self._lazy(suffix).resolve() for kind, suffix in HEADS.items()}

@@ -273,6 +273,21 @@ def list_known_corpora(data_directory: str | Path | None = None) -> list[str]:
     return sorted(names)
 
 
+def name_in_full(corpus: Any, data_directory: str | Path | None = None) -> str | None:
+    """Return the name of a corpus with its folder where it was written without.
+
+    Args:
+        corpus: What was written: a name, a path or a Hub id, or an object.
+        data_directory: See `list_known_corpora`.
+
+    Returns:
+        The full name; what was written where that is no known name; None for an object.
+    """
+    if not isinstance(corpus, str) or "/" in corpus:
+        return corpus if isinstance(corpus, str) else None
+    return complete_name(corpus, list_known_corpora(data_directory)) or corpus
+
+
 def _names_in(directory: Path) -> Iterator[str]:
     for file in directory.glob("forecasting/*.csv"):
         yield f"ett/{file.stem}" if file.stem.startswith("ETT") else f"forecasting/{file.stem}"

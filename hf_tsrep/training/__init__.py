@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from .checkpoints import find_last_checkpoint
     from .finetuning import finetune, run_finetuning
     from .pretraining import pretrain, run_pretraining
-    from .recipe import list_recipes, load_recipe, recipe_for_corpus
-    from .resolve import finetuning_fields, pretraining_fields, resolve_finetuning, resolve_settings
+    from .resolve import (
+        finetuning_fields,
+        list_recipes,
+        load_recipe,
+        pretraining_fields,
+        recipe_for_corpus,
+        resolve_finetuning,
+        resolve_settings,
+    )
     from .saving import FinetuningResult, PretrainingResult
     from .settings import FinetuneSettings, PretrainSettings
     from .trainer import NonFiniteLossError, TimeSeriesTrainer
@@ -37,12 +44,12 @@ _MODULE_OF_NAME = {
     "find_last_checkpoint": "checkpoints",
     "finetune": "finetuning",
     "finetuning_fields": "resolve",
-    "list_recipes": "recipe",
-    "load_recipe": "recipe",
+    "list_recipes": "resolve",
+    "load_recipe": "resolve",
     "plot_loss_curve": ".visualization",
     "pretrain": "pretraining",
     "pretraining_fields": "resolve",
-    "recipe_for_corpus": "recipe",
+    "recipe_for_corpus": "resolve",
     "resolve_finetuning": "resolve",
     "resolve_settings": "resolve",
     "run_finetuning": "finetuning",

@@ -1,4 +1,4 @@
-"""Which items make up a batch, and which they were: numbered batches, batches of one domain, items with an index."""
+"""Which items make up a batch, which they were, and how they are put together: samplers, collators, padding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 SERIES_INDEX = "series_index"
@@ -205,3 +206,60 @@ class IndexedCollator:
         bare = [{name: value for name, value in item.items() if name != SERIES_INDEX} for item in items]
         batch = self.collator(bare)
         return {**batch, SERIES_INDEX: indices}
+
+
+class PretrainingCollator:
+    """Stacks items of any lengths, padding with NaN at the end.
+
+    Args:
+        max_train_length: items that are longer (a `PretrainingDataset` has none) are cropped to one random window for
+            the whole batch, drawn from torch's global generator.
+        sequence_length: pad to at least this length, so that all batches have one shape; by default to the
+            longest item.
+    """
+
+    def __init__(self, max_train_length: int | None = 3000, sequence_length: int | None = None) -> None:
+        self.max_train_length = max_train_length
+        self.sequence_length = sequence_length
+
+    def __call__(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return `{"past_values": (batch_size, sequence_length, num_channels)}`."""
+        tensors = [torch.as_tensor(item["past_values"], dtype=torch.float32) for item in items]
+        length = max(self.sequence_length or 0, *(len(tensor) for tensor in tensors))
+        past_values = torch.stack([pad_with_missing(tensor[None], length)[0] for tensor in tensors])
+        if self.max_train_length is not None and length > self.max_train_length:
+            start = int(torch.randint(length - self.max_train_length + 1, ()))
+            past_values = past_values[:, start : start + self.max_train_length]
+        return {"past_values": past_values}
+
+
+def pad_with_missing(past_values: Tensor, target_length: int, both_sides: bool = False) -> Tensor:
+    """Pad the time axis with NaN to `target_length`; longer series are returned as they are.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        target_length: steps to reach.
+        both_sides: False pads at the end; True pads both ends, the larger half of an odd number at the end.
+
+    Returns:
+        (batch_size, max(sequence_length, target_length), num_channels).
+    """
+    num_steps = max(target_length - past_values.shape[1], 0)
+    left = num_steps // 2 if both_sides else 0
+    return pad_with_missing_steps(past_values, left, num_steps - left)
+
+
+def pad_with_missing_steps(past_values: Tensor, left: int = 0, right: int = 0) -> Tensor:
+    """Add `left` missing steps before and `right` after.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        left: steps in front.
+        right: steps after.
+
+    Returns:
+        (batch_size, left + sequence_length + right, num_channels).
+    """
+    if left == 0 and right == 0:
+        return past_values
+    return torch.nn.functional.pad(past_values, (0, 0, left, right), value=float("nan"))

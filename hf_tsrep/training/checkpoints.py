@@ -1,4 +1,4 @@
-"""Which checkpoints of an output folder are whole, so that a run that was killed at any moment can go on."""
+"""What an output folder holds: which checkpoints are whole, so that a killed run can go on, and records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -94,3 +95,8 @@ def check_output_directory(
             f"{folder} holds {what}. Choose another output_dir, go on with resume_from_checkpoint=True "
             "(--resume), or remove it with overwrite_output_dir=True (--overwrite-output-dir)."
         )
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as readable JSON."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

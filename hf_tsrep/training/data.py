@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..data import WindowDataset, corpus_metadata, get_series, load_corpus, sliding_window_index
 from ..errors import SettingsError
-from .batches import NumberedBatch
+from .batches import NumberedBatch, pad_with_missing
 from .settings import PretrainSettings
 
 _SHORTEST_WINDOW = 16  # steps of a window that is chosen here: fewer hold hardly a pattern
@@ -37,12 +38,12 @@ class TrainingSeries:
     metadata: list[Any]
     corpora: list[Any]
 
-    @property
+    @cached_property
     def num_input_channels(self) -> int:
         """Number of channels, time features included."""
         return self.series[0].shape[1]
 
-    @property
+    @cached_property
     def num_elements(self) -> int:
         """Numbers in the training array: every series padded to the longest, time features included."""
         return len(self.series) * max(map(len, self.series)) * self.num_input_channels
@@ -191,31 +192,6 @@ def _pieces(series: Sequence[np.ndarray | Tensor], max_train_length: int | None)
     if not len(pieces):
         raise ValueError("Every value of every series is missing: there is nothing to train on.")
     return pieces
-
-
-class PretrainingCollator:
-    """Stacks items of any lengths, padding with NaN at the end.
-
-    Args:
-        max_train_length: items that are longer (a `PretrainingDataset` has none) are cropped to one random window for
-            the whole batch, drawn from torch's global generator.
-        sequence_length: pad to at least this length, so that all batches have one shape; by default to the
-            longest item.
-    """
-
-    def __init__(self, max_train_length: int | None = 3000, sequence_length: int | None = None) -> None:
-        self.max_train_length = max_train_length
-        self.sequence_length = sequence_length
-
-    def __call__(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return `{"past_values": (batch_size, sequence_length, num_channels)}`."""
-        tensors = [torch.as_tensor(item["past_values"], dtype=torch.float32) for item in items]
-        length = max(self.sequence_length or 0, *(len(tensor) for tensor in tensors))
-        past_values = torch.stack([pad_with_missing(tensor[None], length)[0] for tensor in tensors])
-        if self.max_train_length is not None and length > self.max_train_length:
-            start = int(torch.randint(length - self.max_train_length + 1, ()))
-            past_values = past_values[:, start : start + self.max_train_length]
-        return {"past_values": past_values}
 
 
 class PretrainingWindows(WindowDataset):
@@ -381,38 +357,6 @@ def split_with_missing(past_values: Tensor, num_sections: int) -> Tensor:
     section_length = -(-sequence_length // num_sections)
     sections = past_values.tensor_split(num_sections, dim=1)
     return torch.cat([pad_with_missing(section, section_length) for section in sections])
-
-
-def pad_with_missing(past_values: Tensor, target_length: int, both_sides: bool = False) -> Tensor:
-    """Pad the time axis with NaN to `target_length`; longer series are returned as they are.
-
-    Args:
-        past_values: (batch_size, sequence_length, num_channels).
-        target_length: steps to reach.
-        both_sides: False pads at the end; True pads both ends, the larger half of an odd number at the end.
-
-    Returns:
-        (batch_size, max(sequence_length, target_length), num_channels).
-    """
-    num_steps = max(target_length - past_values.shape[1], 0)
-    left = num_steps // 2 if both_sides else 0
-    return pad_with_missing_steps(past_values, left, num_steps - left)
-
-
-def pad_with_missing_steps(past_values: Tensor, left: int = 0, right: int = 0) -> Tensor:
-    """Add `left` missing steps before and `right` after.
-
-    Args:
-        past_values: (batch_size, sequence_length, num_channels).
-        left: steps in front.
-        right: steps after.
-
-    Returns:
-        (batch_size, left + sequence_length + right, num_channels).
-    """
-    if left == 0 and right == 0:
-        return past_values
-    return torch.nn.functional.pad(past_values, (0, 0, left, right), value=float("nan"))
 
 
 def take_per_row(past_values: Tensor, starts: Tensor, num_steps: int) -> Tensor:

@@ -18,9 +18,8 @@ import torch
 from transformers import TrainingArguments, enable_full_determinism, set_seed
 
 from ..errors import SettingsError
-from .checkpoints import WEIGHTS_FILE, check_output_directory, find_last_checkpoint
-from .saving import write_json
-from .settings import FinetuneSettings, PretrainSettings, with_needed_values
+from .checkpoints import WEIGHTS_FILE, check_output_directory, find_last_checkpoint, write_json
+from .settings import FinetuneSettings, PretrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 FREE_FIELDS = frozenset(
     {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "run_name", "per_device_eval_batch_size"}
 )
+BUDGET_FIELDS = frozenset({"max_steps", "num_train_epochs"})
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 _LARGE_BLOCK_BYTES = 2**20
@@ -182,6 +182,83 @@ def build_arguments(
             "one GPU with CUDA_VISIBLE_DEVICES."
         )
     return arguments
+
+
+def with_needed_values(
+    settings: PretrainSettings | FinetuneSettings, needed: Mapping[str, tuple[Any, str]]
+) -> dict[str, Any]:
+    """Return the fields of TrainingArguments that were given, with those that the training loop needs.
+
+    Args:
+        settings: What was given.
+        needed: The value that the loop needs, and why, by field.
+
+    Raises:
+        SettingsError: Another value was given.
+    """
+    for name, (value, reason) in needed.items():
+        given = settings.training.get(name, value)
+        if given != value:
+            where = settings.sources.get(name, "default")
+            raise SettingsError(f"{name}={given!r} ({where}) cannot work here: {reason}. Leave it out.")
+    return {**settings.training, **{name: value for name, (value, _) in needed.items()}}
+
+
+def fit_batch(arguments: Any, num_items: int) -> None:
+    """Reduce the batch to the number of items, as the published code does; every process needs one batch an epoch.
+
+    Args:
+        arguments: The Trainer's arguments, whose per_device_train_batch_size may be changed.
+        num_items: Number of training items that one batch can be drawn from.
+
+    Raises:
+        SettingsError: There are fewer items than processes.
+    """
+    largest = num_items // arguments.world_size
+    if largest < 1:
+        raise SettingsError(
+            f"{num_items} training items cannot feed {arguments.world_size} processes. Start at most {num_items}, "
+            "or cut the series into more pieces with a smaller max_train_length."
+        )
+    if arguments.per_device_train_batch_size > largest:
+        logger.info("The batch of a process is %d: there are %d training items.", largest, num_items)
+        arguments.per_device_train_batch_size = largest
+    if arguments.per_device_train_batch_size * arguments.world_size == 1:
+        logger.warning(
+            "A batch holds one training item, so a loss that tells the items of a batch apart is zero or learns "
+            "nothing. What helps: more series, windows of them (max_train_length with window_stride), or a larger "
+            "per_device_train_batch_size. There are %d training items.",
+            num_items,
+        )
+
+
+def choose_budget(arguments: Any, settings: PretrainSettings, num_elements: int) -> None:
+    """Set max_steps by the published rule where nothing was given.
+
+    Args:
+        arguments: The Trainer's arguments, whose max_steps may be changed.
+        settings: Have the rule, and whether anything was given.
+        num_elements: Numbers in the training array.
+
+    Raises:
+        SettingsError: The rule has other fields.
+    """
+    rule = settings.run.published_steps
+    if rule is None or BUDGET_FIELDS & set(settings.training):
+        return
+    expected = {"small_corpus_elements", "small_corpus_steps", "steps"}
+    if set(rule) != expected:
+        raise SettingsError(f"published_steps has the fields {sorted(rule)}; expected {sorted(expected)}.")
+    small = num_elements <= rule["small_corpus_elements"]
+    arguments.max_steps = rule["small_corpus_steps"] if small else rule["steps"]
+    logger.info("%d steps for %d numbers in the training array (published rule).", arguments.max_steps, num_elements)
+
+
+def rate_depends_on_budget(settings: PretrainSettings) -> bool:
+    """Return whether the learning rate of a step depends on how many steps there are to be."""
+    if settings.run.learning_rate_decay is None:
+        return str(settings.training.get("lr_scheduler_type", "linear")) != "constant"
+    return settings.training.get("warmup_steps", 0) > 0  # a warm-up may be shortened to a quarter of the run
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..hub import build_model_card, feature_extractor_of_corpus
 from ..registry import get_method
 from ..results import write_results
 from ..visualization import plot_loss_curve
-from .checkpoints import WEIGHTS_FILE
+from .checkpoints import WEIGHTS_FILE, write_json
 from .finetuning_data import FinetuningData
 from .settings import FINETUNING_FILE, SETTINGS_FILE, FinetuneSettings, PretrainSettings
 
@@ -92,11 +92,6 @@ def staged_folder(output_dir: Path, last_file: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
     shutil.rmtree(staging)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write values as readable JSON."""
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def save_loss_curve(folder: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:

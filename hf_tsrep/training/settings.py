@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from ..errors import SettingsError
-from .settings_sources import Told, corpus_name, dataclass_fields, public_fields
+from .settings_sources import Told, dataclass_fields
 from .starting_model import is_method_name
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"
 TASKS = ("classification", "forecasting")
 DEFAULT_STAGE = "model"
+DEFAULT_RECIPE = "default"  # of a corpus that nobody published values for
 MODES = ("full", "linear-probe", "lora")
 
 EpochSchedule = Literal["constant", "halving", "late_decay", "warmup_decay"]
@@ -355,26 +355,6 @@ def documented_fields(run: Literal["pretraining", "finetuning"]) -> dict[str, st
     return found
 
 
-def with_needed_values(
-    settings: PretrainSettings | FinetuneSettings, needed: Mapping[str, tuple[Any, str]]
-) -> dict[str, Any]:
-    """Return the fields of TrainingArguments that were given, with those that the training loop needs.
-
-    Args:
-        settings: What was given.
-        needed: The value that the loop needs, and why, by field.
-
-    Raises:
-        SettingsError: Another value was given.
-    """
-    for name, (value, reason) in needed.items():
-        given = settings.training.get(name, value)
-        if given != value:
-            where = settings.sources.get(name, "default")
-            raise SettingsError(f"{name}={given!r} ({where}) cannot work here: {reason}. Leave it out.")
-    return {**settings.training, **{name: value for name, (value, _) in needed.items()}}
-
-
 def _record(settings: PretrainSettings | FinetuneSettings, names: dict[str, Any]) -> dict[str, Any]:
     """Return settings as plain JSON types, with names in place of objects."""
     plain = public_fields({one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)}) | names
@@ -383,3 +363,18 @@ def _record(settings: PretrainSettings | FinetuneSettings, names: dict[str, Any]
     for group in ("data", "run"):
         plain[group] = public_fields(dataclasses.asdict(plain[group]))
     return json.loads(json.dumps(plain, default=str))
+
+
+def corpus_name(corpus: Any) -> str:
+    """Return what to call a corpus: its name, of a path its last part, of an object its type."""
+    if not isinstance(corpus, (str, Path)):
+        return f"<{type(corpus).__name__}>"
+    name = str(corpus)
+    is_path = isinstance(corpus, Path) or Path(name).is_absolute() or name.startswith((".", "~"))
+    return Path(name).name if is_path else name
+
+
+def public_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields without places on this machine and secrets, which no published record has."""
+    places = ("output_dir", "data_directory", "overwrite_output_dir")
+    return {name: value for name, value in values.items() if name not in places and not name.endswith("token")}

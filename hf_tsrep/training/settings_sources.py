@@ -319,18 +319,3 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def corpus_name(corpus: Any) -> str:
-    """Return what to call a corpus: its name, of a path its last part, of an object its type."""
-    if not isinstance(corpus, (str, Path)):
-        return f"<{type(corpus).__name__}>"
-    name = str(corpus)
-    is_path = isinstance(corpus, Path) or Path(name).is_absolute() or name.startswith((".", "~"))
-    return Path(name).name if is_path else name
-
-
-def public_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields without places on this machine and secrets, which no published record has."""
-    places = ("output_dir", "data_directory", "overwrite_output_dir")
-    return {name: value for name, value in values.items() if name not in places and not name.endswith("token")}

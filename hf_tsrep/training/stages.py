@@ -6,38 +6,60 @@ import dataclasses
 import importlib
 import importlib.util
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers import PreTrainedConfig
+import torch
+from transformers import PreTrainedConfig, TrainingArguments
 
-from ..data import get_series
+from ..data import corpus_fingerprint, get_series
+from ..data.known_corpora import find_known_corpus, name_in_full
 from ..errors import SettingsError, near_matches
 from ..registry import get_method
-from .batches import IndexedCollator, IndexedDataset
-from .callbacks import CollapseMonitor, ValidationLossCallback
-from .checkpoints import WEIGHTS_FILE
-from .data import PretrainingCollator, TrainingSeries, load_training_series, pretraining_dataset, windows_of_few_series
-from .recipe import DEFAULT_RECIPE, corpus_as_known, corpus_recipe_names, recipe_for_corpus
-from .saving import PretrainingResult, save_card, save_preprocessing
-from .settings import DEFAULT_STAGE, PretrainSettings
+from .batches import IndexedCollator, IndexedDataset, PretrainingCollator
+from .callbacks import CollapseMonitor, EpochScheduleCallback, ValidationLossCallback, WeightAveragingCallback
+from .checkpoints import write_json
+from .data import TrainingSeries, load_training_series, pretraining_dataset, windows_of_few_series
+from .run import (
+    BUDGET_FIELDS,
+    FREE_FIELDS,
+    Shared,
+    TrainingRun,
+    build_arguments,
+    choose_budget,
+    fit_batch,
+    rate_depends_on_budget,
+    versions,
+)
+from .saving import (
+    LOG_FILE,
+    PretrainingResult,
+    save_card,
+    save_loss_curve,
+    save_preprocessing,
+    staged_folder,
+)
+from .settings import DEFAULT_RECIPE, DEFAULT_STAGE, SETTINGS_FILE, DataSettings, PretrainSettings, RunSettings
+from .settings_sources import dataclass_fields
 from .trainer import TimeSeriesTrainer
 
 logger = logging.getLogger(__name__)
 
+# Fields that a resumed pre-training may have otherwise; a tokenizer's weights are compared, wherever they lie.
+_FREE = FREE_FIELDS | {"save_steps", "dataloader_num_workers", "monitor_collapse", "validation_loss", "tokenizer"}
 
-class PretrainingStage(ABC):
-    """A stage of a pre-training; `run_pretraining` calls its methods in the order in which they stand here.
+
+class PretrainingStage(TrainingRun):
+    """A stage of a pre-training: a run that a method's own stages extend by what they read, train and save.
 
     Args:
         settings: What was asked for.
-        arguments: `transformers.TrainingArguments` of the run, which the stage may complete.
     """
 
-    weights_file: ClassVar[str] = WEIGHTS_FILE
-    """The file that is written last: an output folder that holds it is finished."""
+    record_file = SETTINGS_FILE
 
     options_class: ClassVar[type | None] = None
     """Dataclass of the fields that only this stage has; `settings.options` holds them."""
@@ -45,12 +67,17 @@ class PretrainingStage(ABC):
     run_defaults: ClassVar[dict[str, Any]] = {}
     """Defaults of RunSettings where the stage has others."""
 
+    recipe: ClassVar[str | None] = None
+    """Name of the recipe that serves every corpus; None for that of the first corpus."""
+
     refused: ClassVar[dict[str, str]] = {}
     """Fields that mean nothing to this stage, and what to do instead."""
 
-    def __init__(self, settings: PretrainSettings, arguments: Any) -> None:
-        self.settings = settings
-        self.arguments = arguments
+    settings: PretrainSettings
+
+    def __init__(self, settings: PretrainSettings) -> None:
+        super().__init__(settings, training_arguments(settings))
+        self.averaging = WeightAveragingCallback() if settings.run.weight_averaging else None
 
     @classmethod
     def model_fields(cls, method: str) -> tuple[Any, set[str]]:
@@ -61,18 +88,8 @@ class PretrainingStage(ABC):
         """
         return get_method(method).config_class, {one.name for one in dataclasses.fields(PreTrainedConfig)}
 
-    @classmethod
-    def default_recipe(cls, method: str, corpus: str | None) -> str:
-        """Return the recipe where none is named.
-
-        Args:
-            method: Name of the method.
-            corpus: Name of the first corpus, or None.
-        """
-        return recipe_for_corpus(method, corpus)
-
     @abstractmethod
-    def load(self) -> None:
+    def read_corpora(self) -> None:
         """Read the corpora; the first process does it before the others."""
 
     @property
@@ -91,16 +108,8 @@ class PretrainingStage(ABC):
         """Numbers in the training array, for budgets that depend on it."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, Any]:
         """Return what was found out about the data, for the record."""
-
-    @abstractmethod
-    def build_model(self, resumed: bool) -> Any:
-        """Return the model to train; the random state has just been seeded.
-
-        Args:
-            resumed: Whether its weights will be those of a checkpoint.
-        """
 
     @abstractmethod
     def trainer_options(self) -> dict[str, Any]:
@@ -131,21 +140,108 @@ class PretrainingStage(ABC):
             facts: What was found out about the run.
         """
 
+    def load(self) -> None:
+        """Read the corpora, and fit the batch and the budget to them."""
+        self.read_corpora()
+        num_items, num_elements = self.num_batch_items, self.num_elements
+        fit_batch(self.arguments, num_items)
+        choose_budget(self.arguments, self.settings, num_elements)
+
+    def facts(self, model: Any) -> dict[str, Any]:
+        """Return budget, batch, what the stage found out, and what the corpora and packages are."""
+        return {
+            "max_steps": self.arguments.max_steps,
+            "per_device_train_batch_size": self.arguments.per_device_train_batch_size,
+            "num_processes": self.arguments.world_size,
+            **self.data_facts(),
+            "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in self.corpora],
+            "versions": versions(),
+        }
+
+    def shared(self) -> Shared:
+        """Return all settings but some of what is told of the training.
+
+        A run may go on longer than it was to where the learning rate of a step does not depend on the number of steps.
+        """
+        owner, left_out = self.model_fields(self.settings.method)
+        owners: dict[str, Any] = {"options": self.options_class, "data": DataSettings, "run": RunSettings}
+        owners["training"] = TrainingArguments
+        fields = {"model": dataclass_fields("model", owner, left_out)}
+        fields |= {group: dataclass_fields(group, one) if one else {} for group, one in owners.items()}
+        return Shared(
+            values=("method", "stage", "corpus"),
+            groups=tuple(fields),
+            facts=("corpus_fingerprints", "tokenizer_fingerprint", "num_processes", "per_device_train_batch_size"),
+            free=_FREE if rate_depends_on_budget(self.settings) else _FREE | BUDGET_FIELDS,
+            defaults={group: {name: one.default for name, one in of.items()} for group, of in fields.items()},
+        )
+
+    def build_trainer(self, model: Any) -> Any:
+        """Return the stage's trainer, with what happens at the steps and the epochs of any stage."""
+        run, arguments, options = self.settings.run, self.arguments, self.trainer_options()
+        callbacks: list[Any] = [] if self.averaging is None else [self.averaging]
+        if run.epoch_schedule is not None:
+            callbacks.append(EpochScheduleCallback(run.epoch_schedule))
+        if run.coupled_weight_decay:
+            values: dict[str, Any] = {"lr": arguments.learning_rate, "eps": arguments.adam_epsilon}
+            values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
+            options["optimizer_cls_and_kwargs"] = (torch.optim.Adam, values)
+        if run.learning_rate_decay is not None:
+            options["learning_rate_decay"] = (run.learning_rate_decay, run.learning_rate_decay_steps)
+        return self.trainer_class()(
+            model=model,
+            args=arguments,
+            callbacks=[*callbacks, *options.pop("callbacks", ())],
+            decay_all_parameters=run.decay_all_parameters,
+            shortens_warmup=self.settings.sources.get("warmup_steps", "").startswith("recipe"),
+            **options,
+        )
+
+    def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> PretrainingResult:
+        """Give the model its averaged weights where there are any, measure it and write the finished folder."""
+        model = trainer.model
+        if self.averaging is not None:
+            self.averaging.copy_to(model)
+        if "warmup_steps" in self.settings.training:  # a short run has fewer
+            facts["warmup_steps"] = self.arguments.get_warmup_steps(trainer.state.max_steps)
+        model.eval()
+        history = list(trainer.state.log_history)
+        metrics = {**last_logged(history), "num_steps": trainer.state.global_step}
+        metrics["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        metrics["train_runtime"] = train_runtime
+        result = PretrainingResult(model, Path(self.settings.output_dir), metrics, history)
+        if trainer.is_world_process_zero():
+            result.metrics |= self.evaluate(model)
+            self._save(result, facts)
+        return result
+
+    def _save(self, result: PretrainingResult, facts: dict[str, Any]) -> None:
+        """Write the finished folder. The weights come last, so that a folder with weights is complete."""
+        settings = self.settings
+        with staged_folder(result.output_dir, self.weights_file) as staging:
+            write_json(staging / SETTINGS_FILE, {**settings.to_dict(), "facts": facts})
+            write_json(staging / LOG_FILE, {"metrics": result.metrics, "history": result.history})
+            what = "pre-training loss" if settings.stage == DEFAULT_STAGE else f"loss of the {settings.stage}"
+            title = f"{get_method(settings.method).title} on {', '.join(settings.corpus_names)}: {what}"
+            save_loss_curve(staging, result.history, title)
+            self.save(staging, result, facts)
+
 
 class SeriesStage(PretrainingStage):
     """Series of equal channels, cut and cropped by TS2Vec's rules or into windows, and a model of `past_values`."""
 
     loaded: TrainingSeries
     dataset: Any
+    num_items: int
     max_train_length: int | None
     window_stride: int | None
 
-    def load(self) -> None:
+    def read_corpora(self) -> None:
         """Read the corpora and prepare the series."""
         data = self.settings.data
         self.loaded = load_training_series(self.settings)
         self.max_train_length, self.window_stride = data.max_train_length, data.window_stride
-        self.dataset = self._items_of(self.loaded.series)
+        self._cut_series()
         self._cut_few_series()
         if self.settings.run.validation_loss and not self._validation_parts():
             self._miss_validation()
@@ -164,26 +260,30 @@ class SeriesStage(PretrainingStage):
             "with split, such as 70/10/20."
         )
 
+    def _cut_series(self) -> None:
+        self.dataset = self._items_of(self.loaded.series)
+        self.num_items = len(self.dataset)
+
     def _cut_few_series(self) -> None:
         """Cut windows where nobody chose pieces or windows, and the series are too few for a batch.
 
         Corpora of the literature stay as they are: their results are compared with published ones.
         """
         batch_size = self.arguments.per_device_train_batch_size * self.arguments.world_size
-        if len(self.dataset) >= batch_size or self._are_items_chosen():
+        if self.num_items >= batch_size or self._are_items_chosen():
             return
         found = windows_of_few_series(self.loaded.series, batch_size, self.max_train_length)
         if found is None:
             return
-        num_items = len(self.dataset)
+        num_items = self.num_items
         self.max_train_length, self.window_stride = found
-        self.dataset = self._items_of(self.loaded.series)
+        self._cut_series()
         logger.info(
             "%d training items are too few for a batch of %d, so the series are cut into %d windows of %d steps, one "
             "every %d. Choose others with max_train_length and window_stride.",
             num_items,
             batch_size,
-            len(self.dataset),
+            self.num_items,
             *found,
         )
 
@@ -192,7 +292,8 @@ class SeriesStage(PretrainingStage):
         settings = self.settings
         if settings.recipe != DEFAULT_RECIPE or any(map(settings.is_given, ("max_train_length", "window_stride"))):
             return True
-        return any(corpus_recipe_names(corpus_as_known(one, settings.data.data_directory)) for one in settings.corpus)
+        names = [name_in_full(one, settings.data.data_directory) for one in settings.corpus]
+        return any(find_known_corpus(name) is not None for name in names if name)
 
     def _items_of(self, series: list[np.ndarray]) -> Any:
         return pretraining_dataset(series, self.max_train_length, self.window_stride, self.arguments.seed)
@@ -205,21 +306,21 @@ class SeriesStage(PretrainingStage):
     @property
     def num_batch_items(self) -> int:
         """Number of pieces or windows of series."""
-        return len(self.dataset)
+        return self.num_items
 
     @property
     def num_elements(self) -> int:
         """Numbers in the training array, padding included."""
         return self.loaded.num_elements
 
-    def facts(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, Any]:
         """Return sizes of the training array, and the windows where they were chosen here."""
         chosen = {"max_train_length": self.max_train_length, "window_stride": self.window_stride}
         asked = {name: getattr(self.settings.data, name) for name in chosen}
         return {
             **({} if chosen == asked else {"windows": chosen}),
             "num_series": len(self.loaded.series),
-            "num_training_items": len(self.dataset),
+            "num_training_items": self.num_items,
             "sequence_length": self.dataset.sequence_length,
             "num_input_channels": self.loaded.num_input_channels,
             "num_elements": self.loaded.num_elements,
@@ -239,7 +340,7 @@ class SeriesStage(PretrainingStage):
             "train_dataset": IndexedDataset(self.dataset),
             "data_collator": IndexedCollator(PretrainingCollator(longest)),
             "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
-            "item_names": self.loaded.item_names(len(self.dataset), longest),
+            "item_names": self.loaded.item_names(self.num_items, longest),
             "callbacks": self._validation_callbacks() if self.settings.run.validation_loss else [],
         }
 
@@ -264,6 +365,7 @@ def list_stages(method: str) -> list[str]:
     return list(config_class.stages)
 
 
+@cache
 def get_stage(method: str, stage: str = DEFAULT_STAGE) -> type[PretrainingStage]:
     """Return the class of a method's stage.
 
@@ -280,3 +382,33 @@ def get_stage(method: str, stage: str = DEFAULT_STAGE) -> type[PretrainingStage]
     if own is None or own.submodule_search_locations is None:
         return SeriesStage
     return importlib.import_module(own.name).STAGES[stage]
+
+
+def training_arguments(settings: PretrainSettings) -> Any:
+    """Return the Trainer's arguments.
+
+    Args:
+        settings: What was asked for.
+
+    Raises:
+        SettingsError: A value that the loop cannot work with, or several GPUs are visible to one process.
+    """
+    needed = {
+        "eval_strategy": (
+            "no",
+            "validation_loss=true logs the loss on validation data after every epoch",
+        ),
+        "load_best_model_at_end": (False, "pre-training chooses nothing by its validation loss"),
+        "auto_find_batch_size": (False, "the batch holds the negatives; choose per_device_train_batch_size"),
+        "dataloader_persistent_workers": (False, "workers that persist would keep the windows of the first epoch"),
+    }
+    return build_arguments(settings, "pretrain", needed)
+
+
+def last_logged(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the last value of everything that was logged at the steps."""
+    metrics: dict[str, float] = {}
+    for entry in history:
+        if "loss" in entry:
+            metrics |= {name: value for name, value in entry.items() if name not in ("step", "epoch")}
+    return metrics

@@ -37,8 +37,7 @@ from hf_tsrep.training.data import Columns, TensorRows, map_tensors
 from hf_tsrep.training.finetuning import label_name, training_arguments
 from hf_tsrep.training.finetuning_data import load_finetuning_data, prepare_inputs
 from hf_tsrep.training.finetuning_model import build_model, prediction_length_of, reading_options
-from hf_tsrep.training.recipe import recipe_for
-from hf_tsrep.training.resolve import resolve_finetuning
+from hf_tsrep.training.resolve import recipe_for, resolve_finetuning
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reproduction.plan import load_grid  # it lies beside this folder, which is known only now

@@ -199,7 +199,8 @@ def test_corpora_are_joined_where_their_channels_agree(corpus, tmp_path):
 def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
     from datasets import Array2D, Dataset, DatasetDict, Features, Value
 
-    from hf_tsrep.training.pretraining import choose_budget, fit_batch, resolve_settings, training_arguments
+    from hf_tsrep.training.resolve import resolve_settings
+    from hf_tsrep.training.stages import choose_budget, fit_batch, training_arguments
 
     features = Features({"series": Array2D((None, 1), "float32"), "item_id": Value("string")})
     rows = {"series": [np.ones((20, 1), np.float32) * np.arange(20)[:, None]] * 3, "item_id": ["a", "b", "c"]}

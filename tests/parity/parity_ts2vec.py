@@ -12,7 +12,7 @@ from hf_tsrep.modeling.modeling_ts2vec import (
     dual_loss,
     hierarchical_contrastive_loss,
 )
-from hf_tsrep.training import data
+from hf_tsrep.training import batches, data
 from hf_tsrep.training.callbacks import WeightAveragingCallback
 
 
@@ -218,9 +218,9 @@ def check_preprocess(fixture):
     fixture.assert_shapes({"T": length})
     fixture.check_equal("centerized", data.centre_observed_span(values))
     fixture.check_equal("split", data.split_with_missing(values, config["sections"]))
-    fixture.check_equal("pad_right", data.pad_with_missing(values, length + 5))
-    fixture.check_equal("pad_both", data.pad_with_missing(values, length + 5, both_sides=True))
-    fixture.check_equal("torch_pad", data.pad_with_missing_steps(values, left=3, right=2))
+    fixture.check_equal("pad_right", batches.pad_with_missing(values, length + 5))
+    fixture.check_equal("pad_both", batches.pad_with_missing(values, length + 5, both_sides=True))
+    fixture.check_equal("torch_pad", batches.pad_with_missing_steps(values, left=3, right=2))
     fixture.check_equal("take_per_row", data.take_per_row(values, fixture.inputs["index"], config["num_elem"]))
     return fixture.compared
 

@@ -14,7 +14,7 @@ from ...errors import SettingsError, near_matches
 from ...tokenization.codec_crosstimenet import CrossTimeNetCodec
 from ...tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
 from ..batches import DomainBatchSampler, IndexedCollator, IndexedDataset
-from ..recipe import load_recipe
+from ..resolve import load_recipe
 from ..saving import PretrainingResult
 from ..settings_sources import coerce, dataclass_fields
 from ..stages import PretrainingStage
@@ -76,6 +76,7 @@ class CodecStage(PretrainingStage):
 
     weights_file = CODEC_FILE
     options_class = CodecOptions
+    recipe = "tokenizer"  # it has the values of every domain
     run_defaults: ClassVar[dict[str, Any]] = {"weight_averaging": False, "monitor_collapse": False}
     refused: ClassVar[dict[str, str]] = {
         "weight_averaging": "the codebook is a moving average already, of the latents of the last weights",
@@ -96,12 +97,7 @@ class CodecStage(PretrainingStage):
         """Return the fields of a CodecDomain that the corpus does not say."""
         return CodecDomain, set(_NOT_GIVEN)
 
-    @classmethod
-    def default_recipe(cls, method: str, corpus: str | None) -> str:
-        """Return the recipe of tokenizers, which has the values of every domain."""
-        return "tokenizer"
-
-    def load(self) -> None:
+    def read_corpora(self) -> None:
         """Read one domain a corpus."""
         self.options = CodecOptions(**self.settings.options)
         self.domains = load_domains(self.settings, self.options.validation_fraction, self.arguments.seed)
@@ -136,7 +132,7 @@ class CodecStage(PretrainingStage):
         """Numbers in the training series."""
         return sum(domain.num_elements for domain in self.domains)
 
-    def facts(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, Any]:
         """Return sizes of the domains."""
         return {
             "num_series": sum(len(domain.series) for domain in self.domains),
@@ -183,7 +179,7 @@ class CodecStage(PretrainingStage):
         """Return a codec with statistics and first codes of the training series, alike on all processes."""
         described = [self.describe(domain) for domain in self.domains]
         if self.options.tokenizer is None:
-            codec = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=described))
+            codec: Any = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=described))
         else:
             codec = self._codec_to_extend()
             self._num_old_domains = len(codec.config.domains)

@@ -112,7 +112,7 @@ class TokensStage(PretrainingStage):
         owner, left_out = super().model_fields(method)
         return owner, left_out | set(_NOT_GIVEN) | {"embedding_initialization"}
 
-    def load(self) -> None:
+    def read_corpora(self) -> None:
         """Read one domain a corpus and tokenise all of it."""
         self.options = TokensOptions(**self.settings.options)
         self.tokenizer = load_tokenizer(str(self.options.tokenizer))
@@ -258,7 +258,7 @@ class TokensStage(PretrainingStage):
         """Numbers in the training series."""
         return sum(domain.num_elements for domain in self.domains)
 
-    def facts(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, Any]:
         """Return sizes of the domains, and which tokenizer was used."""
         return {
             "num_series": sum(len(domain.series) for domain in self.domains),

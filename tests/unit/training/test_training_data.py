@@ -11,14 +11,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from hf_tsrep.training.batches import DomainBatchSampler, NumberedBatch, NumberedBatchSampler, SharedBatchSampler
-from hf_tsrep.training.data import (
+from hf_tsrep.training.batches import (
+    DomainBatchSampler,
+    NumberedBatch,
+    NumberedBatchSampler,
     PretrainingCollator,
+    SharedBatchSampler,
+    pad_with_missing,
+    pad_with_missing_steps,
+)
+from hf_tsrep.training.data import (
     PretrainingDataset,
     centre_observed_span,
     observed_windows,
-    pad_with_missing,
-    pad_with_missing_steps,
     split_with_missing,
     take_per_row,
     windows_of_few_series,

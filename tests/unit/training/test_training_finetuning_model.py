@@ -27,7 +27,7 @@ from hf_tsrep.training.finetuning_model import (
     reading_options,
 )
 from hf_tsrep.training.lora import add_lora
-from hf_tsrep.training.recipe import recipe_for
+from hf_tsrep.training.resolve import recipe_for
 from hf_tsrep.training.run import check_resume
 from hf_tsrep.training.saving import read_training_record
 

@@ -11,11 +11,10 @@ from pydantic import Field, NonNegativeInt
 from transformers import SchedulerType, TrainingArguments
 
 from hf_tsrep.training import SettingsError, pretraining_fields
-from hf_tsrep.training.pretraining import training_arguments
 from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, RunSettings
 from hf_tsrep.training.settings_sources import coerce, describe_type
-from hf_tsrep.training.stages import list_stages
+from hf_tsrep.training.stages import list_stages, training_arguments
 
 BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}
 

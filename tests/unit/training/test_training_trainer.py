@@ -15,9 +15,9 @@ from hf_tsrep.training import (
     WeightAveragingCallback,
     resolve_settings,
 )
-from hf_tsrep.training.batches import IndexedCollator, IndexedDataset
+from hf_tsrep.training.batches import IndexedCollator, IndexedDataset, PretrainingCollator
 from hf_tsrep.training.callbacks import ValidationLossCallback, epoch_factor
-from hf_tsrep.training.data import PretrainingCollator, PretrainingDataset, TrainingSeries, pretraining_dataset
+from hf_tsrep.training.data import PretrainingDataset, TrainingSeries, pretraining_dataset
 
 
 def tiny_model(**fields):
