@@ -1,14 +1,15 @@
-"""Attention of narrow heads on CPUs: the softmax as a power of 2, everything else as matrix products in the cache.
+"""Attention of narrow heads on CPUs, and attention to what is near.
 
 On narrow heads PyTorch's fused kernel spends most of its time outside the products, and two thirds of all in its
-backward pass. Here the scores of a few heads at a time fill the cache; what a softmax subtracts and divides by, the
-sum over the keys and the mask are one more row or column of the products.
+backward pass. Here the softmax is a power of 2, everything else a matrix product in the cache, which the scores of a
+few heads at a time fill; what a softmax subtracts and divides by, the sum over the keys and the mask are one more row
+or column of the products.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def attend(
 def narrow_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute `scaled_dot_product_attention` of layers_transformer.py for a few heads at a time, in cache.
+    """Compute `scaled_dot_product_attention` of layers_attention.py for a few heads at a time, in cache.
 
     Args:
         query: (num_rows, num_attention_heads, length, head_size), float32 on a CPU.
@@ -161,3 +162,70 @@ def _pieces(queries: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     for first in range(0, num_heads, together):
         last = min(first + together, num_heads)
         yield slice(first, last), memory[: last - first]
+
+
+def attend_by_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    window: int,
+    drop: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Compute `windowed_attention` of layers_attention.py at a cost of length times window.
+
+    The tokens lie in blocks of half a window, and those of a block see no others than it and its two neighbours. A row
+    that is no longer than the window lies in the first two blocks, which so see all of it.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size).
+        key: The same shape.
+        value: The same shape.
+        attention_mask: (num_rows, 1, 1, length) bool, as in window_mask.
+        window: Number of tokens.
+        drop: Dropout of the attention weights, (num_rows, num_blocks, num_attention_heads, block, 3 * block); None for
+            none. It draws other weights than those of `windowed_attention`.
+
+    Returns:
+        The shape of the query.
+    """
+    length = query.shape[2]
+    block = -(-window // 2)
+    beyond = -length % block
+    queries = F.pad(query, (0, 0, 0, beyond)).unflatten(2, (-1, block)).transpose(1, 2)
+    around = (0, 0, block, block + beyond)
+    keys, values = (
+        F.pad(one, around).unfold(2, 3 * block, block).permute(0, 2, 1, 4, 3).contiguous() for one in (key, value)
+    )
+    mask = _window_mask_of_blocks(attention_mask[:, 0, 0], window, block)
+    if drop is None:
+        rows = [one.flatten(0, 1) for one in (queries, keys, values)]
+        attended = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], mask.flatten(0, 1))
+        attended = attended.unflatten(0, (len(query), -1))
+    else:
+        scores = (queries * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        attended = drop(scores.masked_fill(~mask, -torch.inf).softmax(-1).to(value.dtype)) @ values
+    return attended.transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def _window_mask_of_blocks(observed: torch.Tensor, window: int, block: int) -> torch.Tensor:
+    """Return which of the tokens of three blocks each token of the middle one sees, as `window_mask` says.
+
+    Args:
+        observed: (num_rows, length) bool.
+        window: Number of tokens.
+        block: Number of tokens of a block.
+
+    Returns:
+        (num_rows, num_blocks, 1, block, 3 * block) bool.
+    """
+    places = torch.arange(observed.shape[1], device=observed.device)
+    row_length = torch.where(observed, places + 1, 0).amax(-1).view(-1, 1, 1, 1)
+    beyond = -observed.shape[1] % block
+    keys = F.pad(observed, (block, block + beyond)).unfold(1, 3 * block, block)
+    place = torch.arange(3 * block, device=observed.device)
+    distance = (place[block : 2 * block].unsqueeze(1) - place).abs()
+    queries = torch.arange(observed.shape[1] + beyond, device=observed.device).view(1, -1, block, 1)
+    near = (distance <= window // 2) | ((row_length <= window) & (queries < row_length))
+    seen = keys.unsqueeze(2) & near
+    return (seen | ((distance == 0) & ~seen.any(-1, keepdim=True))).unsqueeze(2)

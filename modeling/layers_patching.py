@@ -53,6 +53,34 @@ def align_series(values: torch.Tensor, observed: torch.Tensor) -> AlignedSeries:
     return AlignedSeries(values.gather(1, origin), observed.gather(1, origin) & inside, start, length)
 
 
+def take_context(
+    values: torch.Tensor, observed: torch.Tensor, context_length: int, at_end: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give every series the context's length: cut off what is too long, leave missing what is too short.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels).
+        observed: The same shape, bool.
+        context_length: Number of timestamps wanted.
+        at_end: Whether the last observed timestamp of a series becomes the context's last one, instead of its first
+            observed one the first.
+
+    Returns:
+        Values and observed, (batch_size, context_length, num_channels).
+    """
+    sequence_length = values.shape[1]
+    steps = torch.arange(sequence_length, device=values.device)
+    anything = observed.any(-1)
+    if at_end:
+        start = torch.where(anything, steps, -1).amax(1) + 1 - context_length
+    else:
+        start = torch.where(anything, steps, sequence_length).amin(1)
+    places = start.unsqueeze(1) + torch.arange(context_length, device=values.device)
+    inside = (places >= 0) & (places < sequence_length)
+    index = places.clamp(min=0, max=sequence_length - 1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, index), observed.gather(1, index) & inside.unsqueeze(-1)
+
+
 @dataclass(frozen=True)
 class PatchLayout:
     """Which timestamps of an aligned series each patch holds.
@@ -120,3 +148,23 @@ class PatchLayout:
             total = total + embeddings.gather(1, place.expand(-1, -1, embeddings.shape[-1])) * holds
             count = count + holds
         return total / count.clamp(min=1)
+
+
+def last_patches(patches: torch.Tensor, num_patches: torch.Tensor, num_context_patches: int) -> torch.Tensor:
+    """Put the last patches of every series side by side.
+
+    Args:
+        patches: (batch_size, num_patches, hidden_size), with independent channels (batch_size, num_input_channels,
+            num_patches, hidden_size).
+        num_patches: (batch_size,) number of patches of each series, at most num_context_patches. A shorter series
+            lacks the first ones, in whose place zeros stand.
+        num_context_patches: Number of patches of the context.
+
+    Returns:
+        (batch_size, num_context_patches * hidden_size), with independent channels (batch_size, num_input_channels,
+        num_context_patches * hidden_size).
+    """
+    place = torch.arange(num_context_patches, device=patches.device) - num_context_patches + num_patches.unsqueeze(1)
+    shape = (len(patches), *(1,) * (patches.ndim - 3), num_context_patches, 1)
+    index = place.clamp(min=0).view(shape).expand(*patches.shape[:-2], -1, patches.shape[-1])
+    return (patches.gather(-2, index) * (place >= 0).view(shape)).flatten(-2)

@@ -1,18 +1,19 @@
-"""The post-norm Transformer encoder: layer normalisation after every branch, and once more at the end."""
+"""The post-norm Transformer encoder: every branch is added to its input, and the sum normalised."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .kernels_attention import attend
+from .layers_attention import SelfAttention
 from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_normalization import MaskedBatchNorm
 
 
 class CircularTokenEmbedding(nn.Module):
@@ -122,83 +123,8 @@ DROPOUT_SITES_OF_A_LAYER = 4
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
-def scaled_dot_product_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    drop: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """Attend: softmax(query key^T / sqrt(head_size)) value (Vaswani et al., NIPS 2017, equation 1).
-
-    `attend` in kernels_attention.py gives the same by faster ways, which draw the dropout of the weights themselves.
-
-    Args:
-        query: (num_rows, num_attention_heads, length, head_size).
-        key: The same shape.
-        value: The same shape.
-        attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
-            axis) sees the key (last axis), of which every query needs one; None for all.
-        drop: Dropout of the attention weights; None for none.
-
-    Returns:
-        The shape of the query.
-    """
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
-    weights = scores.softmax(-1).to(value.dtype)
-    return (weights if drop is None else drop(weights)) @ value
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention of the tokens of a row to each other.
-
-    Args:
-        hidden_size: Width of a token.
-        num_attention_heads: Number of heads, a divisor of hidden_size.
-        dropout: Dropout probability of the attention weights.
-        first_site: Number of the first dropout layer.
-    """
-
-    def __init__(self, hidden_size: int, num_attention_heads: int, dropout: float, first_site: int = 0) -> None:
-        super().__init__()
-        self.num_attention_heads = num_attention_heads
-        self.input_projection = nn.Linear(hidden_size, 3 * hidden_size)  # queries, keys and values in one product
-        self.output_projection = nn.Linear(hidden_size, hidden_size)
-        self.dropout = SeededDropout(dropout, first_site)
-
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        draws: DropoutDraws | None = None,
-    ) -> torch.Tensor:
-        """Attend.
-
-        Args:
-            hidden: (num_rows, length, hidden_size).
-            attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
-                axis) sees the key (last axis), of which every query needs one; None for all.
-            draws: The random choices of dropout; None for random ones in training.
-
-        Returns:
-            (num_rows, length, hidden_size).
-        """
-        split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        if draws is not None and self.dropout.p > 0:
-            # The fused kernels draw their own dropout, and cannot take a given one.
-            drop = functools.partial(self.dropout, draws=draws)
-            attended = scaled_dot_product_attention(query, key, value, attention_mask, drop)
-        else:
-            probability = self.dropout.p if self.training else 0.0
-            attended = attend(query, key, value, attention_mask, probability)
-        return self.output_projection(attended.transpose(1, 2).flatten(2))
-
-
-class TransformerLayer(GradientCheckpointingLayer):
-    """Attention and a feed-forward network, each added to its input and then normalised.
+class TransformerBlock(nn.Module):
+    """Attention and a feed-forward network, each of which is added to its input; subclasses normalise the sums.
 
     Args:
         hidden_size: Width of a token.
@@ -208,7 +134,10 @@ class TransformerLayer(GradientCheckpointingLayer):
         first_site: Number of the first of its DROPOUT_SITES_OF_A_LAYER dropout layers.
         attention_dropout: Dropout probability of attention weights; None for that of the rest.
         activation: "gelu" or "relu", between the two layers of the feed-forward network.
+        attention_window: Bound of the attention, see SelfAttention; None for none.
     """
+
+    norm_class: type[nn.Module] = nn.LayerNorm
 
     def __init__(
         self,
@@ -219,18 +148,34 @@ class TransformerLayer(GradientCheckpointingLayer):
         first_site: int = 0,
         attention_dropout: float | None = None,
         activation: str = "gelu",
+        attention_window: int | None = None,
     ) -> None:
         super().__init__()
         of_weights = dropout if attention_dropout is None else attention_dropout
-        self.attention = SelfAttention(hidden_size, num_attention_heads, of_weights, first_site)
+        self.attention = SelfAttention(hidden_size, num_attention_heads, of_weights, first_site, attention_window)
         self.activate = ACTIVATIONS[activation]
         self.attention_dropout = SeededDropout(dropout, first_site + 1)
-        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.attention_norm = self.norm_class(hidden_size)
         self.expansion = nn.Linear(hidden_size, intermediate_size)
         self.expansion_dropout = SeededDropout(dropout, first_site + 2)
         self.contraction = nn.Linear(intermediate_size, hidden_size)
         self.contraction_dropout = SeededDropout(dropout, first_site + 3)
-        self.output_norm = nn.LayerNorm(hidden_size)
+        self.output_norm = self.norm_class(hidden_size)
+
+    def add_attention(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None, draws: DropoutDraws | None
+    ) -> torch.Tensor:
+        """Add what the tokens (num_rows, length, hidden_size) see of each other; the arguments are SelfAttention's."""
+        return hidden + self.attention_dropout(self.attention(hidden, attention_mask, draws), draws)
+
+    def add_feed_forward(self, hidden: torch.Tensor, draws: DropoutDraws | None) -> torch.Tensor:
+        """Add what the feed-forward network makes of every token."""
+        inner = self.expansion_dropout(self.activate(self.expansion(hidden)), draws)
+        return hidden + self.contraction_dropout(self.contraction(inner), draws)
+
+
+class TransformerLayer(TransformerBlock, GradientCheckpointingLayer):
+    """A TransformerBlock with layer normalisation; the arguments are its."""
 
     def forward(
         self,
@@ -239,10 +184,47 @@ class TransformerLayer(GradientCheckpointingLayer):
         draws: DropoutDraws | None = None,
     ) -> torch.Tensor:
         """Map (num_rows, length, hidden_size) to the same shape; the arguments are those of SelfAttention."""
-        attended = self.attention_dropout(self.attention(hidden, attention_mask, draws), draws)
-        hidden = self.attention_norm(hidden + attended)
-        inner = self.expansion_dropout(self.activate(self.expansion(hidden)), draws)
-        return self.output_norm(hidden + self.contraction_dropout(self.contraction(inner), draws))
+        hidden = self.attention_norm(self.add_attention(hidden, attention_mask, draws))
+        return self.output_norm(self.add_feed_forward(hidden, draws))
+
+
+class BatchNormTransformerLayer(TransformerBlock):
+    """A TransformerBlock with batch normalisation over the tokens of all rows; the arguments are its.
+
+    Gradient checkpointing computes the branches again, but not the normalisations, which would count a batch twice.
+    """
+
+    norm_class = MaskedBatchNorm
+    gradient_checkpointing = False  # transformers sets it, and the function, on every module that has it
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+        counted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Map tokens to tokens.
+
+        Args:
+            hidden: (num_rows, length, hidden_size).
+            attention_mask: See SelfAttention.
+            draws: See SelfAttention.
+            counted: (num_rows, length) bool, tokens that count in the statistics of a batch; None for all.
+
+        Returns:
+            (num_rows, length, hidden_size).
+        """
+        hidden = self._branch(self.add_attention, hidden, attention_mask, draws)
+        hidden = self.attention_norm(hidden, counted).to(hidden.dtype)
+        hidden = self._branch(self.add_feed_forward, hidden, draws)
+        return self.output_norm(hidden, counted).to(hidden.dtype)
+
+    def _branch(self, function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(function, *arguments)
+        return function(*arguments)
 
 
 class TransformerEncoder(nn.Module):

@@ -1,6 +1,6 @@
 """SimMTM: A Simple Pre-Training Framework for Masked Time-Series Modeling (Dong et al., NeurIPS 2023, 2302.00861).
 
-Section 3.1, masking (equation 1) -> geometric_mask, draw_step.
+Section 3.1, masking (equation 1) -> geometric_mask (layers_masking.py), draw_step.
 Section 3.2, representations (equation 2) -> PointEncoder (backbones_simmtm.py), SeriesProjector.
 Section 3.3, similarity, aggregation and decoding (equations 3 to 5) -> cosine_similarity, aggregation_weights,
 ContextDecoder. Section 3.4, losses (equations 6 and 7) -> squared_errors, constraint_losses, weigh_losses.
@@ -43,66 +43,14 @@ from .heads_time_series import (
     prediction_loss,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_masking import geometric_mask_at_once, random_mask
 from .layers_normalization import (
     InstanceStatistics,
     MaskedBatchNorm,
     denormalize_instances,
 )
-from .layers_patching import align_series
+from .layers_patching import align_series, take_context
 from .modeling_time_series import TimeSeriesPreTrainedModel
-
-
-def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
-    """Let a chain of two states, masked and kept, walk over the timestamps (equation 1; section 3.1).
-
-    Masked stretches so have the given mean length, kept ones mean_mask_length * (1 - mask_ratio) / mask_ratio.
-
-    Args:
-        uniforms: (..., 1 + length) in [0, 1): the first number draws the state of the first step, number i + 1
-            whether the state changes after step i.
-        mask_ratio: Expected share of masked steps; above 0 and below 1.
-        mean_mask_length: Expected length of a masked stretch; at least 1.
-
-    Returns:
-        (..., length) bool, True = kept.
-    """
-    leaves_mask = 1.0 / mean_mask_length
-    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
-    kept, steps = uniforms[..., 0] > mask_ratio, []
-    for number in uniforms[..., 1:].unbind(-1):
-        steps.append(kept)
-        kept = kept ^ torch.where(kept, number < leaves_kept, number < leaves_mask)
-    return torch.stack(steps, dim=-1)
-
-
-def geometric_mask_at_once(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
-    """Compute what geometric_mask does, for all steps together: the chain of a batch can have 100,000 steps.
-
-    A number below both probabilities changes the state, whichever it is; one between them leads to the same state from
-    both, which is where counting the changes can begin anew; a higher one changes nothing.
-
-    Args:
-        uniforms: As in geometric_mask.
-        mask_ratio: As in geometric_mask.
-        mean_mask_length: As in geometric_mask.
-
-    Returns:
-        (..., length) bool, True = kept.
-    """
-    length = uniforms.shape[-1] - 1
-    leaves_mask = 1.0 / mean_mask_length
-    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
-    first, numbers = uniforms[..., :1] > mask_ratio, uniforms[..., 1:length]
-    changes = numbers < min(leaves_mask, leaves_kept)
-    settles = (numbers < max(leaves_mask, leaves_kept)) & ~changes
-    num_changes = torch.cat([torch.zeros_like(first), changes], dim=-1).cumsum(-1)
-    steps = torch.arange(length, device=uniforms.device)
-    anchors = torch.cat([torch.ones_like(first), settles], dim=-1)
-    last_anchor = torch.where(anchors, steps, 0).cummax(-1).values
-    settled = leaves_mask > leaves_kept  # True = kept: the state that is left less often
-    state_there = torch.where(last_anchor == 0, first, settled)
-    changed_since = (num_changes - num_changes.gather(-1, last_anchor)) % 2 == 1
-    return state_there ^ changed_since
 
 
 def draw_masks(config: SimMTMConfig, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
@@ -126,11 +74,6 @@ def draw_masks(config: SimMTMConfig, shape: tuple[int, ...], generator: torch.Ge
         return geometric_mask_at_once(uniforms, ratio, config.mean_mask_length).view(shape)
     uniforms = torch.rand(*shape[:-1], 1 + length, generator=generator)
     return geometric_mask_at_once(uniforms, ratio, config.mean_mask_length)
-
-
-def random_mask(uniforms: torch.Tensor, mask_ratio: float) -> torch.Tensor:
-    """Mask every step by itself: uniforms in [0, 1) of any shape to bool of the same shape, True = kept."""
-    return uniforms < 1.0 - mask_ratio
 
 
 def end_mask(length: int, mask_ratio: float, end: str) -> torch.Tensor:
@@ -290,34 +233,6 @@ def weigh_losses(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """
     squares = weights.float().square()
     return (0.5 / squares * losses + torch.log1p(squares)).sum()
-
-
-def take_context(
-    values: torch.Tensor, observed: torch.Tensor, context_length: int, at_end: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give every series the context's length: cut off what is too long, leave missing what is too short.
-
-    Args:
-        values: (batch_size, sequence_length, num_channels).
-        observed: The same shape, bool.
-        context_length: Number of timestamps wanted.
-        at_end: Whether the last observed timestamp of a series becomes the context's last one, instead of its first
-            observed one the first.
-
-    Returns:
-        Values and observed, (batch_size, context_length, num_channels).
-    """
-    sequence_length = values.shape[1]
-    steps = torch.arange(sequence_length, device=values.device)
-    anything = observed.any(-1)
-    if at_end:
-        start = torch.where(anything, steps, -1).amax(1) + 1 - context_length
-    else:
-        start = torch.where(anything, steps, sequence_length).amin(1)
-    places = start.unsqueeze(1) + torch.arange(context_length, device=values.device)
-    inside = (places >= 0) & (places < sequence_length)
-    index = places.clamp(min=0, max=sequence_length - 1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
-    return values.gather(1, index), observed.gather(1, index) & inside.unsqueeze(-1)
 
 
 # Numbers of the dropout layers, beyond all of an encoder.

@@ -47,7 +47,7 @@ from .layers_normalization import (
     instance_statistics,
     normalize_instances,
 )
-from .layers_patching import AlignedSeries, PatchLayout, align_series
+from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches
 from .layers_transformer import (
     CircularTokenEmbedding,
     LearnedPositions,
@@ -426,26 +426,6 @@ class TimestampPredictor(nn.Module):
     def forward(self, embeddings: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
         """Map (num_rows, num_patches, hidden_size) to (num_rows, num_patches, token_size)."""
         return self.projection(self.dropout(embeddings, draws))
-
-
-def last_patches(patches: torch.Tensor, num_patches: torch.Tensor, num_context_patches: int) -> torch.Tensor:
-    """Put the last patches of every series side by side.
-
-    Args:
-        patches: (batch_size, num_patches, hidden_size), with independent channels (batch_size, num_input_channels,
-            num_patches, hidden_size).
-        num_patches: (batch_size,) number of patches of each series, at most num_context_patches. A shorter series
-            lacks the first ones, in whose place zeros stand.
-        num_context_patches: Number of patches of the context.
-
-    Returns:
-        (batch_size, num_context_patches * hidden_size), with independent channels (batch_size, num_input_channels,
-        num_context_patches * hidden_size).
-    """
-    place = torch.arange(num_context_patches, device=patches.device) - num_context_patches + num_patches.unsqueeze(1)
-    shape = (len(patches), *(1,) * (patches.ndim - 3), num_context_patches, 1)
-    index = place.clamp(min=0).view(shape).expand(*patches.shape[:-2], -1, patches.shape[-1])
-    return (patches.gather(-2, index) * (place >= 0).view(shape)).flatten(-2)
 
 
 class FlattenedPredictionHead(nn.Module):

@@ -10,6 +10,7 @@ from hf_tsrep import (
     SimMTMForTimeSeriesPrediction,
 )
 from hf_tsrep.modeling.distributed_time_series import GlobalBatch
+from hf_tsrep.modeling.layers_masking import geometric_mask, random_mask
 from hf_tsrep.modeling.layers_patching import align_series
 from hf_tsrep.modeling.modeling_simmtm import (
     SimMTMDraws,
@@ -19,8 +20,6 @@ from hf_tsrep.modeling.modeling_simmtm import (
     convert_simmtm_state_dict,
     cosine_similarity,
     end_mask,
-    geometric_mask,
-    random_mask,
     simmtm_fields_of_hyperparameters,
 )
 

@@ -10,13 +10,12 @@ from hf_tsrep import (
     TimeDRLForTimeSeriesPrediction,
     TimeDRLModel,
 )
-from hf_tsrep.modeling.layers_patching import align_series
+from hf_tsrep.modeling.layers_patching import align_series, last_patches
 from hf_tsrep.modeling.modeling_timedrl import (
     TimeDRLViews,
     complete_timedrl_fields,
     convert_timedrl_heads,
     convert_timedrl_state_dict,
-    last_patches,
     normalize_series,
     timedrl_fields_of_hyperparameters,
 )

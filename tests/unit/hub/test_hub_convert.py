@@ -286,7 +286,8 @@ def test_a_classification_head_scores_as_the_official_one(tmp_path, name, num_la
 
 @pytest.mark.parametrize("name", ["simmtm_cls_pretrain_step", "simmtm_forecast_pretrain_step"])
 def test_the_pretext_layers_of_simmtm_are_kept(tmp_path, name):
-    from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws, geometric_mask
+    from hf_tsrep.modeling.layers_masking import geometric_mask
+    from hf_tsrep.modeling.modeling_simmtm import SimMTMDraws
 
     folder, tensors = converted(tmp_path, name)
     model = AutoModelForPreTraining.from_pretrained(

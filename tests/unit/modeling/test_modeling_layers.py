@@ -14,7 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from hf_tsrep.modeling import kernels_attention
 from hf_tsrep.modeling.heads_time_series import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
-from hf_tsrep.modeling.kernels_attention import attend, narrow_attention
+from hf_tsrep.modeling.kernels_attention import attend, attend_by_blocks, narrow_attention
+from hf_tsrep.modeling.layers_attention import (
+    SelfAttention,
+    scaled_dot_product_attention,
+    window_mask,
+    windowed_attention,
+)
 from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
 from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
 from hf_tsrep.modeling.layers_normalization import (
@@ -25,11 +31,11 @@ from hf_tsrep.modeling.layers_normalization import (
 )
 from hf_tsrep.modeling.layers_patching import PatchLayout, align_series
 from hf_tsrep.modeling.layers_transformer import (
+    BatchNormTransformerLayer,
     CircularTokenEmbedding,
     LearnedPositions,
-    SelfAttention,
     TransformerEncoder,
-    scaled_dot_product_attention,
+    TransformerLayer,
     sinusoidal_positions,
 )
 
@@ -181,6 +187,44 @@ def test_gradient_checkpointing_draws_the_same_dropout_again():
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_counts_a_batch_once(use_reentrant):
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        layer = BatchNormTransformerLayer(8, 2, 16, dropout=0.4).train()
+        layer.gradient_checkpointing = checkpointing
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=use_reentrant)
+        layer(random(3, 5, 8).requires_grad_(), None, DropoutDraws(3)).square().sum().backward()
+        assert layer.attention_norm.num_batches_tracked == layer.output_norm.num_batches_tracked == 1
+        found.append([value.grad for value in layer.parameters()] + list(layer.buffers()))
+    for plain, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_a_layer_is_pytorchs(activation):
+    ours = TransformerLayer(12, 3, 20, dropout=0.0, activation=activation)
+    theirs = torch.nn.TransformerEncoderLayer(12, 3, 20, dropout=0.0, activation=activation, batch_first=True)
+    names = {
+        "attention.input_projection.": "self_attn.in_proj_",
+        "attention.output_projection": "self_attn.out_proj",
+        "expansion": "linear1",
+        "contraction": "linear2",
+        "attention_norm": "norm1",
+        "output_norm": "norm2",
+    }
+    state = {}
+    for name, value in ours.state_dict().items():
+        (ours_name,) = [one for one in names if name.startswith(one)]
+        state[name.replace(ours_name, names[ours_name])] = value
+    theirs.load_state_dict(state)
+    mask = key_mask(4, 7)
+    torch.testing.assert_close(
+        ours(random(4, 7, 12), mask), theirs(random(4, 7, 12), src_key_padding_mask=~mask[:, 0, 0])
+    )
+
+
 def test_batch_normalisation_is_pytorchs_on_the_observed_rows_of_each_view():
     ours, theirs = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
     rows, observed = random(2 * 9, 4) * 3 + 1, torch.rand(18, generator=torch.Generator().manual_seed(1)) < 0.7
@@ -324,6 +368,65 @@ def test_the_plain_attention_is_pytorchs(masked):
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def window_of(length, window, missing, rows=3):
+    """Rows of several lengths, the first with a stretch of hidden tokens."""
+    observed = torch.ones(rows, length, dtype=torch.bool)
+    for row in range(rows):
+        observed[row, length - row * length // rows :] = False
+    observed[0, 1 : 1 + missing] = False
+    observed[:, 0] = True
+    return observed[:, None, None]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    length=st.integers(1, 50),
+    window=st.integers(1, 60),
+    heads=st.integers(1, 3),
+    missing=st.integers(0, 40),
+    is_dropping=st.booleans(),
+)
+def test_attention_by_blocks_is_the_one_under_the_mask_of_the_window(length, window, heads, missing, is_dropping):
+    product, mask = heads_of(3, heads, length, 4).double(), window_of(length, window, missing)
+    expected = run(lambda *parts: windowed_attention(*parts, window), product, mask)
+    drop = (lambda weights: weights) if is_dropping else None
+    found = run(lambda *parts: attend_by_blocks(*parts, window, drop), product, mask)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_window_hides_what_is_far_in_rows_that_are_longer():
+    observed = torch.tensor([[True] * 6, [True] * 4 + [False] * 2, [True, False, False, False, False, True]])
+    seen = window_mask(observed[:, None, None], 4)[:, 0]
+    places = torch.arange(6)
+    assert torch.equal(seen[0], (places.unsqueeze(1) - places).abs() <= 2)
+    assert seen[1, :4, :4].all(), "a row of the window's length sees all of itself"
+    assert not seen[1, :4, 4:].any()
+    assert seen[2].tolist()[2] == [True, False, False, False, False, False]
+    lonely = window_mask(torch.tensor([[True] + [False] * 8 + [True]])[:, None, None], 4)[0, 0, 4]
+    assert lonely.nonzero().tolist() == [[4]], "a token that sees nothing sees itself"
+
+
+@pytest.mark.parametrize("probability", [0.0, 1e-9])
+@pytest.mark.parametrize("length", [6, 7, 40])
+def test_attention_of_a_window_is_whole_up_to_it_and_exported_as_it_runs(length, probability):
+    torch.manual_seed(0)
+    bounded = SelfAttention(12, 3, probability, window=6)
+    whole = SelfAttention(12, 3, probability)
+    whole.load_state_dict(bounded.state_dict())
+    hidden, mask = random(3, length, 12), window_of(length, 6, missing=0)
+    for seen in (torch.ones_like(mask), mask):
+        inside = seen[:, 0, 0]  # what a token beyond its row sees is nobody's concern
+        expected = whole(hidden, window_mask(seen, 6))[inside]
+        torch.testing.assert_close(bounded(hidden, seen)[inside], expected)
+        torch.testing.assert_close(bounded(hidden, seen, DropoutDraws(0))[inside], expected)
+        if length <= 6:
+            torch.testing.assert_close(whole(hidden, seen)[inside], expected)
+    torch.testing.assert_close(bounded(hidden), bounded(hidden, torch.ones_like(mask)))
+    exported = torch.export.export(bounded.eval(), (hidden, mask))
+    torch.testing.assert_close(exported.module()(hidden, mask)[inside], expected)
 
 
 def test_attention_takes_the_kernel_only_where_it_gains(monkeypatch):

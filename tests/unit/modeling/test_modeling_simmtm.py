@@ -16,6 +16,8 @@ from hf_tsrep import (
     SimMTMModel,
 )
 from hf_tsrep.modeling.backbones_simmtm import ConvolutionEncoder, TimestampTransformer
+from hf_tsrep.modeling.layers_masking import geometric_mask, geometric_mask_at_once, random_mask
+from hf_tsrep.modeling.layers_patching import take_context
 from hf_tsrep.modeling.modeling_simmtm import (
     SimMTMDraws,
     aggregation_weights,
@@ -23,11 +25,7 @@ from hf_tsrep.modeling.modeling_simmtm import (
     draw_masks,
     draw_step,
     end_mask,
-    geometric_mask,
-    geometric_mask_at_once,
     pair_views,
-    random_mask,
-    take_context,
     weigh_losses,
 )
 

@@ -1,0 +1,163 @@
+"""Attention of the tokens of a row to each other, or to those near to them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .kernels_attention import attend, attend_by_blocks
+from .layers_dropout import DropoutDraws, SeededDropout
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    drop: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Attend: softmax(query key^T / sqrt(head_size)) value (Vaswani et al., NIPS 2017, equation 1).
+
+    `attend` in kernels_attention.py gives the same by faster ways, which draw the dropout of the weights themselves.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size).
+        key: The same shape.
+        value: The same shape.
+        attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
+            axis) sees the key (last axis), of which every query needs one; None for all.
+        drop: Dropout of the attention weights; None for none.
+
+    Returns:
+        The shape of the query.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights if drop is None else drop(weights)) @ value
+
+
+def window_mask(attention_mask: torch.Tensor, window: int) -> torch.Tensor:
+    """Let every token see those near to it, in rows that are longer than the window.
+
+    Args:
+        attention_mask: (num_rows, 1, 1, length) bool, False for tokens that nothing attends to. The last one that is
+            True ends the row.
+        window: Number of tokens. A row of at most so many sees all of itself; in a longer one a token sees those at a
+            distance of at most window // 2.
+
+    Returns:
+        (num_rows, 1, length, length) bool, True = the query (third axis) sees the key (last axis). A token that sees
+        nothing, because all near to it are hidden, sees itself.
+    """
+    places = torch.arange(attention_mask.shape[-1], device=attention_mask.device)
+    row_length = torch.where(attention_mask, places + 1, 0).amax(-1, keepdim=True)
+    distance = (places.unsqueeze(1) - places).abs()
+    sees_row = (row_length <= window) & (places.unsqueeze(1) < row_length)
+    seen = attention_mask & ((distance <= window // 2) | sees_row)
+    return seen | ((distance == 0) & ~seen.any(-1, keepdim=True))
+
+
+def windowed_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    window: int,
+    drop: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Attend to what is near: `scaled_dot_product_attention` under `window_mask`.
+
+    `attend_by_blocks` in kernels_attention.py gives the same at a cost that grows with the length, not its square.
+
+    Args:
+        query: (num_rows, num_attention_heads, length, head_size).
+        key: The same shape.
+        value: The same shape.
+        attention_mask: (num_rows, 1, 1, length) bool, as in window_mask.
+        window: Number of tokens.
+        drop: Dropout of the attention weights; None for none.
+
+    Returns:
+        The shape of the query.
+    """
+    return scaled_dot_product_attention(query, key, value, window_mask(attention_mask, window), drop)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of the tokens of a row to each other.
+
+    Args:
+        hidden_size: Width of a token.
+        num_attention_heads: Number of heads, a divisor of hidden_size.
+        dropout: Dropout probability of the attention weights.
+        first_site: Number of the first dropout layer.
+        window: Number of tokens up to which all see each other, and about which the tokens of a longer row see; None
+            for no bound. See window_mask.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_attention_heads: int,
+        dropout: float,
+        first_site: int = 0,
+        window: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_attention_heads = num_attention_heads
+        self.window = window
+        self.input_projection = nn.Linear(hidden_size, 3 * hidden_size)  # queries, keys and values in one product
+        self.output_projection = nn.Linear(hidden_size, hidden_size)
+        self.dropout = SeededDropout(dropout, first_site)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            hidden: (num_rows, length, hidden_size).
+            attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
+                axis) sees the key (last axis), of which every query needs one; None for all. With a window it hides
+                keys from all queries: (num_rows, 1, 1, length).
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, length, hidden_size).
+        """
+        split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        drop = None
+        if self.dropout.p > 0 and (draws is not None or self.training):
+            drop = functools.partial(self.dropout, draws=draws)
+        attended = self._attend(query, key, value, attention_mask, drop, is_given=draws is not None)
+        return self.output_projection(attended.transpose(1, 2).flatten(2))
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        drop: Callable[[torch.Tensor], torch.Tensor] | None,
+        is_given: bool,
+    ) -> torch.Tensor:
+        """Attend by whichever way is faster; the fused ones draw their own dropout, and cannot take a given one."""
+        is_exporting, length = torch.compiler.is_compiling(), query.shape[2]
+        if self.window is not None and (is_exporting or length > self.window):
+            if attention_mask is None:
+                attention_mask = query.new_ones(len(query), 1, 1, length, dtype=torch.bool)
+            if not is_exporting:
+                return attend_by_blocks(query, key, value, attention_mask, self.window, drop)
+            attention_mask = window_mask(attention_mask, self.window)  # one program serves all lengths
+        if drop is not None and is_given:
+            return scaled_dot_product_attention(query, key, value, attention_mask, drop)
+        return attend(query, key, value, attention_mask, 0.0 if drop is None else self.dropout.p)

@@ -1,0 +1,65 @@
+"""Which values of a series are masked, from uniform numbers: in stretches, or one by one."""
+
+from __future__ import annotations
+
+import torch
+
+
+def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
+    """Let a chain of two states, masked and kept, walk over the timestamps.
+
+    Source: Zerveas et al., KDD 2021, section 3.2; Dong et al., NeurIPS 2023, equation 1.
+
+    Masked stretches so have the given mean length, kept ones mean_mask_length * (1 - mask_ratio) / mask_ratio.
+
+    Args:
+        uniforms: (..., 1 + length) in [0, 1): the first number draws the state of the first step, number i + 1
+            whether the state changes after step i.
+        mask_ratio: Expected share of masked steps; above 0 and below 1.
+        mean_mask_length: Expected length of a masked stretch; at least 1.
+
+    Returns:
+        (..., length) bool, True = kept.
+    """
+    leaves_mask = 1.0 / mean_mask_length
+    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
+    kept, steps = uniforms[..., 0] > mask_ratio, []
+    for number in uniforms[..., 1:].unbind(-1):
+        steps.append(kept)
+        kept = kept ^ torch.where(kept, number < leaves_kept, number < leaves_mask)
+    return torch.stack(steps, dim=-1)
+
+
+def geometric_mask_at_once(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
+    """Compute what geometric_mask does, for all steps together: the chain of a batch can have 100,000 steps.
+
+    A number below both probabilities changes the state, whichever it is; one between them leads to the same state from
+    both, which is where counting the changes can begin anew; a higher one changes nothing.
+
+    Args:
+        uniforms: As in geometric_mask.
+        mask_ratio: As in geometric_mask.
+        mean_mask_length: As in geometric_mask.
+
+    Returns:
+        (..., length) bool, True = kept.
+    """
+    length = uniforms.shape[-1] - 1
+    leaves_mask = 1.0 / mean_mask_length
+    leaves_kept = leaves_mask * mask_ratio / (1.0 - mask_ratio)
+    first, numbers = uniforms[..., :1] > mask_ratio, uniforms[..., 1:length]
+    changes = numbers < min(leaves_mask, leaves_kept)
+    settles = (numbers < max(leaves_mask, leaves_kept)) & ~changes
+    num_changes = torch.cat([torch.zeros_like(first), changes], dim=-1).cumsum(-1)
+    steps = torch.arange(length, device=uniforms.device)
+    anchors = torch.cat([torch.ones_like(first), settles], dim=-1)
+    last_anchor = torch.where(anchors, steps, 0).cummax(-1).values
+    settled = leaves_mask > leaves_kept  # True = kept: the state that is left less often
+    state_there = torch.where(last_anchor == 0, first, settled)
+    changed_since = (num_changes - num_changes.gather(-1, last_anchor)) % 2 == 1
+    return state_there ^ changed_since
+
+
+def random_mask(uniforms: torch.Tensor, mask_ratio: float) -> torch.Tensor:
+    """Mask every step by itself: uniforms in [0, 1) of any shape to bool of the same shape, True = kept."""
+    return uniforms < 1.0 - mask_ratio
