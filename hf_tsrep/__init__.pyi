@@ -22,6 +22,9 @@ from .modeling.configuration_timedrl import (
 from .modeling.configuration_ts2vec import (
     TS2VecConfig as TS2VecConfig,
 )
+from .modeling.configuration_tst import (
+    TSTConfig as TSTConfig,
+)
 from .modeling.modeling_crosstimenet import (
     CrossTimeNetForPreTraining as CrossTimeNetForPreTraining,
     CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
@@ -45,6 +48,12 @@ from .modeling.modeling_ts2vec import (
     TS2VecForTimeSeriesClassification as TS2VecForTimeSeriesClassification,
     TS2VecForTimeSeriesPrediction as TS2VecForTimeSeriesPrediction,
     TS2VecModel as TS2VecModel,
+)
+from .modeling.modeling_tst import (
+    TSTForPreTraining as TSTForPreTraining,
+    TSTForTimeSeriesClassification as TSTForTimeSeriesClassification,
+    TSTForTimeSeriesPrediction as TSTForTimeSeriesPrediction,
+    TSTModel as TSTModel,
 )
 from .registry import (
     METHODS as METHODS,
