@@ -20,9 +20,10 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TruncationStrategy
 
-from .codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, codes_of_values, series_of_codes
+from .codec_crosstimenet import CrossTimeNetCodec
 from .configuration_crosstimenet_codec import CodecDomain, near_match_hint
 from .reading_time_series import as_numbers, check_finite, check_shape, is_frame, is_one_series, read_series
+from .series_crosstimenet_codec import ReconstructionQuality, codes_of_values, series_of_codes
 from .weights_crosstimenet_codec import (
     check_codec,
     codec_from_bytes,

@@ -77,8 +77,8 @@ def tokenize(plain: bool) -> dict[str, Any]:
 
 def exact_codes_kernel(plain: bool, num_series: int = 512) -> dict[str, Any]:
     """Find the codes that exact arithmetic finds; the plain side computes everything in float64."""
-    from hf_tsrep.tokenization.codec_crosstimenet import codes_of_series
     from hf_tsrep.tokenization.kernels_codes import distinct_codes
+    from hf_tsrep.tokenization.series_crosstimenet_codec import codes_of_series
 
     network = _codec(0.1).eval().domains[0]
     values = torch.randn(num_series, LENGTH, NUM_CHANNELS, generator=torch.Generator().manual_seed(0))

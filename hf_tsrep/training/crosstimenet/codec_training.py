@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ...tokenization.codebook_vector_quantization import perplexity_of_counts
-from ...tokenization.codec_crosstimenet import CrossTimeNetCodec, ReconstructionQuality, patches_with_values
+from ...tokenization.codec_crosstimenet import CrossTimeNetCodec, patches_with_values
+from ...tokenization.series_crosstimenet_codec import ReconstructionQuality
 from ..trainer import TimeSeriesTrainer
 from .domains import DomainSeries
 

@@ -11,12 +11,13 @@ from benchmark.plain_crosstimenet import PlainCodec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.tokenization import codec_crosstimenet, kernels_codes
+from hf_tsrep.tokenization import kernels_codes, series_crosstimenet_codec
 from hf_tsrep.tokenization.codebook_vector_quantization import Codebook, nearest_codes, perplexity_of_counts
-from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, codes_of_series, fill_missing
+from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec, fill_missing
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
 from hf_tsrep.tokenization.kernels_codes import distinct_codes, exact_codes
 from hf_tsrep.tokenization.layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork
+from hf_tsrep.tokenization.series_crosstimenet_codec import codes_of_series
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 
@@ -416,7 +417,7 @@ def test_only_doubtful_series_are_encoded_again(codec, monkeypatch):
         return plain(latents, codebook)
 
     monkeypatch.setattr(kernels_codes, "nearest_and_doubt", watched)
-    monkeypatch.setattr(codec_crosstimenet, "nearest_and_doubt", watched)
+    monkeypatch.setattr(series_crosstimenet_codec, "nearest_and_doubt", watched)
     with torch.inference_mode():
         codes_of_series(network, values, distinct_codes(network.codebook.codes)[0])
     again = sum(rows for dtype, rows in seen if dtype == torch.float64)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep.tokenization import codec_crosstimenet, tokenization_crosstimenet
+from hf_tsrep.tokenization import series_crosstimenet_codec, tokenization_crosstimenet
 
 PAD, MASK, CLS, SEP = range(4)
 
@@ -190,14 +190,14 @@ def test_a_long_series_goes_through_in_pieces(tokenizer, monkeypatch):
     long[0] = 1.0
     whole = _ids(tokenizer, long)
     decoded = tokenizer.decode(whole)
-    plain, seen = codec_crosstimenet.codes_of_series, []
+    plain, seen = series_crosstimenet_codec.codes_of_series, []
 
     def watched(network, values, distinct):
         seen.append(values.shape[1])
         return plain(network, values, distinct)
 
-    monkeypatch.setattr(codec_crosstimenet, "STEPS_IN_CHUNK", 64)
-    monkeypatch.setattr(codec_crosstimenet, "codes_of_series", watched)
+    monkeypatch.setattr(series_crosstimenet_codec, "STEPS_IN_CHUNK", 64)
+    monkeypatch.setattr(series_crosstimenet_codec, "codes_of_series", watched)
     assert _ids(tokenizer, long) == whole
     assert len(seen) > 5
     assert max(seen) < 400
