@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -139,6 +141,11 @@ def copy_layers(language_model: PreTrainedModel, backbone: PreTrainedModel) -> N
     lacking = sorted(set(missing) - names)
     if lacking:
         raise ValueError(f"The language model lacks weights of the backbone: {', '.join(lacking[:6])}.")
+
+
+def name_of_language_model(name_or_path: str | os.PathLike) -> str:
+    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
+    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)
 
 
 def word_mapping(

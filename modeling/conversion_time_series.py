@@ -145,6 +145,29 @@ def require_fields(given: Collection[str], required: Mapping[str, str]) -> None:
         )
 
 
+def load_converted(model: Any, parameters: Mapping[str, Tensor]) -> Any:
+    """Load converted parameters into a model.
+
+    Args:
+        model: A model of ours.
+        parameters: All of its parameters by our names, of any precision.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ConversionError: Parameters lack, are too many, have another shape or are not finite.
+    """
+    try:
+        model.load_state_dict({name: value.float() for name, value in parameters.items()}, strict=True)
+    except RuntimeError as error:
+        raise ConversionError(f"The parameters do not fit each other: {' '.join(str(error).split())}") from error
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ConversionError(f"Parameters are not finite: {list_names(broken)}; the training had diverged.")
+    return model.eval()
+
+
 def list_names(names: Collection[str], most: int = 8) -> str:
     """Return names as words, with the number of those that are left out."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

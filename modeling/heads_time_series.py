@@ -162,12 +162,14 @@ class ClassificationHead(nn.Module):
 
     Args:
         config: Gives embedding_size, num_labels and classifier_dropout.
+        num_labels: Number of classes; None for the config's.
     """
 
-    def __init__(self, config: TimeSeriesConfig) -> None:
+    def __init__(self, config: TimeSeriesConfig, num_labels: int | None = None) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.classifier_dropout)
-        num_labels = cast(int, config.num_labels)  # transformers has two labels where the config says nothing
+        # transformers has two labels where the config says nothing
+        num_labels = cast(int, config.num_labels) if num_labels is None else num_labels
         self.projection = nn.Linear(config.embedding_size, num_labels)
 
     def forward(

@@ -32,6 +32,7 @@ from .backbones_crosstimenet import (
     copy_layers,
     fields_of_official_bert,
     load_language_model,
+    name_of_language_model,
     normalization_epsilon,
     official_bert_config,
     read_tokens,
@@ -45,10 +46,11 @@ from .configuration_crosstimenet import (
     domains_of_tokenizer,
 )
 from .configuration_time_series import near_match_hint
-from .conversion_time_series import ConversionError, FolderConverter, PreparedFolder, list_names
+from .conversion_time_series import ConversionError, FolderConverter, PreparedFolder, load_converted
 from .distributed_time_series import fork_generator, process_share
-from .encoding_time_series import observed_span, slide_by_windows
+from .encoding_time_series import observed_span
 from .heads_time_series import (
+    ClassificationHead,
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
@@ -69,6 +71,7 @@ from .pairing_crosstimenet import (
     check_token_ids,
     paired_domains,
 )
+from .reading_time_series import check_batch
 
 
 class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
@@ -188,26 +191,13 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         Raises:
             ValueError: A shape does not fit, or the domain is unknown.
         """
-        place = self.config.served_domain_index(domain)
-        self._check_values(past_values, past_observed_mask, place)
-        tokenizer, name = self.tokenizer, (self.config.domains or [])[place]["name"]
+        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
+        name, taker = described["name"], f"{type(self).__name__} for domain {described['name']!r}"
+        check_batch(past_values, past_observed_mask, described["num_input_channels"], taker, fewest_timestamps=1)
+        tokenizer = self.tokenizer
         if tokenizer.codec.device != past_values.device:
             tokenizer.codec.to(past_values.device)
         return tokenizer.tokenize_values(past_values, past_observed_mask, domain=name)
-
-    def _check_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None, place: int) -> None:
-        domain = (self.config.domains or [])[place]
-        expected = domain["num_input_channels"]
-        if past_values.ndim != 3 or past_values.shape[-1] != expected or not past_values.shape[1]:
-            raise ValueError(
-                f"past_values has shape {tuple(past_values.shape)}; {type(self).__name__} takes (batch_size, "
-                f"sequence_length of at least 1, num_input_channels={expected}) of domain {domain['name']!r}."
-            )
-        if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
-            raise ValueError(
-                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, "
-                f"but past_values {tuple(past_values.shape)}; they must be equal."
-            )
 
     def prepare_inputs(
         self,
@@ -263,18 +253,6 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         """Return the number of channels of a domain's series."""
         return (self.config.domains or [])[self.config.served_domain_index(domain)]["num_input_channels"]
 
-    def slide(
-        self,
-        values: torch.Tensor,
-        context: tuple[int, int],
-        stride: int,
-        batch_size: int,
-        pooling: int | str | None = None,
-        domain: str | int | None = None,
-    ) -> torch.Tensor:
-        """Embed one series by a sliding window; see slide_by_windows."""
-        return slide_by_windows(self, values, context, stride, batch_size, pooling, domain=domain)
-
     def encode_arguments(self, domain: str | int | None = None) -> dict[str, Any]:
         """Check what CrossTimeNet's `encode` takes beside what every method's takes.
 
@@ -319,18 +297,9 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
 
     def _has_tokenizer_beside(self) -> bool:
         place = self._tokenizer_place()
-        if place is None:
-            return False
-        try:
-            return place.holds_tokenizer()
-        except OSError as error:
-            if cast(CrossTimeNetPreTrainedModel, self.base_model)._place is None:  # only its config was loaded
-                return False
-            raise ValueError(
-                f"Whether there is a tokenizer beside the checkpoint {place.name_or_path} cannot be told ({error}), "
-                "and the model would be saved without it. Make it available again, or call "
-                "model.set_tokenizer(tokenizer) before saving."
-            ) from error
+        # Of a model that only its config was loaded for, nothing lies beside a checkpoint of its own.
+        is_own = cast(CrossTimeNetPreTrainedModel, self.base_model)._place is not None
+        return place is not None and place.holds_tokenizer_to_save(is_own)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -382,7 +351,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         known = config.to_dict() if config is not None else {"domains": domains_of_tokenizer(tokenizer), **fields}
         known |= {
             "backbone_config": language_model.config,
-            "backbone_name": known.get("backbone_name") or _name_of(name_or_path),
+            "backbone_name": known.get("backbone_name") or name_of_language_model(name_or_path),
             "embedding_initialization": embedding_initialization,
             "embedding_size": None,
         }
@@ -391,10 +360,10 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
         encoder = cast(Any, model.base_model)
         copy_layers(language_model, encoder.backbone)
         if embedding_initialization != "random":
-            table, first = encoder.get_input_embeddings().weight, len(SPECIAL_TOKEN_IDS)
             words = cast(nn.Embedding, language_model.get_input_embeddings()).weight
+            codes = encoder.get_input_embeddings().weight[len(SPECIAL_TOKEN_IDS) :]
             with torch.no_grad():
-                table[first:] = word_mapping(words, len(table) - first, embedding_initialization, generator)
+                codes.copy_(word_mapping(words, len(codes), embedding_initialization, generator))
         return model if tokenizer is None else model.set_tokenizer(tokenizer)
 
 
@@ -783,24 +752,6 @@ class MaskedTokenHead(nn.Module):
         return logits
 
 
-class PooledClassifier(nn.Module):
-    """A linear layer on the pooled embedding of a series of any length.
-
-    Args:
-        config: Gives embedding_size and classifier_dropout.
-        num_labels: Number of classes.
-    """
-
-    def __init__(self, config: CrossTimeNetConfig, num_labels: int) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.projection = nn.Linear(cast(int, config.embedding_size), num_labels)
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Map pooled tokens (batch_size, embedding_size) to logits (batch_size, num_labels)."""
-        return self.projection(self.dropout(pooled))
-
-
 class FlattenClassifier(nn.Module):
     """The published head: all tokens beside each other, GELU, layer normalisation and a linear layer.
 
@@ -818,8 +769,8 @@ class FlattenClassifier(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, num_labels)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Map tokens (batch_size, num_tokens, embedding_size) to logits (batch_size, num_labels).
+    def forward(self, tokens: torch.Tensor) -> tuple[None, torch.Tensor]:
+        """Map tokens (batch_size, num_tokens, embedding_size) to no loss and logits (batch_size, num_labels).
 
         Raises:
             ValueError: The number of tokens is another one.
@@ -829,7 +780,7 @@ class FlattenClassifier(nn.Module):
                 f"The series have {tokens.shape[1]} tokens, but classifier='flatten' was built for {self.num_tokens}; "
                 "pad or cut them, or use classifier='pooled'."
             )
-        return self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
+        return None, self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
 
 
 class _ZeroGradients(torch.autograd.Function):
@@ -869,7 +820,7 @@ class DomainClassifiers(nn.Module):
 
     def _build(self, num_labels: int, num_tokens: int | None) -> nn.Module:
         if self.config.classifier == "pooled":
-            return PooledClassifier(self.config, num_labels)
+            return ClassificationHead(self.config, num_labels)
         if num_tokens is None:
             raise ValueError(
                 "classifier='flatten' needs num_tokens, the number of tokens of every series: ceil(length / "
@@ -899,7 +850,7 @@ class DomainClassifiers(nn.Module):
         """
         place = self.place_of(domain)
         head = self.heads[0 if place is None else self.places.index(place)]
-        logits = head(features)
+        _, logits = head(features)
         if self.training:
             others = [value for other in self.heads if other is not head for value in other.parameters()]
             learning = [value for value in others if value.requires_grad]
@@ -1029,11 +980,6 @@ def global_count(mask: torch.Tensor, shared: bool = True) -> torch.Tensor:
     return count / process_share()[1]
 
 
-def _name_of(name_or_path: str | os.PathLike) -> str:
-    """Return a Hub id as it is, and the last part of a path: where a folder lies is nobody's business."""
-    return Path(name_or_path).resolve().name if os.path.isdir(name_or_path) else str(name_or_path)
-
-
 # Official checkpoints: github.com/Mingyue-Cheng/CrossTimeNet, bert4timeseries.py and TStokenizer/model.py.
 
 _CODEC_PREFIX = "vqvae_model."
@@ -1110,15 +1056,8 @@ def _prepared_model(
     )
     if head == "classification":
         parameters = {name: value for name, value in parameters.items() if name.startswith("model.")} | classifiers
-    model = method.model_classes[head](CrossTimeNetConfig(**fields))
-    try:
-        model.load_state_dict({name: value.float() for name, value in parameters.items()}, strict=True)
-    except RuntimeError as error:
-        raise ConversionError(f"The parameters do not fit each other: {' '.join(str(error).split())}") from error
-    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise ConversionError(f"Parameters are not finite: {list_names(broken)}; the training had diverged.")
-    return PreparedFolder(model.eval().set_tokenizer(tokenizer))
+    model = load_converted(method.model_classes[head](CrossTimeNetConfig(**fields)), parameters)
+    return PreparedFolder(model.set_tokenizer(tokenizer))
 
 
 def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
+from .reading_time_series import observed_values
 
 SUFFIX_OF_AUTO_CLASS = {
     "AutoModel": "Model",
@@ -209,9 +210,10 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         stride: int,
         batch_size: int,
         pooling: int | str | None = None,
+        **method_arguments: Any,
     ) -> torch.Tensor:
         """Embed one series by a sliding window; see slide_by_windows. A method may have an equal, faster way."""
-        return slide_by_windows(self, values, context, stride, batch_size, pooling)
+        return slide_by_windows(self, values, context, stride, batch_size, pooling, **method_arguments)
 
     def observed_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
         """Return which values are observed: neither NaN nor masked out.
@@ -220,20 +222,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             ValueError: A shape does not fit. The message names it and what was expected.
         """
         expected = self.config.num_input_channels
-        if past_values.ndim != 3 or past_values.shape[-1] != expected:
-            raise ValueError(
-                f"past_values has shape {tuple(past_values.shape)}; {type(self).__name__} takes "
-                f"(batch_size, sequence_length, num_input_channels={expected})."
-            )
-        observed = ~past_values.isnan()
-        if past_observed_mask is None:
-            return observed
-        if past_observed_mask.shape != past_values.shape:
-            raise ValueError(
-                f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, "
-                f"but past_values {tuple(past_values.shape)}; they must be equal."
-            )
-        return observed & past_observed_mask.bool()
+        return observed_values(past_values, past_observed_mask, expected, type(self).__name__)
 
     def encode(
         self,

@@ -503,7 +503,7 @@ class TS2VecModel(TS2VecPreTrainedModel):
             past_values, past_observed_mask, inside, None if keep is None else keep.to(past_values.device)
         )
 
-    def slide(
+    def slide(  # type: ignore[override]  # it names the argument that the base takes by any name
         self,
         values: torch.Tensor,
         context: tuple[int, int],

@@ -54,6 +54,26 @@ class TokenizerPlace:
             return any((folder / name).is_file() for name in TOKENIZER_FILES)
         return any(map(self._is_on_hub, TOKENIZER_FILES))
 
+    def holds_tokenizer_to_save(self, is_own: bool) -> bool:
+        """Whether there is a tokenizer that must be saved with the model.
+
+        Args:
+            is_own: Whether the model's weights were loaded from here.
+
+        Raises:
+            ValueError: They were, and whether there is one cannot be told.
+        """
+        try:
+            return self.holds_tokenizer()
+        except OSError as error:
+            if not is_own:
+                return False
+            raise ValueError(
+                f"Whether there is a tokenizer beside the checkpoint {self.name_or_path} cannot be told ({error}), "
+                "and the model would be saved without it. Make it available again, or call "
+                "model.set_tokenizer(tokenizer) before saving."
+            ) from error
+
     def _is_on_hub(self, name: str) -> bool:
         options = {key: value for key, value in self.options.items() if key != "force_download"}
         try:

@@ -150,6 +150,51 @@ def check_finite(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value.")
 
 
+def check_batch(
+    past_values: torch.Tensor,
+    past_observed_mask: torch.Tensor | None,
+    num_channels: int,
+    taker: str,
+    fewest_timestamps: int = 0,
+) -> None:
+    """Refuse a batch of a wrong shape.
+
+    Args:
+        past_values: (batch_size, sequence_length, num_channels).
+        past_observed_mask: The same shape, or None.
+        num_channels: Number of channels of a series.
+        taker: What takes the batch, for messages.
+        fewest_timestamps: Smallest sequence_length.
+
+    Raises:
+        ValueError: A shape does not fit. The message names it and what was expected.
+    """
+    if past_values.ndim != 3 or past_values.shape[-1] != num_channels or past_values.shape[1] < fewest_timestamps:
+        length = f"sequence_length of at least {fewest_timestamps}" if fewest_timestamps else "sequence_length"
+        raise ValueError(
+            f"past_values has shape {tuple(past_values.shape)}; {taker} takes "
+            f"(batch_size, {length}, num_input_channels={num_channels})."
+        )
+    if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
+        raise ValueError(
+            f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, "
+            f"but past_values {tuple(past_values.shape)}; they must be equal."
+        )
+
+
+def observed_values(
+    past_values: torch.Tensor,
+    past_observed_mask: torch.Tensor | None,
+    num_channels: int,
+    taker: str,
+    fewest_timestamps: int = 0,
+) -> torch.Tensor:
+    """Return which values of a batch are observed, neither NaN nor masked out; see check_batch."""
+    check_batch(past_values, past_observed_mask, num_channels, taker, fewest_timestamps)
+    observed = ~past_values.isnan()
+    return observed if past_observed_mask is None else observed & past_observed_mask.bool()
+
+
 def _numbers_of_frame(frame: Any, name: str) -> np.ndarray:
     for column in frame.columns:
         dtype = frame[column].dtype

@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from .codebook_vector_quantization import Codebook, commitment_loss, perplexity_of_counts, straight_through
 from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig, near_match_hint
 from .layers_causal_convolution import CausalConvolution, CausalConvolutionNetwork, GatedResidualBlock
+from .reading_time_series import observed_values
 
 # Timestamps that go through the encoder together when codes are asked for: their activations stay in the cache.
 STEPS_IN_CACHE = 16_384
@@ -248,19 +249,15 @@ class CrossTimeNetCodec(PreTrainedModel):
         Raises:
             ValueError: A shape does not fit. The message names it and what was expected.
         """
-        expected = domain.num_input_channels
-        if past_values.ndim != 3 or past_values.shape[-1] != expected or not past_values.shape[1]:
-            raise ValueError(
-                f"past_values has shape {tuple(past_values.shape)}; domain {domain.name!r} takes (batch_size, "
-                f"sequence_length of at least 1, num_input_channels={expected})."
-            )
+        taker = f"domain {domain.name!r}"
+        observed = observed_values(past_values, past_observed_mask, domain.num_input_channels, taker, 1)
         fixed = domain.context_length
         if fixed is not None and past_values.shape[1] != fixed:
             raise ValueError(
                 f"A series has {past_values.shape[1]} timestamps, but domain {domain.name!r} has the published "
                 f"decoder for {fixed}; a domain with decoder='any_length' takes any number."
             )
-        return masked_values(past_values, past_observed_mask).isnan().logical_not()
+        return observed
 
 
 class DomainCodec(nn.Module):
@@ -400,18 +397,6 @@ def fill_missing(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     last = last_true(observed)
     filled = torch.where(observed, values, 0.0).gather(1, last.clamp(min=0))
     return torch.where(last < 0, 0.0, filled)
-
-
-def masked_values(past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
-    """Write NaN where the mask says that a value is missing."""
-    if past_observed_mask is None:
-        return past_values
-    if past_observed_mask.shape != past_values.shape:
-        raise ValueError(
-            f"past_observed_mask has shape {tuple(past_observed_mask.shape)}, but past_values "
-            f"{tuple(past_values.shape)}; they must be equal."
-        )
-    return past_values.masked_fill(~past_observed_mask.bool(), torch.nan)
 
 
 def last_true(mask: torch.Tensor) -> torch.Tensor:

@@ -22,11 +22,11 @@ from .codec_crosstimenet import (
     DomainCodec,
     device_of,
     last_true,
-    masked_values,
     patches_with_values,
 )
 from .configuration_crosstimenet_codec import CodecDomain
 from .kernels_codes import distinct_codes, exact_codes, nearest_and_doubt
+from .reading_time_series import check_batch
 
 # Timestamps that go through the codec together: what a batch of a long series needs stays bounded.
 STEPS_IN_CHUNK = 65_536
@@ -52,13 +52,17 @@ def codes_of_values(
     """
     domain = codec.config.codec_domains[place]
     device = past_values.device
-    values = masked_values(past_values.detach().to(torch.float32), past_observed_mask).to(device_of(codec))
-    num_patches = domain.num_patches(values.shape[1]) if values.ndim > 1 else 0
+    check_batch(past_values, past_observed_mask, domain.num_input_channels, f"domain {domain.name!r}", 1)
+    values = past_values.detach().to(torch.float32)
+    if past_observed_mask is not None:
+        values = values.masked_fill(~past_observed_mask.bool(), torch.nan)
+    values = values.to(device_of(codec))
+    num_patches = domain.num_patches(values.shape[1])
     fixed_length = domain.context_length or 0
-    if values.ndim == 3 and 0 < values.shape[1] < fixed_length:
+    if values.shape[1] < fixed_length:
         # The published decoder takes one length only; its encoder does not mind a series that ends early.
         values = F.pad(values, (0, 0, 0, fixed_length - values.shape[1]), value=torch.nan)
-    codec.observed_values(values, None, domain)  # checks the shape
+    codec.observed_values(values, None, domain)  # checks the length
     if not is_complete(values) and bool(values.isinf().any()):
         row, step, channel = values.isinf().nonzero()[0].tolist()
         raise ValueError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import near_matches
-from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter
+from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter, load_converted
 from ..registry import Method, get_method
 from .cards import build_model_card
 from .folders import written_atomically
@@ -220,14 +220,7 @@ def _build(
     own = model.state_dict()
     parameters = {f"{prefix}{name}": value for name, value in encoder.items()}
     parameters |= {name: value for name, value in heads.items() if name in own}
-    try:
-        model.load_state_dict({name: value.float() for name, value in parameters.items()}, strict=True)
-    except RuntimeError as error:
-        raise ConversionError(f"The parameters do not fit each other: {' '.join(str(error).split())}") from error
-    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise ConversionError(f"Parameters are not finite: {', '.join(broken)}; the training had diverged.")
-    return model.eval()
+    return load_converted(model, parameters)
 
 
 def _left_out(official: Mapping[str, Tensor], converter: Converter, model: Any) -> list[str]:
