@@ -1,7 +1,8 @@
 """Count the files that a series crosses on its way from a CSV to the first loss of `pretrain`.
 
 Every call of a function of this checkout is one event; a change is two events in a row that lie in two files.
-Comprehensions, lambdas and bodies of classes are no functions here, and what an import calls is left out. Run it in two checkouts to hold one against the other:
+Comprehensions, lambdas and bodies of classes are no functions here, and what an import calls is left out. Run it in
+two checkouts to hold one against the other:
 
     python scripts/studies/way_of_a_series.py [--list]
 """
@@ -33,7 +34,7 @@ def write_table(path: Path) -> None:
 
 
 def is_function(code: CodeType) -> bool:
-    """Return whether code is a function's that has a name and a file; bodies of classes run optimised in no version."""
+    """Return whether code is a function's that has a name and a file; the body of a class has no fast locals."""
     return bool(code.co_flags & inspect.CO_OPTIMIZED) and "<" not in code.co_name + code.co_filename
 
 
