@@ -119,7 +119,8 @@ RIVALS = {
 
 def problems_of(method: str) -> list[str]:
     """Return the corpora that the grid of a method classifies, in its order."""
-    jobs = load_grid(method)["jobs"].values()
+    grid = load_grid(method)
+    jobs = [grid.get("common", {}) | job for job in grid["jobs"].values()]
     return list(dict.fromkeys(name for job in jobs if job["protocol"] == "classification" for name in job["corpora"]))
 
 
