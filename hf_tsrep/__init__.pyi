@@ -13,6 +13,9 @@ from .hub import (
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )
+from .modeling.configuration_shapenet import (
+    ShapeNetConfig as ShapeNetConfig,
+)
 from .modeling.configuration_simmtm import (
     SimMTMConfig as SimMTMConfig,
 )
@@ -30,6 +33,12 @@ from .modeling.modeling_crosstimenet import (
     CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
     CrossTimeNetForTimeSeriesPrediction as CrossTimeNetForTimeSeriesPrediction,
     CrossTimeNetModel as CrossTimeNetModel,
+)
+from .modeling.modeling_shapenet import (
+    ShapeNetForPreTraining as ShapeNetForPreTraining,
+    ShapeNetForTimeSeriesClassification as ShapeNetForTimeSeriesClassification,
+    ShapeNetForTimeSeriesPrediction as ShapeNetForTimeSeriesPrediction,
+    ShapeNetModel as ShapeNetModel,
 )
 from .modeling.modeling_simmtm import (
     SimMTMForPreTraining as SimMTMForPreTraining,

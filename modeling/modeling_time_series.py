@@ -22,6 +22,7 @@ from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
+from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .reading_time_series import observed_values
 
@@ -71,6 +72,11 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=module.initial_deviation)
         elif isinstance(module, LearnedPositions):
             init.normal_(module.weight)
+        elif isinstance(module, CausalConvolution):
+            init.kaiming_uniform_(module.direction, a=math.sqrt(5))
+            init.copy_(module.magnitude, module.direction.square().sum((1, 2)).sqrt())
+            bound = 1.0 / math.sqrt(module.direction[0].numel())
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)):
             init.ones_(module.weight)
             init.zeros_(module.bias)

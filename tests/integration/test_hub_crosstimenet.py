@@ -25,6 +25,23 @@ np.save({output!r}, model.encode(np.load({series!r}), domain="har"))
 assert [one.name for one in model.tokenizer.domains] == ["har", "ecg"]
 """
 
+WITHOUT_TOKENIZER = """
+print("without a tokenizer")
+import json
+from pathlib import Path
+from hf_tsrep import CrossTimeNetConfig, CrossTimeNetModel
+from transformers import AutoModel
+repository = "tester/without-tokenizer"
+config = CrossTimeNetConfig.from_dict(json.loads(Path({model!r}, "config.json").read_text()))
+CrossTimeNetModel(config).push_to_hub(repository)
+model = AutoModel.from_pretrained(repository)
+try:
+    model.encode([[[0.0] * 3] * 8], domain="har")
+except ValueError as error:
+    print(error)
+model.push_to_hub("tester/without-tokenizer-again")
+"""
+
 
 @pytest.fixture(scope="module")
 def hub():
@@ -48,9 +65,11 @@ def published(hub, tmp_path_factory):
     push += f"AutoModel.from_pretrained('model').push_to_hub({REPOSITORY!r})\n"
     output = home / "encoded.npy"
     load = ENCODE.format(place=REPOSITORY, arguments="", output=str(output), series=str(home / "series.npy"))
-    hub.run(push + load, home, OMP_NUM_THREADS="1")
+    without = WITHOUT_TOKENIZER.format(model=str(home / "model"))
+    # One process for both, because importing transformers takes longer than that.
+    printed = hub.run(push + load + without, home, OMP_NUM_THREADS="1")
     expected = model.encode(make_series(), domain="har")
-    return SimpleNamespace(series=home / "series.npy", output=output, expected=expected)
+    return SimpleNamespace(series=home / "series.npy", output=output, expected=expected, printed=printed)
 
 
 def test_the_tokenizer_is_beside_the_model(hub, published):
@@ -76,26 +95,8 @@ def test_the_code_of_model_and_tokenizer_is_enough_without_the_library(hub, publ
     np.testing.assert_allclose(np.load(output), published.expected, rtol=0, atol=1e-5)
 
 
-WITHOUT_TOKENIZER = """
-import json
-from pathlib import Path
-from hf_tsrep import CrossTimeNetConfig, CrossTimeNetModel
-from transformers import AutoModel
-repository = "tester/without-tokenizer"
-config = CrossTimeNetConfig.from_dict(json.loads(Path({model!r}, "config.json").read_text()))
-CrossTimeNetModel(config).push_to_hub(repository)
-model = AutoModel.from_pretrained(repository)
-try:
-    model.encode([[[0.0] * 3] * 8], domain="har")
-except ValueError as error:
-    print(error)
-model.push_to_hub("tester/without-tokenizer-again")
-"""
-
-
-def test_a_model_of_the_hub_without_a_tokenizer_says_so_and_can_still_be_pushed(hub, published, tmp_path):
-    code = WITHOUT_TOKENIZER.format(model=str(published.series.parent / "model"))
-    printed = hub.run(code, tmp_path, OMP_NUM_THREADS="1")
+def test_a_model_of_the_hub_without_a_tokenizer_says_so_and_can_still_be_pushed(hub, published):
+    printed = published.printed.partition("without a tokenizer")[2]
     assert "found no tokenizer to read series with beside its checkpoint tester/without-tokenizer" in printed
     assert "model.set_tokenizer(tokenizer)" in printed
     assert "codec.safetensors" not in hub.files("tester/without-tokenizer-again")

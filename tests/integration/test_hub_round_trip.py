@@ -1,4 +1,7 @@
-"""Publishing to a Hub on this machine and loading back in fresh processes."""
+"""Publishing to a Hub on this machine and loading back, where the library is installed and where it is not.
+
+Two processes do it all, because importing transformers takes longer than that.
+"""
 
 import json
 
@@ -33,22 +36,30 @@ RESULTS = [
     }
     for seed in (0, 1)
 ]
-ENCODE = """
-import numpy as np
-series = np.load({series!r})
-extractor = AutoFeatureExtractor.from_pretrained({place!r}{arguments})
-model = AutoModel.from_pretrained({place!r}{arguments})
-encoded = model.encode(extractor.transform(list(series)))
-with_padding = model(**extractor([series[0], series[1][:30]], return_tensors="pt")).pooler_output.detach().numpy()
-np.savez({output!r}, encoded=encoded, with_padding=with_padding)
-"""
 WITHOUT_LIBRARY = "import sys; sys.modules['hf_tsrep'] = None\n"
-NO_SOCKETS = """
+# The folder comes before the Hub: a connection that is kept alive would need no new socket.
+LOAD = """
 import socket
+from unittest import mock
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModel
+
+def encode_with(place, output, **arguments):
+    series = np.load({series!r})
+    extractor = AutoFeatureExtractor.from_pretrained(place, **arguments)
+    model = AutoModel.from_pretrained(place, **arguments)
+    encoded = model.encode(extractor.transform(list(series)))
+    batch = extractor([series[0], series[1][:30]], return_tensors="pt")
+    np.savez(output, encoded=encoded, with_padding=model(**batch).pooler_output.detach().numpy())
+
 def refuse(*arguments, **keywords):
     raise AssertionError("a socket was opened")
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+
+methods = mock.patch.multiple(socket.socket, connect=refuse, connect_ex=refuse)
+with methods, mock.patch.multiple(socket, create_connection=refuse, getaddrinfo=refuse):
+    encode_with({folder!r}, "of_folder.npz"{arguments})
 """
+LOAD_FROM_HUB = f"encode_with({REPOSITORY!r}, 'of_hub.npz'{{arguments}})\n"
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +106,13 @@ def expected(folder, series):
 
 
 @pytest.fixture(scope="module")
-def published(hub, folder, tmp_path_factory):
+def published(hub, folder, series, tmp_path_factory):
+    """Load the folder, publish it, load it from the Hub; return what was seen, the home, and the paths of the last."""
+    home = tmp_path_factory.mktemp("home")
+    load = LOAD.format(series=str(series), folder=str(folder), arguments="")
     code = f"""
+import hf_tsrep
+{load}
 import json, pathlib, shutil
 from hf_tsrep import TS2VecModel, push_to_hub
 from huggingface_hub import HfApi, ModelCard
@@ -115,9 +131,21 @@ except Exception as error:
     refused = type(error).__name__
 entries = [(entry.dataset_name, entry.metric_type, entry.metric_value, entry.metric_args)
            for entry in ModelCard.load(repository).data.eval_results]
-print(json.dumps(dict(urls=urls, refused=refused, entries=entries, sha=HfApi().model_info(repository).sha)))
+sha = HfApi().model_info(repository).sha
+{LOAD_FROM_HUB.format(arguments="")}
+print(json.dumps(dict(urls=urls, refused=refused, entries=entries, sha=sha)))
 """
-    return json.loads(hub.run(code, tmp_path_factory.mktemp("home")).splitlines()[-1])
+    return {**json.loads(hub.run(code, home).splitlines()[-1]), "home": home, "requests": list(hub.requests)}
+
+
+@pytest.fixture(scope="module")
+def loaded_without_the_library(hub, published, folder, series, tmp_path_factory):
+    """Load the folder and the published model where hf_tsrep cannot be imported; return the home."""
+    home = tmp_path_factory.mktemp("without")
+    arguments = ", trust_remote_code=True"
+    load = LOAD.format(series=str(series), folder=str(folder), arguments=arguments)
+    hub.run(WITHOUT_LIBRARY + load + LOAD_FROM_HUB.format(arguments=arguments), home, PYTHONPATH="")
+    return home
 
 
 def check_equal(expected, path):
@@ -163,31 +191,20 @@ def test_the_published_card_has_the_numbers_of_the_results_file(hub, published):
     }
 
 
-def test_it_loads_with_its_own_code_where_the_library_is_missing(hub, published, series, expected, tmp_path):
-    code = ENCODE.format(
-        series=str(series), place=REPOSITORY, output=str(tmp_path / "out.npz"), arguments=", trust_remote_code=True"
-    )
-    imports = "from transformers import AutoFeatureExtractor, AutoModel\n"
-    hub.run(WITHOUT_LIBRARY + imports + code, tmp_path, PYTHONPATH="")
-    check_equal(expected, tmp_path / "out.npz")
+def test_it_loads_with_its_own_code_where_the_library_is_missing(loaded_without_the_library, expected):
+    check_equal(expected, loaded_without_the_library / "of_hub.npz")
 
 
-def test_it_loads_without_trust_where_the_library_is_installed(hub, published, series, expected, tmp_path):
-    code = ENCODE.format(series=str(series), place=REPOSITORY, output=str(tmp_path / "out.npz"), arguments="")
-    begin = len(hub.requests)
-    hub.run("import hf_tsrep\nfrom transformers import AutoFeatureExtractor, AutoModel\n" + code, tmp_path)
-    check_equal(expected, tmp_path / "out.npz")
-    requested = [path for method, path in hub.requests[begin:] if method == "GET"]
+def test_it_loads_without_trust_where_the_library_is_installed(published, expected):
+    check_equal(expected, published["home"] / "of_hub.npz")
+    requested = [path for method, path in published["requests"] if method == "GET" and "/resolve/" in path]
     assert any(path.endswith("model.safetensors") for path in requested)
     assert not any(path.endswith(".py") for path in requested), "local code is used"
 
 
-@pytest.mark.parametrize("with_library", [True, False])
-def test_a_local_folder_needs_no_network(hub, folder, series, expected, tmp_path, with_library):
-    arguments = "" if with_library else ", trust_remote_code=True"
-    code = ENCODE.format(series=str(series), place=str(folder), output=str(tmp_path / "out.npz"), arguments=arguments)
-    imports = ("import hf_tsrep\n" if with_library else WITHOUT_LIBRARY) + NO_SOCKETS
-    begin = len(hub.requests)
-    hub.run(imports + "from transformers import AutoFeatureExtractor, AutoModel\n" + code, tmp_path)
-    assert hub.requests[begin:] == []
-    check_equal(expected, tmp_path / "out.npz")
+def test_a_local_folder_needs_no_network_where_the_library_is_installed(published, expected):
+    check_equal(expected, published["home"] / "of_folder.npz")
+
+
+def test_a_local_folder_needs_no_network_where_the_library_is_missing(loaded_without_the_library, expected):
+    check_equal(expected, loaded_without_the_library / "of_folder.npz")

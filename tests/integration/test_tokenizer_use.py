@@ -1,11 +1,7 @@
 """CrossTimeNetTokenizer in other processes: workers, forks, a Hub, and where hf_tsrep is not installed."""
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +15,6 @@ from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenize
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "tester/tiny-tokenizer"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 REFUSE = """
@@ -92,32 +87,6 @@ def test_spawned_workers_give_the_same_ids(saved):
     assert rows == expected
 
 
-def test_a_map_in_forked_processes_works_with_one_thread_each(saved, tmp_path):
-    code = """
-        import json, sys
-        import datasets, numpy as np, torch
-        from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
-
-        torch.set_num_threads(2)
-        tokenizer = CrossTimeNetTokenizer.from_pretrained(sys.argv[1])
-        series = np.load(sys.argv[2])
-        tokenizer(np.repeat(series, 200, 0), domain="har")  # the parent has run with two threads
-
-        def tokenise(batch):
-            torch.set_num_threads(1)  # otherwise a forked process waits for threads that it does not have
-            return tokenizer(batch["series"], domain="har")
-
-        rows = datasets.Dataset.from_dict({"series": series.tolist()})
-        print(json.dumps(list(rows.map(tokenise, batched=True, batch_size=2, num_proc=2)["input_ids"])))
-    """
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    kept |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
-    script = [sys.executable, "-c", textwrap.dedent(code), str(saved.folder), str(saved.series)]
-    done = subprocess.run(script, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert _last_line(done.stdout) == saved.ids
-
-
 @pytest.fixture(scope="module")
 def hub():
     with LoopbackHub() as running:
@@ -154,18 +123,40 @@ def test_the_hub_has_all_files_and_gives_the_tokenizer_back(hub, saved, publishe
     assert published[1]["ids"] == saved.ids
 
 
-def test_what_was_loaded_once_needs_no_hub(hub, saved, published):
+@pytest.fixture(scope="module")
+def offline(hub, saved, published):
+    """Without the Hub, load what was loaded from it before, and tokenise in forks; return what was seen."""
     code = f"""
         import json
-        import numpy as np
+        import datasets, numpy as np, torch
         from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
+        torch.set_num_threads(2)
         tokenizer = CrossTimeNetTokenizer.from_pretrained({REPOSITORY!r})
-        print(json.dumps(tokenizer(np.load({str(saved.series)!r}), domain="har")["input_ids"]))
+        series = np.load({str(saved.series)!r})
+        ids = tokenizer(series, domain="har")["input_ids"]
+        tokenizer(np.repeat(series, 200, 0), domain="har")  # the parent has run with two threads
+
+        def tokenise(batch):
+            torch.set_num_threads(1)  # otherwise a forked process waits for threads that it does not have
+            return tokenizer(batch["series"], domain="har")
+
+        rows = datasets.Dataset.from_dict({{"series": series.tolist()}})
+        mapped = list(rows.map(tokenise, batched=True, batch_size=2, num_proc=2)["input_ids"])
+        print(json.dumps({{"ids": ids, "mapped": mapped}}))
     """
     begin = len(hub.requests)
-    assert _last_line(hub.run(textwrap.dedent(code), published[0], HF_HUB_OFFLINE="1", **ONE_THREAD)) == saved.ids
-    assert hub.requests[begin:] == []
+    written = hub.run(textwrap.dedent(code), published[0], HF_HUB_OFFLINE="1", OMP_NUM_THREADS="2")
+    return {**_last_line(written), "requests": hub.requests[begin:]}
+
+
+def test_what_was_loaded_once_needs_no_hub(saved, offline):
+    assert offline["ids"] == saved.ids
+    assert offline["requests"] == []
+
+
+def test_a_map_in_forked_processes_works_with_one_thread_each(saved, offline):
+    assert offline["mapped"] == saved.ids
 
 
 def test_the_code_of_the_tokenizer_is_enough_without_the_library(hub, saved, published, tmp_path):

@@ -42,3 +42,8 @@ def make_codec(domains=None, seed=0):
 def make_series():
     """Return five series (5, 20, 3) float32 for the first domain."""
     return np.random.default_rng(0).normal(size=(5, 20, 3)).astype(np.float32)
+
+
+def random_values(*shape, seed=0):
+    """Return normal random numbers of a seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""The one list of methods."""
+"""The one list of methods, and the hint that names what was probably meant."""
 
 import importlib.util
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 import hf_tsrep
 from hf_tsrep import registry
+from hf_tsrep.errors import SettingsError, near_matches
 
 
 def test_methods_and_models_are_listed_by_pattern():
@@ -82,3 +83,24 @@ def test_a_card_without_its_facts_is_refused(tmp_path, monkeypatch, text, messag
 def test_a_name_that_is_nearly_public_is_told():
     with pytest.raises(AttributeError, match=r"no attribute .TS2VecModle.\. Did you mean .TS2VecModel."):
         hf_tsrep.TS2VecModle  # noqa: B018 - the look-up is what is tested
+
+
+KNOWN = ("learning_rate", "learning_rate_decay", "Scaler")
+
+
+def test_the_nearest_names_come_first_and_as_many_as_asked_for():
+    assert near_matches("lerning_rate", KNOWN) == " Did you mean 'learning_rate' or 'learning_rate_decay'?"
+    assert near_matches("lerning_rate", KNOWN, count=1) == " Did you mean 'learning_rate'?"
+
+
+def test_capitals_make_no_difference_and_names_are_spelled_as_they_are():
+    assert near_matches("SCALAR", KNOWN, spell="--{}".format) == " Did you mean --Scaler?"
+
+
+def test_nothing_is_said_where_nothing_is_near():
+    assert near_matches("unlike", KNOWN) == ""
+    assert near_matches("scal", ["scaler"], cutoff=0.9) == ""
+
+
+def test_a_wrong_setting_is_a_wrong_value():
+    assert issubclass(SettingsError, ValueError)

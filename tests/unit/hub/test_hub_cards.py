@@ -1,6 +1,7 @@
-"""Cards: every number comes from a results object, the Hub's metadata round-trips, the lines of code run."""
+"""Cards, of which every number comes from a results object, and what may be published beside them."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -13,8 +14,15 @@ from huggingface_hub import ModelCard
 import hf_tsrep
 from hf_tsrep import CrossTimeNetForTimeSeriesClassification, TS2VecConfig, TS2VecModel, get_method
 from hf_tsrep.data import CorpusMetadata
-from hf_tsrep.hub import build_model_card, feature_extractor_of_corpus
+from hf_tsrep.hub import (
+    IncompleteModelError,
+    build_model_card,
+    check_model_folder,
+    feature_extractor_of_corpus,
+    push_to_hub,
+)
 from hf_tsrep.hub.card_parts import result_rows
+from hf_tsrep.hub.publish import _files
 from hf_tsrep.results import EvaluationResult, write_results
 
 METADATA = CorpusMetadata(
@@ -273,3 +281,81 @@ def test_the_card_of_a_fine_tuned_ts2vec_runs(tmp_path):
     names = run_blocks(text, tmp_path / "tuned")
     check_shapes(names, text, num_channels=1)
     assert names["logits"].shape == (1, 2)
+
+
+@pytest.fixture
+def publishable(tmp_path):
+    TS2VecModel(
+        TS2VecConfig(num_input_channels=2, hidden_size=4, embedding_size=6, num_hidden_layers=2)
+    ).save_pretrained(tmp_path)
+    build_model_card(tmp_path).save(tmp_path / "README.md")
+    return tmp_path
+
+
+def test_a_complete_folder_passes_and_checkpoints_are_left_behind(publishable):
+    listed = list(_files(publishable))
+    for name in ("__pycache__", "checkpoint-600"):
+        (publishable / name).mkdir()
+        (publishable / name / "optimizer.pt").write_bytes(b"x")
+    check_model_folder(publishable)
+    assert list(_files(publishable)) == listed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "README.md").unlink(), "README.md, the card, is missing"),
+        (
+            lambda folder: (folder / "README.md").write_text("# hello"),
+            "README.md has no library_name, license",
+        ),
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
+        (lambda folder: (folder / "modeling_ts2vec.py").unlink(), "modeling_ts2vec.py is missing, the code"),
+        (
+            lambda folder: (folder / "kernels_contrast.py").unlink(),
+            "kernels_contrast.py is missing, which modeling_ts2vec.py",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            "model.safetensors, the weights, is missing",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"version https"),
+            "model.safetensors is damaged",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+            ),
+            "model-00001-of-00002.safetensors, the weights, is missing",
+        ),
+        (lambda folder: torch.save({}, folder / "training_args.bin"), "training_args.bin may run code"),
+        (lambda folder: (folder / "index.pkl").write_bytes(pickle.dumps({})), "index.pkl may run code"),
+        (
+            lambda folder: ((folder / "deep").mkdir(), torch.save({}, folder / "deep" / "o.PT")),
+            "deep/o.PT may run code",
+        ),
+        (lambda folder: (folder / "link.txt").symlink_to("/etc/hostname"), "link.txt is a link"),
+        (lambda folder: (folder / ".env").write_text("HF_TOKEN=x"), ".env looks like a secret"),
+    ],
+)
+def test_incomplete_and_unsafe_folders_are_refused_before_anything_is_sent(publishable, monkeypatch, spoil, message):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", None)
+    spoil(publishable)
+    with pytest.raises(IncompleteModelError, match=message):
+        push_to_hub(publishable, "me/model")
+
+
+def test_all_faults_are_listed_at_once(publishable):
+    for name in ("README.md", "config.json", "model.safetensors"):
+        (publishable / name).unlink()
+    with pytest.raises(IncompleteModelError, match=r"(?s)config.json is missing.*weights.*card"):
+        check_model_folder(publishable)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        push_to_hub(tmp_path / "nowhere", "me/model")

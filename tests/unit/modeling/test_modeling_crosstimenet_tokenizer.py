@@ -1,4 +1,4 @@
-"""CrossTimeNet's models with their tokenizer, which belongs to them, and with layers and words of a language model."""
+"""CrossTimeNet's models with their tokenizer, which belongs to them: places, damaged files, fingerprints, growth."""
 
 import json
 import os
@@ -12,13 +12,7 @@ from tiny_codec import DOMAINS, make_codec, make_series
 from transformers import (
     AutoModel,
     AutoTokenizer,
-    BertConfig,
-    BertModel,
     DataCollatorForLanguageModeling,
-    GPT2Config,
-    GPT2Model,
-    T5Config,
-    T5Model,
     Trainer,
     TrainingArguments,
 )
@@ -208,84 +202,6 @@ def test_new_domains_come_last_and_move_nothing(tmp_path):
     loaded = AutoModel.from_pretrained(tmp_path / "after")
     assert [one["name"] for one in loaded.config.domains] == ["har", "ecg"]
     assert loaded.encode(series(channels=1), domain="ecg").shape == (2, 16)
-
-
-LANGUAGE_MODELS = {
-    "bert": lambda: BertModel(BertConfig(**SIZES, vocab_size=60, pad_token_id=0)),
-    "gpt2": lambda: GPT2Model(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=60)),
-}
-
-
-@pytest.fixture(params=LANGUAGE_MODELS)
-def language_model(request, tmp_path):
-    torch.manual_seed(3)
-    model = LANGUAGE_MODELS[request.param]()
-    model.save_pretrained(tmp_path / "language-model")
-    return model, tmp_path / "language-model"
-
-
-@pytest.mark.parametrize("initialization", ["random", "word_sample", "word_centroids"])
-@pytest.mark.parametrize("model_class", [CrossTimeNetModel, CrossTimeNetForTimeSeriesClassification])
-def test_a_model_has_layers_and_words_of_a_language_model(language_model, initialization, model_class, tmp_path):
-    source, folder = language_model
-    model = model_class.from_backbone(
-        folder,
-        build_tokenizer(),
-        embedding_initialization=initialization,
-        generator=torch.Generator().manual_seed(0),
-        num_labels=3,
-    ).eval()
-    backbone, words = model.base_model.backbone, source.get_input_embeddings().weight
-    table = backbone.get_input_embeddings().weight
-    ours = {name: value for name, value in backbone.named_parameters() if value is not table}
-    theirs = dict(source.named_parameters())
-    assert len(ours) > 20
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
-    assert table.shape == (22, 16)
-    assert len(table[4:].detach().unique(dim=0)) == 18
-    matches = (table[4:, None] == words[None]).all(-1)
-    if initialization == "word_sample":
-        assert matches.sum(1).tolist() == [1] * 18
-        assert len(set(matches.int().argmax(1).tolist())) == 18
-    else:
-        assert not matches.all(1).any()
-    config = model.config
-    assert (config.embedding_initialization, config.backbone_name) == (initialization, "language-model")
-    model.save_pretrained(tmp_path / "saved")
-    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
-    values = series()
-    loaded = AutoModel.from_pretrained(tmp_path / "saved")
-    np.testing.assert_array_equal(loaded.encode(values, domain="har"), model.encode(values, domain="har"))
-
-
-def test_centroids_are_nearer_to_the_words_than_a_sample(language_model):
-    source, folder = language_model
-    words = source.get_input_embeddings().weight.detach()
-    distances = {}
-    for initialization in ("word_sample", "word_centroids"):
-        generator = torch.Generator().manual_seed(0)
-        config = CrossTimeNetConfig.from_tokenizer(build_tokenizer())
-        model = CrossTimeNetModel.from_backbone(
-            folder, config=config, embedding_initialization=initialization, generator=generator
-        )
-        distances[initialization] = torch.cdist(words, model.get_input_embeddings().weight[4:]).amin(1).square().mean()
-    assert distances["word_centroids"] < 0.9 * distances["word_sample"]
-
-
-def test_a_language_model_that_does_not_fit_is_refused(language_model, tmp_path):
-    _, folder = language_model
-    large = build_tokenizer({**HAR, "codebook_size": 61})
-    with pytest.raises(ValueError, match="60 words, too few for 61 codes"):
-        CrossTimeNetModel.from_backbone(folder, large, embedding_initialization="word_sample")
-    with pytest.raises(ValueError, match="'words' is unknown"):
-        CrossTimeNetModel.from_backbone(folder, build_tokenizer(), embedding_initialization="words")
-    with pytest.raises(ValueError, match="a config, or a tokenizer"):
-        CrossTimeNetModel.from_backbone(folder)
-    pair = T5Model(T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=30))
-    pair.save_pretrained(tmp_path / "pair")
-    with pytest.raises(ValueError, match="one encoder or one decoder"):
-        CrossTimeNetModel.from_backbone(tmp_path / "pair", build_tokenizer())
 
 
 # The pair: places, damaged files, fingerprints, added tokens.

@@ -12,6 +12,8 @@ from hf_tsrep import (
     CrossTimeNetConfig,
     CrossTimeNetForPreTraining,
     CrossTimeNetForTimeSeriesClassification,
+    ShapeNetConfig,
+    ShapeNetForPreTraining,
     SimMTMConfig,
     SimMTMForPreTraining,
     TimeDRLConfig,
@@ -28,7 +30,9 @@ SIMMTM = {
     **{"num_input_channels": 2, "dropout": 0.3, "head_dropout": 0.2, "context_length": 20},
     **{"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16},
 }
+SHAPENET = {"hidden_size": 6, "embedding_size": 8, "num_hidden_layers": 3, "reduced_size": 7}
 SERIES_CASES = {
+    "shapenet": (ShapeNetForPreTraining, ShapeNetConfig, {**SHAPENET, "num_input_channels": 2, "num_clusters": 3}),
     "ts2vec gated": (TS2VecForPreTraining, TS2VecConfig, TS2VEC),
     "ts2vec official": (TS2VecForPreTraining, TS2VecConfig, {**TS2VEC, "gate_padding": False}),
     "ts2vec temporal unit": (TS2VecForPreTraining, TS2VecConfig, {**TS2VEC, "temporal_unit": 1, "alpha": 0.3}),

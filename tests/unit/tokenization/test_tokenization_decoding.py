@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets.fingerprint import Hasher
+from tiny_codec import random_values
 from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
 
 from hf_tsrep.tokenization import tokenization_crosstimenet
@@ -146,6 +147,50 @@ def test_the_published_decoder_takes_what_fewer_tokens_lack_as_unknown(make_code
         tokenizer.decode([*rows[0], rows[0][0]])
     with pytest.raises(ValueError, match="9 timestamps, but domain 'har' has the published decoder for 8"):
         tokenizer(np.zeros((9, 2)))
+
+
+def test_the_published_decoder_takes_one_length(make_codec):
+    codec = make_codec(
+        [
+            {
+                "name": "har",
+                "num_input_channels": 2,
+                "patch_length": 2,
+                "codebook_size": 5,
+                "hidden_size": 4,
+                "num_blocks": 1,
+                "decoder": "fixed_length",
+                "context_length": 8,
+            }
+        ]
+    )
+    codes, _ = codec.encode_codes(random_values(3, 8, 2))
+    assert codec.decode_codes(codes).shape == (3, 8, 2)
+    with pytest.raises(ValueError, match="9 timestamps, but domain 'har' has the published decoder for 8"):
+        codec.encode_codes(random_values(3, 9, 2))
+    with pytest.raises(ValueError, match="published decoder for 4 tokens, but got 3"):
+        codec.decode_codes(codes[:, :3])
+
+
+def test_what_is_left_over_after_the_last_patch_of_the_published_decoder_has_no_token(make_codec):
+    domain = {"name": "har", "num_input_channels": 2, "patch_length": 3, "codebook_size": 5, "hidden_size": 4}
+    codec = make_codec([{**domain, "num_blocks": 1, "decoder": "fixed_length", "context_length": 11}])
+    values = random_values(2, 11, 2)
+    other = values.clone()
+    other[:, 9:] += 5.0
+    with torch.no_grad():
+        output = codec(values)
+        codes, known = codec.encode_codes(values)
+        assert torch.equal(codec.encode_codes(other)[0], codes)
+        torch.testing.assert_close(codec.decode_codes(codes), output.reconstruction)
+    assert codes.shape == known.shape == output.codes.shape == (2, 3)
+    assert output.reconstruction.shape == values.shape
+    tokenizer = CrossTimeNetTokenizer.from_codec(codec)
+    rows = tokenizer(values)["input_ids"]
+    assert rows == (codes + 4).tolist()
+    assert [one.shape for one in tokenizer.batch_decode(rows)] == [(11, 2)] * 2
+    assert tokenizer.decode(rows[0][:2]).shape == (6, 2)
+    assert tokenizer.evaluate(values)["num_tokens"] == 6
 
 
 def test_evaluate_compares_with_what_is_decoded(tokenizer, series):

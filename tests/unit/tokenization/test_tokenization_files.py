@@ -1,6 +1,7 @@
 """CrossTimeNetTokenizer: saved, loaded, pickled and grown, and refused when a file cannot be right."""
 
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -8,10 +9,13 @@ import pickle
 import numpy as np
 import pytest
 import safetensors.torch
+import tiny_codec
 import torch
+from tiny_codec import random_values
 from transformers import AddedToken
 
 from hf_tsrep.tokenization import weights_crosstimenet_codec
+from hf_tsrep.tokenization.codec_crosstimenet import CrossTimeNetCodec
 from hf_tsrep.tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
 
 CODEC_FILE = "codec.safetensors"
@@ -297,6 +301,31 @@ def test_the_fingerprint_is_of_what_decides_the_codes(tokenizer, folder, make_co
 
 
 # What is known to go wrong with tokenizers of one's own; the names say how it would show.
+
+
+def test_the_codec_is_saved_and_loaded_through_the_meta_device(codec, tmp_path):
+    codec.save_pretrained(tmp_path)
+    loaded = CrossTimeNetCodec.from_pretrained(tmp_path)
+    assert loaded.state_dict().keys() == codec.state_dict().keys()
+    for name, value in codec.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    values = random_values(2, 17, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(values, domain="har").loss, codec(values, domain="har").loss)
+
+
+def test_dilations_are_in_the_fingerprint(make_codec):
+    usual, other = (make_codec([{**tiny_codec.DOMAINS[0], "dilations": one}]) for one in ([1, 4], [4, 1]))
+    other.load_state_dict(usual.state_dict())
+    prints = [CrossTimeNetTokenizer.from_codec(one).fingerprint() for one in (usual, other)]
+    assert len(set(prints)) == 2
+
+
+def test_a_seed_decides_the_weights_of_a_new_domain(make_codec):
+    first, second, other = make_codec(seed=1), make_codec(seed=1), make_codec(seed=2)
+    pairs = list(itertools.zip_longest(first.state_dict().values(), second.state_dict().values()))
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert not torch.equal(first.domains[0].input_projection.weight, other.domains[0].input_projection.weight)
 
 
 def test_trap_domains_keep_their_order_though_the_file_is_sorted(tokenizer, folder):
