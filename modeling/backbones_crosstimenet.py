@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from .configuration_crosstimenet import CrossTimeNetConfig
 from .configuration_time_series import near_match_hint
 from .conversion_time_series import ConversionError, list_names
 
@@ -228,6 +229,52 @@ _BERT_DETAILS = frozenset(
     | {"output_hidden_states", "pad_token_id", "tie_word_embeddings", "torch_dtype", "transformers_version"}
     | {"use_cache", "vocab_size"}
 )
+
+
+# Official arguments of training alone, and some that the official model reads nowhere: its sizes stand in its code.
+TRAINING_ARGUMENTS = frozenset(
+    {"batch_size", "class_num", "data_path", "device", "feat_dim", "fine_tuning_all", "frozen"}
+    | {"learning_rate", "learning_rate_pretrain", "load_pretrain", "lr", "lr_decay", "lr_decay_rate"}
+    | {"lr_decay_steps", "model_path", "num_epoch", "num_epochs", "pretrain_mlp_num_epochs", "pretrain_num_epochs"}
+    | {"pretrain_stage", "results_dir", "save_path", "seed", "seq_len", "sub_dir", "test_batch_size"}
+    | {"train_batch_size", "train_batch_size_pretrain", "train_ratio", "vqvae_model_path", "weight_decay"}
+    | {"wordmapping"}
+)
+# Where the words come from is read by its name; the sizes of the command line are those of no tokenizer of the model.
+_UNREAD_ARGUMENTS = frozenset({"embeding", "local_model_path", "n_embed", "params", "task_type", "wave_length"})
+_TOLD_BY_SHAPES = frozenset(
+    {"backbone_config", "domains", "embedding_size", "num_input_channels", "num_tokens", "vocab_size"}
+)
+
+
+def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the official model's arguments into fields of CrossTimeNetConfig.
+
+    Args:
+        given: Arguments of the official command line, of its BERT (alone or as `bert_config`), and fields of ours.
+
+    Returns:
+        Fields; `backbone_config` holds what was said of the BERT.
+
+    Raises:
+        ConversionError: An argument is unknown, or asks for what is not converted.
+    """
+    ours = CrossTimeNetConfig.field_names() - _TOLD_BY_SHAPES
+    known = ours | _UNREAD_ARGUMENTS | BERT_ARGUMENTS
+    for name in given:
+        if name not in known:
+            hint = near_match_hint(name, known)
+            raise ConversionError(f"CrossTimeNet's model has no hyper-parameter {name!r}.{hint}")
+    fields = {name: value for name, value in given.items() if name in ours}
+    if isinstance(fields.get("classifier"), int):
+        del fields["classifier"]  # an official switch of that name, which nothing reads
+    is_language_model = bool(given.get("params"))
+    if is_language_model:
+        fields.setdefault("backbone_name", given.get("local_model_path", "bert-base-uncased"))
+    # Rows of an untrained word table are random numbers; the official code draws both kinds under one name.
+    mapped = given.get("embeding", given.get("task_type", "word_mapping")) == "word_mapping"
+    fields.setdefault("embedding_initialization", "word_sample" if mapped and is_language_model else "random")
+    return {**fields, "backbone_config": fields_of_official_bert(given)}
 
 
 def fields_of_official_bert(given: Mapping[str, Any]) -> dict[str, Any]:

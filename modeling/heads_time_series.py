@@ -89,6 +89,7 @@ def pool_instance(embeddings: torch.Tensor, observed: torch.Tensor | None, pooli
     if pooling == "mean":
         return (embeddings * seen).sum(1) / seen.sum(1).clamp(min=1)
     steps = torch.arange(observed.shape[1], device=observed.device)
+    # The product is 0 where nothing is observed: row 0 is picked then, and set to zero below.
     last = (steps * observed).amax(1)
     picked = embeddings[torch.arange(embeddings.shape[0], device=embeddings.device), last]
     return picked * observed.any(1, keepdim=True)

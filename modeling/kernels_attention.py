@@ -101,6 +101,7 @@ class NarrowAttention(torch.autograd.Function):
         largest = query.new_empty(*queries.shape[:2], 1)
         for heads, scores in _pieces(queries):
             torch.bmm(queries[heads, :, :-1], keys[heads, :-1], out=scores)
+            # Without the largest score the powers would overflow; it cancels in the division by their sum.
             torch.amax(scores, -1, keepdim=True, out=largest[heads])
             scores.sub_(largest[heads]).exp2_()
             torch.bmm(values[heads], scores.transpose(1, 2), out=attended[heads])
@@ -117,6 +118,7 @@ class NarrowAttention(torch.autograd.Function):
         queries, keys, values, result = context.saved_tensors
         head_size = gradient.shape[-1]
         outer = gradient.flatten(0, 1)
+        # The softmax's derivative takes every query's mean away; one more column lets the product do it.
         gradients = torch.cat([outer, -(outer * result.transpose(1, 2)).sum(-1, keepdim=True)], -1)
         of_query, of_key, of_value = (torch.empty_like(result) for _ in range(3))
         memory = None
@@ -130,6 +132,7 @@ class NarrowAttention(torch.autograd.Function):
             torch.bmm(outer[heads].transpose(1, 2), weights, out=of_value[heads])
             torch.bmm(queries[heads, :, :head_size].transpose(1, 2), of_scores, out=of_key[heads])
             torch.bmm(keys[heads, :head_size], of_scores.transpose(1, 2), out=of_query[heads])
+        # The scores are those of scaled queries; the gradient that is asked for is the plain ones'.
         of_query *= head_size**-0.5
         of_key /= math.log2(math.e)  # the queries carry the scale already
         of_query, of_key, of_value = (

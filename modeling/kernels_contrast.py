@@ -41,6 +41,7 @@ def contrast_groups(
     """
     num_groups, num_vectors, _ = vectors.shape
     largest = _TILE_ON_CPU if vectors.device.type == "cpu" else _TILE_ON_ACCELERATOR
+    # Many small matrices fill one buffer: a call a group would cost more than its products.
     groups_at_once = max(1, largest**2 // num_vectors**2)
     total = torch.zeros((), dtype=_precision(vectors), device=vectors.device)
     for start in range(0, num_groups, groups_at_once):
@@ -98,6 +99,7 @@ class _Similarities:
             torch.mm(left[0], right[0], out=similarity[0])
         else:
             torch.bmm(left, right, out=similarity)
+        # A vector is compared with the others, not with itself.
         if row == column:
             similarity.diagonal(dim1=1, dim2=2).fill_(-math.inf)
         if self.valid is not None:
@@ -120,6 +122,7 @@ class _Similarities:
         """Write `scale` times the gradient of the summed cross-entropies into `gradient`, of the vectors' shape."""
         half = self.vectors.shape[1] // 2
         for own, partner in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+            # Twice, because a pair is the positive of both its vectors.
             torch.mul(self.vectors[:, partner], -2.0 * scale, out=gradient[:, own])
         if self.valid is not None:
             gradient.masked_fill_(~self.valid.unsqueeze(-1), 0.0)
@@ -183,6 +186,7 @@ class _DualLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index, count = share
         batch_size, _, length, _ = views.shape
+        # Every count-th group: the parts differ by one group at the most, whatever the number is.
         part = slice(index, None, count)
         num_vectors = 2 * batch_size * length if observed is None else 2 * int(observed.sum())
         scale = count / max(num_vectors, 1)  # the mean over the parts is then the mean over all vectors

@@ -72,6 +72,7 @@ def plan_layers(dilations: list[int], window_length: int, kept: range, last_diff
     left, right = 0, int(last_differs)
     reaches = [(left, right)]
     for dilation in dilations:
+        # A block has two convolutions of one dilation.
         for _ in range(2):
             left, right = left + dilation, right + dilation
             reaches.append((left, right))
@@ -114,6 +115,7 @@ class _Values:
 
 
 def _convolve(values: _Values, convolution: DilatedConvolution, layer: _Layer) -> _Values:
+    # (kernel_size, in, out): every tap is one matrix product over consecutive rows, without a gathered copy.
     taps = convolution.weight.permute(2, 1, 0).contiguous()
     bias, dilation = convolution.bias, convolution.dilation
     shared = None
@@ -170,6 +172,7 @@ def slide_dilated_blocks(
     layers = plan_layers(dilations, window_length, kept, masked_last)
     num_windows = (len(projected) - window_length) // stride + 1
     at_once = _WINDOWS_ON_CPU if projected.device.type == "cpu" else _WINDOWS_ON_ACCELERATOR
+    # The part of the series that a chunk holds grows with the stride.
     at_once = max(1, at_once // max(1, stride))
     gate = None if inside is None else inside.to(projected.dtype).unsqueeze(-1)
     results = []

@@ -25,12 +25,12 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .backbones_crosstimenet import (
-    BERT_ARGUMENTS,
     BERT_PREFIX,
+    TRAINING_ARGUMENTS,
     activation_name,
     build_backbone,
     copy_layers,
-    fields_of_official_bert,
+    fields_of_official_arguments,
     load_language_model,
     name_of_language_model,
     normalization_epsilon,
@@ -45,7 +45,6 @@ from .configuration_crosstimenet import (
     CrossTimeNetConfig,
     domains_of_tokenizer,
 )
-from .configuration_time_series import near_match_hint
 from .conversion_time_series import ConversionError, FolderConverter, PreparedFolder, load_converted
 from .distributed_time_series import fork_generator, process_share
 from .encoding_time_series import observed_span
@@ -166,6 +165,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
             domains=[*before, *theirs[len(before) :]], vocab_size=size, backbone_config=self.config.backbone_config
         )
         if size > before_size:
+            # New rows as in a new model: transformers would draw them around the mean of the rows that are there.
             self.resize_token_embeddings(size, mean_resizing=False)
             cast(PreTrainedConfig, self.config.backbone_config).vocab_size = size
         self.config.domains, self.config.vocab_size = grown.domains, size
@@ -464,6 +464,7 @@ class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
         described = (self.config.domains or [])[self.config.served_domain_index(domain)]
         steps = torch.arange(past_values.shape[1], device=ids.device)
         places = (steps - first_steps.unsqueeze(1)).div(described["patch_length"], rounding_mode="floor")
+        # What lies before the first or after the last token is gathered from somewhere, and set to zero below.
         places = places.clamp(0, ids.shape[1] - 1)
         observed = ~past_values.isnan()
         if past_observed_mask is not None:
@@ -545,6 +546,7 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
         else:
             mask, hidden_ids, known = (labels != NO_LABEL) & attended, input_ids, labels
         hidden, _ = read_tokens(self.model.backbone, hidden_ids, attended, False)
+        # The scores of a vocabulary are the widest thing here: they are computed where they are asked for alone.
         logits, targets = self.head(hidden[mask]), known[mask]
         count = global_count(mask, shared=self.training).clamp(min=torch.finfo(torch.float32).tiny)
         right = (logits.argmax(-1) == targets).sum() / count
@@ -994,20 +996,6 @@ _OUR_NAMES = {
     "emb_layer": "model.backbone.embeddings.word_embeddings",
 }
 _TABLES = ("emb_layer.weight", "encoder.cls.predictions.decoder.weight")
-# Official arguments of training alone, and some that the official model reads nowhere: its sizes stand in its code.
-_TRAINING_ARGUMENTS = frozenset(
-    {"batch_size", "class_num", "data_path", "device", "feat_dim", "fine_tuning_all", "frozen"}
-    | {"learning_rate", "learning_rate_pretrain", "load_pretrain", "lr", "lr_decay", "lr_decay_rate"}
-    | {"lr_decay_steps", "model_path", "num_epoch", "num_epochs", "pretrain_mlp_num_epochs", "pretrain_num_epochs"}
-    | {"pretrain_stage", "results_dir", "save_path", "seed", "seq_len", "sub_dir", "test_batch_size"}
-    | {"train_batch_size", "train_batch_size_pretrain", "train_ratio", "vqvae_model_path", "weight_decay"}
-    | {"wordmapping"}
-)
-# Where the words come from is read by its name; the sizes of the command line are those of no tokenizer of the model.
-_UNREAD_ARGUMENTS = frozenset({"embeding", "local_model_path", "n_embed", "params", "task_type", "wave_length"})
-_TOLD_BY_SHAPES = frozenset(
-    {"backbone_config", "domains", "embedding_size", "num_input_channels", "num_tokens", "vocab_size"}
-)
 _HEADS = ("pretraining", "classification")
 
 
@@ -1031,7 +1019,7 @@ def prepare_crosstimenet_folder(
         ConversionError: The parameters are no such checkpoint's, or a hyper-parameter is unknown or contradicts them.
     """
     given = {
-        name: value for name, value in hyperparameters.items() if value is not None and name not in _TRAINING_ARGUMENTS
+        name: value for name, value in hyperparameters.items() if value is not None and name not in TRAINING_ARGUMENTS
     }
     parts = split_codecs(state_dict)
     try:
@@ -1058,36 +1046,6 @@ def _prepared_model(
         parameters = {name: value for name, value in parameters.items() if name.startswith("model.")} | classifiers
     model = load_converted(method.model_classes[head](CrossTimeNetConfig(**fields)), parameters)
     return PreparedFolder(model.set_tokenizer(tokenizer))
-
-
-def fields_of_official_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the official model's arguments into fields of CrossTimeNetConfig.
-
-    Args:
-        given: Arguments of the official command line, of its BERT (alone or as `bert_config`), and fields of ours.
-
-    Returns:
-        Fields; `backbone_config` holds what was said of the BERT.
-
-    Raises:
-        ConversionError: An argument is unknown, or asks for what is not converted.
-    """
-    ours = CrossTimeNetConfig.field_names() - _TOLD_BY_SHAPES
-    known = ours | _UNREAD_ARGUMENTS | BERT_ARGUMENTS
-    for name in given:
-        if name not in known:
-            hint = near_match_hint(name, known)
-            raise ConversionError(f"CrossTimeNet's model has no hyper-parameter {name!r}.{hint}")
-    fields = {name: value for name, value in given.items() if name in ours}
-    if isinstance(fields.get("classifier"), int):
-        del fields["classifier"]  # an official switch of that name, which nothing reads
-    is_language_model = bool(given.get("params"))
-    if is_language_model:
-        fields.setdefault("backbone_name", given.get("local_model_path", "bert-base-uncased"))
-    # Rows of an untrained word table are random numbers; the official code draws both kinds under one name.
-    mapped = given.get("embeding", given.get("task_type", "word_mapping")) == "word_mapping"
-    fields.setdefault("embedding_initialization", "word_sample" if mapped and is_language_model else "random")
-    return {**fields, "backbone_config": fields_of_official_bert(given)}
 
 
 def convert_crosstimenet_state_dict(

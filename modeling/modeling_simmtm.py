@@ -70,6 +70,7 @@ def draw_masks(config: SimMTMConfig, shape: tuple[int, ...], generator: torch.Ge
     if config.mask_rule != "geometric":
         return end_mask(length, ratio, config.mask_rule).expand(shape)
     if config.mask_across_series:
+        # As the official code does: a masked stretch at the end of a series runs on into the next one.
         uniforms = torch.rand(1 + torch.Size(shape).numel(), generator=generator)
         return geometric_mask_at_once(uniforms, ratio, config.mean_mask_length).view(shape)
     uniforms = torch.rand(*shape[:-1], 1 + length, generator=generator)
@@ -120,6 +121,7 @@ def draw_step(config: SimMTMConfig, batch_size: int, length: int, generator: tor
     """
     start = int(torch.randint(max(length - config.context_length, 0) + 1, (), generator=generator))
     shape = (config.num_masked_views, batch_size, config.num_input_channels, config.context_length)
+    # Time is the last axis here: a mask is a chain of stretches along it.
     keep = draw_masks(config, shape, generator)
     return SimMTMDraws(start, keep.transpose(2, 3), int(torch.randint(2**62, (), generator=generator)))
 
@@ -166,6 +168,7 @@ def cosine_similarity(anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor
     Returns:
         (num_anchors, num_rows), float32, in [-1, 1].
     """
+    # A temperature below 1 magnifies what half precision would have rounded away.
     with torch.autocast(anchors.device.type, enabled=False):
         return F.normalize(anchors.float(), dim=-1) @ F.normalize(rows.float(), dim=-1).T
 
@@ -306,6 +309,7 @@ class ContextPredictionHead(ContextDecoder):
         is_independent = config.channel_mode == "independent"
         of_a_group = 1 if is_independent else num_output_channels
         super().__init__(num_features, config.prediction_length, of_a_group, config.head_dropout)
+        # Time features come in front of the channels, so what is predicted comes last.
         self.predicted = slice(-num_output_channels, None)
         self.predicted_groups = self.predicted if is_independent else slice(None)
         # Only then is the predicted channels' scale known.
@@ -602,6 +606,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         Returns:
             The pairs of batch_size * num_groups * num_views anchors, views of a series side by side.
         """
+        # Of the originals: a view that masks all that a series has is still one of its views.
         series_observed = self.model.encoder.rows(observed).any(-1).any(-1)
         row_observed = series_observed.repeat_interleave(num_views)
         places = batch.rank * len(row_observed) + torch.arange(len(row_observed), device=observed.device)
@@ -643,6 +648,7 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             torch.arange(len(similarity), device=rows.device).view(len(rows), -1)[:, self._decoded_views].flatten()
         )
         weights = aggregation_weights(similarity[anchors], pairs.compared[anchors], self.config.temperature)
+        # The neighbours are rows of all processes; their gradient flows back to the process that made them.
         everywhere = batch.gather(rows.flatten(0, 1))
         return (weights.to(everywhere.dtype) @ everywhere).unflatten(0, (len(rows), -1))
 

@@ -123,6 +123,7 @@ class CrossTimeNetCodec(PreTrainedModel):
         """
         described = CodecDomain.from_dict(domain)
         config = CrossTimeNetCodecConfig(domains=[*(self.config.domains or []), described.to_dict()])
+        # Through a codec of its own, whose post_init draws the published initialisation for the new weights alone.
         added = CrossTimeNetCodec(CrossTimeNetCodecConfig(domains=[described.to_dict()])).domains[0]
         self.domains.append(added.to(self.device, self.dtype).train(self.training))
         self.config.domains = config.domains
@@ -162,6 +163,7 @@ class CrossTimeNetCodec(PreTrainedModel):
         known = patches_with_values(observed, network.domain).t()
         reconstruction_error = reconstruction_loss(reconstruction, values[:, :length], observed)
         commitment = commitment_loss(latents, quantised, known)
+        # A patch without a value would teach the codebook what was filled in.
         used = known.reshape(-1)
         counts = torch.bincount(indices[used], minlength=len(network.codebook.codes))
         if self.training:

@@ -169,6 +169,7 @@ class CausalConvolution(nn.Module):
         if torch.is_autocast_enabled(hidden.device.type):
             precision = torch.get_autocast_dtype(hidden.device.type)
             hidden, weight, bias = hidden.to(precision), weight.to(precision), bias.to(precision)
+        # A compiler sees into a convolution, not into the autograd function below.
         if torch.compiler.is_compiling():
             padded = F.pad(hidden.permute(1, 2, 0), ((self.kernel_size - 1) * self.dilation, 0))
             return F.conv1d(padded, weight, bias, dilation=self.dilation).permute(2, 0, 1)

@@ -4,13 +4,12 @@ import torch
 import torch.nn.functional as F
 from parity_support import GRADIENT_TOLERANCE
 
-from hf_tsrep.modeling.backbones_crosstimenet import BERT_OPTIONS
+from hf_tsrep.modeling.backbones_crosstimenet import BERT_OPTIONS, fields_of_official_arguments
 from hf_tsrep.modeling.configuration_crosstimenet import CrossTimeNetConfig
 from hf_tsrep.modeling.modeling_crosstimenet import (
     CrossTimeNetForPreTraining,
     CrossTimeNetForTimeSeriesClassification,
     convert_crosstimenet_state_dict,
-    fields_of_official_arguments,
     rename_official_parameter,
     rows_of_our_vocabulary,
     split_codecs,
