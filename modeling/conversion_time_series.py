@@ -102,7 +102,9 @@ def rename_hyperparameters(
     for name, value in hyperparameters.items():
         if name in ignored or value is None:
             continue
-        field, ours = fields.get(name, name), (values or {}).get(name, {}).get(value, value)
+        field, ours = fields.get(name, name), value
+        if values is not None and name in values:  # else the value may be a list, which is no key
+            ours = values[name].get(value, value)
         if renamed.setdefault(field, ours) != ours:
             raise ConversionError(f"{name}={value!r} contradicts {field}={renamed[field]!r}, also given.")
     return renamed
