@@ -13,7 +13,7 @@ class TSTConfig(TimeSeriesConfig):
     """Sizes of the encoder and settings of the pretext task.
 
     The defaults are those of the official code, but for attention_dropout and normalize_over_padding. Supports bf16,
-    gradient checkpointing and torch.export.
+    gradient checkpointing and torch.export, which takes any length but where projection_stride is above 1.
 
     Args:
         num_input_channels: Number of channels of a series.

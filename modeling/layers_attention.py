@@ -88,6 +88,10 @@ def windowed_attention(
     return scaled_dot_product_attention(query, key, value, window_mask(attention_mask, window), drop)
 
 
+class AttentionProjection(nn.Linear):
+    """A linear layer before or after attention, which some methods begin otherwise than other linear layers."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of the tokens of a row to each other.
 
@@ -111,8 +115,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_attention_heads = num_attention_heads
         self.window = window
-        self.input_projection = nn.Linear(hidden_size, 3 * hidden_size)  # queries, keys and values in one product
-        self.output_projection = nn.Linear(hidden_size, hidden_size)
+        # Queries, keys and values in one product.
+        self.input_projection = AttentionProjection(hidden_size, 3 * hidden_size)
+        self.output_projection = AttentionProjection(hidden_size, hidden_size)
         self.dropout = SeededDropout(dropout, first_site)
 
     def forward(

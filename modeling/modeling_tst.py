@@ -41,7 +41,7 @@ from .heads_time_series import (
     pool_instance,
     prediction_loss,
 )
-from .layers_attention import SelfAttention
+from .layers_attention import AttentionProjection
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
 from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches, take_context
@@ -207,8 +207,9 @@ class ConvolutionalProjection(nn.Module):
         """Map (batch_size, length, num_channels) to (batch_size, length / stride rounded up, hidden_size)."""
         (kernel_size,), (stride,) = self.convolution.kernel_size, self.convolution.stride
         before = (kernel_size - stride) // 2
-        after = kernel_size - stride - before + -values.shape[1] % stride
-        return self.convolution(F.pad(values.transpose(1, 2), (before, after))).transpose(1, 2)
+        # So many zeros that a last part of a stride has a token, too.
+        padded = F.pad(values.transpose(1, 2), (before, kernel_size - 1 - before))
+        return self.convolution(padded).transpose(1, 2)
 
 
 class EncodedTokens(NamedTuple):
@@ -353,7 +354,7 @@ class TSTEncoder(nn.Module):
         stride = self.config.token_stride
         if stride == 1:
             return observed
-        return F.pad(observed, (0, -observed.shape[1] % stride)).unflatten(1, (-1, stride)).any(-1)
+        return F.pad(observed, (0, stride - 1)).unfold(1, stride, stride).any(-1)
 
 
 @dataclass
@@ -386,13 +387,25 @@ class TSTPreTrainedModel(TimeSeriesPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, LearnedPositions):
             init.uniform_(module.weight, -POSITION_RANGE, POSITION_RANGE)
-        elif isinstance(module, SelfAttention):
+            return
+        super()._init_weights(module)
+        if isinstance(module, AttentionProjection):
             # As torch.nn.MultiheadAttention, which the official code has.
-            init.xavier_uniform_(module.input_projection.weight)
-            init.zeros_(module.input_projection.bias)
-            init.zeros_(module.output_projection.bias)
-        else:
-            super()._init_weights(module)
+            init.zeros_(module.bias)
+            if module.out_features > module.in_features:
+                init.xavier_uniform_(module.weight)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model; see TimeSeriesPreTrainedModel.from_pretrained. Loading makes all parameters learn again."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_as_configured()
+        return loaded
+
+    def freeze_as_configured(self) -> None:
+        """Take the encoder out of the training where the config says so."""
+        if self.config.freeze_encoder:
+            self.base_model.encoder.requires_grad_(False)
 
 
 class TSTModel(TSTPreTrainedModel):
@@ -402,8 +415,7 @@ class TSTModel(TSTPreTrainedModel):
         super().__init__(config)
         self.encoder = TSTEncoder(config)
         self.activate = ACTIVATIONS[config.activation]
-        if config.freeze_encoder:
-            self.encoder.requires_grad_(False)
+        self.freeze_as_configured()
         self.post_init()
 
     def forward(
@@ -832,9 +844,9 @@ def _fields_of_shapes(official: Mapping[str, Tensor], num_layers: int) -> dict[s
             f"The sizes of the model cannot be told: project_inp.weight has shape {tuple(projection.shape)}, "
             f"{_POSITIONS} {tuple(positions.shape)} and linear1.weight {tuple(expansion.shape)}."
         )
-    # The table of fixed positions is saved, too, with the same shape.
-    fixed = sinusoidal_positions(len(positions), len(projection), positions.device)
-    is_fixed = torch.allclose(positions.squeeze(1).float(), fixed, rtol=0.0, atol=1e-3)
+    # The table of fixed positions is saved, too, with the same shape. Far off, rounding tells machines apart.
+    first = positions[:1000].squeeze(1).float()
+    is_fixed = torch.allclose(first, sinusoidal_positions(*first.shape, first.device), rtol=0.0, atol=1e-3)
     return {
         "num_input_channels": projection.shape[1],
         "hidden_size": projection.shape[0],

@@ -228,7 +228,8 @@ def _left_out(official: Mapping[str, Tensor], converter: Converter, model: Any) 
     own = set(model.state_dict())
     # One parameter at a time: their names are wanted, and ours do not tell them.
     named = {key: set(converter.heads({key: value})) for key, value in official.items()}
-    return sorted({key.rpartition(".")[0] for key, names in named.items() if not names <= own})
+    # A layer may have a place in each of several models.
+    return sorted({key.rpartition(".")[0] for key, names in named.items() if names and not names & own})
 
 
 def converted_class(folder: str | Path) -> str:

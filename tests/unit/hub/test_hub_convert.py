@@ -272,11 +272,17 @@ def test_a_forecasting_head_predicts_as_the_official_one(tmp_path, name):
     )
 
 
-@pytest.mark.parametrize(("name", "num_labels"), [("simmtm_cls_encoder_eval", 8), ("timedrl_classify_linear_eval", 5)])
+CLASSIFIERS = [("simmtm_cls_encoder_eval", 8), ("timedrl_classify_linear_eval", 5), ("tst_classifier", 4)]
+
+
+@pytest.mark.parametrize(("name", "num_labels"), CLASSIFIERS)
 def test_a_classification_head_scores_as_the_official_one(tmp_path, name, num_labels):
     folder, tensors = converted(tmp_path, name)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     values = tensors["input.x"].transpose(1, 2) if name.startswith("simmtm") else tensors["input.x"]
+    if "input.lengths" in tensors:  # what lies after a series is missing
+        inside = torch.arange(values.shape[1]) < tensors["input.lengths"].unsqueeze(1)
+        values = values.masked_fill(~inside.unsqueeze(-1), torch.nan)
     with torch.no_grad():
         output = model(values, labels=tensors["input.labels"])
     assert model.config.num_labels == num_labels
@@ -322,6 +328,19 @@ def test_the_pretext_layers_of_timedrl_are_kept(tmp_path, name):
     close(output.predicted_patches[1], tensors["output.x_pred_2"])
 
 
+def test_the_output_layer_of_tst_is_kept(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    folder, tensors = converted(tmp_path, "tst_encoder_batchnorm")
+    assert "no such layers" not in caplog.text
+    model = AutoModelForPreTraining.from_pretrained(folder)
+    inside = tensors["input.padding_masks"].bool()
+    with torch.no_grad():
+        hidden = model.model(tensors["input.X"], inside.unsqueeze(-1).expand_as(tensors["input.X"])).last_hidden_state
+        close(model.reconstruct(hidden)[inside], tensors["output.prediction"][inside])
+    assert model.config.normalize_over_padding
+    assert (model.config.position_embedding, model.config.attention_dropout) == ("learned", 0.1)
+
+
 def test_layers_without_a_place_are_named(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     converted(tmp_path, "timedrl_classify_linear_eval")
@@ -341,6 +360,15 @@ def test_an_incomplete_pretext_task_leaves_the_encoder(tmp_path, caplog):
     [
         ("simmtm_forecast_finetune_etth2_defaults", {"C": None}, r"num_input_channels \(official name enc_in\)"),
         ("simmtm_forecast_finetune_etth2_defaults", {"pred_len": 48}, "prediction_length=48 was given"),
+        ("tst_classifier", {"n_heads": None}, r"num_attention_heads \(official name n_heads\)"),
+        ("tst_classifier", {"num_heads": 4}, "n_heads=8.*contradicts num_attention_heads|num_heads=4 contradicts"),
+        ("tst_classifier", {"max_len": 24}, "context_length=24 was given, but the parameters have"),
+        ("tst_classifier", {"num_classes": 7}, "num_labels=7 was given, but the parameters have num_labels=4"),
+        ("tst_encoder_layernorm", {"pos_encoding": "learnable"}, "position_embedding='learned' was given"),
+        ("tst_encoder_layernorm", {"norm": "BatchNorm"}, "normalization='batch' was given"),
+        ("tst_encoder_layernorm", {"model": "LINEAR"}, "model='LINEAR' is not converted"),
+        ("tst_encoder_layernorm", {"task": "forecasting"}, "task='forecasting' is unknown"),
+        ("tst_encoder_layernorm", {"hidden_units": 3}, "hidden_units"),
         ("timedrl_forecast_ci_linear_eval", {"seq_len": None}, r"context_length \(official name seq_len\)"),
         ("timedrl_forecast_ci_linear_eval", {"seq_len": 96}, "maps 80 numbers to 24.*context_length=96.*112 numbers"),
         ("timedrl_forecast_ci_linear_eval", {"pred_len": 48}, "prediction_length=48 was given"),

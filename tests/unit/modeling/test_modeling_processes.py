@@ -20,6 +20,8 @@ from hf_tsrep import (
     TimeDRLForPreTraining,
     TS2VecConfig,
     TS2VecForPreTraining,
+    TSTConfig,
+    TSTForPreTraining,
 )
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,11 @@ SIMMTM = {
     **{"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16},
 }
 SHAPENET = {"hidden_size": 6, "embedding_size": 8, "num_hidden_layers": 3, "reduced_size": 7}
+TST = {
+    **{"num_input_channels": 2, "dropout": 0.3, "attention_dropout": 0.3, "head_dropout": 0.2, "context_length": 20},
+    **{"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
+    **{"mask_ratio": 0.4, "output_l2_weight": 0.1},
+}
 SERIES_CASES = {
     "shapenet": (ShapeNetForPreTraining, ShapeNetConfig, {**SHAPENET, "num_input_channels": 2, "num_clusters": 3}),
     "ts2vec gated": (TS2VecForPreTraining, TS2VecConfig, TS2VEC),
@@ -52,6 +59,17 @@ SERIES_CASES = {
         SimMTMForPreTraining,
         SimMTMConfig,
         {**SIMMTM, "encoder_type": "resnet", "channel_mode": "joint", "reconstruct_masked_views": True},
+    ),
+    "tst batch": (TSTForPreTraining, TSTConfig, TST),
+    "tst padding counts": (
+        TSTForPreTraining,
+        TSTConfig,
+        {**TST, "context_length": 40, "normalize_over_padding": True},
+    ),
+    "tst long": (
+        TSTForPreTraining,
+        TSTConfig,
+        {**TST, "input_projection": "convolution", "projection_stride": 2, "attention_window": 6},
     ),
     "simmtm masked modelling": (
         SimMTMForPreTraining,
