@@ -846,7 +846,8 @@ def _fields_of_shapes(official: Mapping[str, Tensor], num_layers: int) -> dict[s
         )
     # The table of fixed positions is saved, too, with the same shape. Far off, rounding tells machines apart.
     first = positions[:1000].squeeze(1).float()
-    is_fixed = torch.allclose(first, sinusoidal_positions(*first.shape, first.device), rtol=0.0, atol=1e-3)
+    fixed = sinusoidal_positions(first.shape[0], first.shape[1], first.device)
+    is_fixed = torch.allclose(first, fixed, rtol=0.0, atol=1e-3)
     return {
         "num_input_channels": projection.shape[1],
         "hidden_size": projection.shape[0],
