@@ -57,7 +57,7 @@ def run_demo(
 
 
 def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], Any]) -> dict[str, float]:
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoModel
 
     from . import evaluate, load_corpus, pretrain
     from .data import get_labels, get_series
@@ -87,10 +87,9 @@ def _run(folder: Path, max_steps: int | None, quiet: bool, say: Callable[[str], 
         f"   $ hf-tsrep encode --model {model_folder} --input {CORPUS} --output {folder / EMBEDDINGS_FILE}"
     )
     model = AutoModel.from_pretrained(model_folder)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(model_folder)
     with _timed(say):
-        inputs = [one for split in corpus.values() for one in feature_extractor.transform(get_series(split))]
-        embeddings = model.encode(inputs, show_progress_bar=not quiet)
+        series = [one for split in corpus.values() for one in get_series(split)]
+        embeddings = model.encode(series, show_progress_bar=not quiet)
     say(f"   {len(embeddings)} series -> array {embeddings.shape} {embeddings.dtype}")
 
     say(

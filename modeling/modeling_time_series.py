@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoFeatureExtractor, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import cached_file, logging
 
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
@@ -24,7 +25,13 @@ from .encoding_time_series import EncodeSettings, as_series_list, encode_series,
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
-from .reading_time_series import observed_values
+from .reading_time_series import is_one_series, observed_values
+
+logger = logging.get_logger(__name__)
+
+PREPARATION_FILE = "preprocessor_config.json"
+# Options of `from_pretrained` that say where a file lies.
+_PLACE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 SUFFIX_OF_AUTO_CLASS = {
     "AutoModel": "Model",
@@ -48,6 +55,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The encoder and models with another head open a checkpoint without its head.
     _keys_to_ignore_on_load_unexpected = [r"^head\."]  # noqa: RUF012 - transformers declares it as an instance's variable
+
+    _preparation: Any = None  # see preparation
 
     # How official checkpoints of the method become ours; None where there are none.
     converter: ClassVar[Converter | FolderConverter | None] = None
@@ -91,15 +100,32 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                 bound = 1.0 / math.sqrt(weight[0].numel())
                 init.uniform_(bias, -bound, bound)
 
+    @property
+    def preparation(self) -> Any:
+        """What makes model inputs of raw series, a TimeSeriesFeatureExtractor; None where nobody knows.
+
+        A model that this library trained has it, and saves and loads it beside its weights (preprocessor_config.json).
+        A fresh or converted model has none, until one is set: `encode` then takes series as they are.
+        """
+        return self._preparation
+
+    @preparation.setter
+    def preparation(self, preparation: Any) -> None:
+        for model in (self, self.base_model):
+            vars(model)["_preparation"] = preparation
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model; see PreTrainedModel.from_pretrained.
+        """Load a model with its preparation; see PreTrainedModel.from_pretrained.
 
         Raises:
             ValueError: A file of weights is damaged or was cut off; the message names it and the fix.
         """
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.preparation = _preparation_beside(pretrained_model_name_or_path, cls, kwargs)
+            return loaded
         except SafetensorError as error:
             place = _damaged_file(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "")
             raise ValueError(
@@ -108,9 +134,11 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save config, weights (safetensors) and the code that loads them; see PreTrainedModel.save_pretrained."""
+        """Save config, weights (safetensors), preparation and code; see PreTrainedModel.save_pretrained."""
         self.config.auto_map = self.auto_classes()
         super().save_pretrained(save_directory, *args, **kwargs)
+        if self.preparation is not None and kwargs.get("is_main_process", True):
+            self.preparation.save_pretrained(save_directory)
 
     def prepare_inputs(
         self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
@@ -242,9 +270,14 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         device: str | torch.device | None = None,
         normalize: bool = False,
         show_progress_bar: bool | None = None,
+        timestamps: Any = None,
+        prepared: bool = False,
         **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Turn series of any length into embeddings; their order and the batch size never change a result.
+
+        Series are raw: a model with a `preparation` chooses their channels by name and scales them as its training
+        series were. What that has made, and what `get_series` takes from a scaled corpus, is known as prepared.
 
         Args:
             series: One series, as an array, tensor or DataFrame (time, num_input_channels); or several, as an array or
@@ -263,6 +296,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             device: Where to compute; the model moves there. None: where the model is.
             normalize: Whether embeddings have length 1.
             show_progress_bar: None: when transformers' logging is at level INFO.
+            timestamps: Dates of the steps, for a model with calendar features: (time,) for one series or for all, else
+                a list of one (time,) a series. A DataFrame brings its own.
+            prepared: Whether the series are model inputs already, so that nothing is scaled again.
             method_arguments: Further arguments of the method, those of its `encode_arguments`.
 
         Returns:
@@ -279,7 +315,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         )
         method_arguments = self._checked_encode_arguments(method_arguments)
         encoder = self.base_model
-        arrays, single = as_series_list(series, self.num_channels_of(**method_arguments))
+        arrays, single = self._read_series(series, timestamps, prepared, method_arguments)
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
@@ -293,6 +329,33 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             for module in training:
                 module.training = True
         return _as_asked(results, single)
+
+    def preparation_for(self, **method_arguments: Any) -> Any:
+        """Return the preparation of series that `encode` is given with these further arguments of the method.
+
+        Args:
+            method_arguments: Those that `encode_arguments` returns.
+
+        Returns:
+            `preparation`; None where that knows another number of channels, as it was saved for another domain.
+        """
+        preparation, num_channels = self.preparation, self.num_channels_of(**method_arguments)
+        is_other = bool(self.config.domain_entries) and getattr(preparation, "num_input_channels", 0) != num_channels
+        return None if is_other else preparation
+
+    def _read_series(
+        self, series: Any, timestamps: Any, prepared: bool, method_arguments: dict[str, Any]
+    ) -> tuple[list[np.ndarray], bool]:
+        """Return the model inputs of series, and whether it was one series."""
+        preparation = self.preparation_for(**method_arguments)
+        if preparation is None or prepared or getattr(series, "is_prepared", False):
+            if timestamps is not None:
+                raise ValueError(
+                    "timestamps were given, and nothing reads them: the series are prepared, or the model has no "
+                    "preparation. Leave them out."
+                )
+            return as_series_list(series, self.num_channels_of(**method_arguments))
+        return preparation.transform(series, timestamps), is_one_series(series)
 
     def _checked_encode_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the method's further arguments of `encode` from those given, or say which one it does not have."""
@@ -343,6 +406,26 @@ def _with_arguments_of(declaration: Callable[..., Any], encode: Callable[..., An
 cast(Any, TimeSeriesPreTrainedModel).encode = _with_arguments_of(
     TimeSeriesPreTrainedModel.encode_arguments, TimeSeriesPreTrainedModel.encode
 )
+
+
+def _preparation_beside(name_or_path: Any, model_class: type, options: dict[str, Any]) -> Any:
+    """Return the TimeSeriesFeatureExtractor that is saved beside a model; None where there is none.
+
+    Its code may run where the model's own code came from the same place.
+    """
+    place = {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
+    found = name_or_path is not None and cached_file(
+        name_or_path,
+        PREPARATION_FILE,
+        **place,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if not found:
+        logger.info(f"{name_or_path} has no {PREPARATION_FILE}: encode takes series as they are.")
+        return None
+    is_remote = model_class.__module__.startswith("transformers_modules")
+    return AutoFeatureExtractor.from_pretrained(name_or_path, **place, trust_remote_code=is_remote or None)
 
 
 def _damaged_file(place: str, subfolder: str) -> Path | str:

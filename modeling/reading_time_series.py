@@ -12,6 +12,12 @@ import numpy as np
 import torch
 
 
+class PreparedSeries(list):
+    """Series that are model inputs already: `encode` takes them as they are."""
+
+    is_prepared = True
+
+
 def is_frame(series: Any) -> bool:
     """Whether this is a table of pandas or polars."""
     return hasattr(series, "columns") and hasattr(series, "to_numpy")

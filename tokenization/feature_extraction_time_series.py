@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .reading_time_series import as_numbers, checked_series, is_frame, is_one_series, separate_series
+from .reading_time_series import PreparedSeries, as_numbers, checked_series, is_frame, is_one_series, separate_series
 
 TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
 
@@ -133,7 +133,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         batch = {"past_values": past_values, "past_observed_mask": ~np.isnan(past_values)}
         return BatchFeature(batch, tensor_type=return_tensors)
 
-    def transform(self, series: Any, timestamps: Any = None) -> list[np.ndarray]:
+    def transform(self, series: Any, timestamps: Any = None) -> PreparedSeries:
         """Turn raw series into scaled ones without padding, for `model.encode`.
 
         Args:
@@ -141,7 +141,8 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             timestamps: See __call__.
 
         Returns:
-            One array (time, num_input_channels) float32 a series, NaN = missing.
+            One array (time, num_input_channels) float32 a series, NaN = missing, in a list that `encode` knows as
+            prepared.
 
         Raises:
             ValueError: A series is empty, has other channels than the training series, text or infinite values; or
@@ -149,7 +150,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         """
         pairs = list(self._read(series))
         dates = self._read_timestamps(timestamps, pairs) if self.time_features else [None] * len(pairs)
-        return [self._scaled(values, date) for (values, _), date in zip(pairs, dates, strict=True)]
+        return PreparedSeries(self._scaled(values, date) for (values, _), date in zip(pairs, dates, strict=True))
 
     def inverse_transform(self, values: Any) -> Any:
         """Return raw values of scaled ones.

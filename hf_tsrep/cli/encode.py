@@ -102,7 +102,7 @@ def encode_command(
         **opened.domain_of(domain, input, corpus),
     }
     table = encode_corpus(
-        opened.in_domain(settings.get("domain")),
+        opened,
         corpus,
         settings,
         batch_size=batch_size,
@@ -146,7 +146,7 @@ def encode_corpus(
     """Encode every series of a corpus.
 
     Args:
-        opened: The model, with its feature extractor.
+        opened: The model, with its preparation.
         corpus: From `load_corpus`, raw values.
         settings: Level, window_length, stride, causal, pooling, normalize, and what the model's method takes besides;
             see `encode`.
@@ -166,14 +166,19 @@ def encode_corpus(
     for name in chosen:
         if name not in corpus:
             raise ValueError(f"There is no split {name!r}; the corpus has {', '.join(map(str, corpus))}.")
-    channels = _channels(opened, corpus_metadata(corpus).channel_names)
+    told = {"domain": settings["domain"]} if "domain" in settings else {}
+    preparation = opened.model.preparation_for(**told)
+    channels = _channels(preparation, corpus_metadata(corpus).channel_names)
     blocks: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
     for name in chosen:
         series = [one if channels is None else one[:, channels] for one in get_series(corpus[name])]
-        inputs = _prepare(opened, corpus[name], series)
         embeddings = opened.model.encode(
-            inputs, batch_size=batch_size, show_progress_bar=show_progress_bar, **settings
+            series,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            timestamps=_dates(preparation, corpus[name]),
+            **settings,
         )
         if settings["level"] != "instance":
             if len({one.shape[-1] for one in embeddings}) > 1:
@@ -190,10 +195,9 @@ def encode_corpus(
     return EmbeddingTable(embeddings, whole, _provenance(opened, corpus, settings, embeddings.shape[1]))
 
 
-def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
+def _channels(preparation: Any, names: Sequence[str]) -> list[int] | None:
     """Return which channels of the corpus the model takes, by name where the names are known; None for all."""
-    extractor = opened.feature_extractor
-    wanted = [] if extractor is None else list(extractor.channel_names or ())
+    wanted = [] if preparation is None else list(preparation.channel_names or ())
     names = list(names)
     if not wanted or wanted == names:
         return None
@@ -210,20 +214,18 @@ def _channels(opened: OpenedModel, names: Sequence[str]) -> list[int] | None:
     )
 
 
-def _prepare(opened: OpenedModel, split: Any, series: list[np.ndarray]) -> list[np.ndarray]:
+def _dates(preparation: Any, split: Any) -> Any:
+    """Return the dates of every series where the model has calendar features; None where it has none."""
     from ..data import get_timestamps
 
-    extractor = opened.feature_extractor
-    if extractor is None:
-        return series
-    if not extractor.time_features:
-        return extractor.transform(series)
+    if preparation is None or not preparation.time_features:
+        return None
     timestamps = get_timestamps(split) if "timestamp" in split.column_names else None
     if timestamps is None or any(not len(one) for one in timestamps):
         raise ValueError(
             "The model uses calendar features, but the input has no dates; name them with --timestamp-column."
         )
-    return extractor.transform(series, timestamps)
+    return timestamps
 
 
 def _row_columns(corpus: Any, split: str, series: list[np.ndarray], settings: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -280,7 +282,7 @@ def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embe
         "embedding_size": embedding_size,
         **settings,
         "pooling": pooling,
-        "preparation": None if opened.feature_extractor is None else _preparation(opened.feature_extractor),
+        "preparation": None if opened.model.preparation is None else _preparation(opened.model.preparation),
         "corpus": Path(name).name if Path(name).exists() else name,
         "corpus_fingerprint": corpus_fingerprint(corpus),
         "versions": environment_versions(),

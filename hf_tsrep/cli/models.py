@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from dataclasses import dataclass, field
@@ -36,7 +35,6 @@ class OpenedModel:
         name: Hub id, or the name of the local folder.
         folder: The local folder, or None.
         revision: Commit on the Hub, or None.
-        feature_extractor: What prepares raw series, or None.
         training: The record of its training; empty where there is none.
     """
 
@@ -44,7 +42,6 @@ class OpenedModel:
     name: str
     folder: Path | None
     revision: str | None
-    feature_extractor: Any = None
     training: dict[str, Any] = field(default_factory=dict)
 
     def domain_of(self, given: str | None, written: str, corpus: Any) -> dict[str, str]:
@@ -66,19 +63,6 @@ class OpenedModel:
         found = find_domain(self.model.config, given, written, corpus_metadata(corpus).name)
         return {} if found is None else {"domain": found}
 
-    def in_domain(self, domain: str | None) -> OpenedModel:
-        """Return the model without its feature extractor where that knows the channels of another domain.
-
-        Args:
-            domain: Name of the domain; None for a model without domains.
-        """
-        if domain is None or self.feature_extractor is None:
-            return self
-        config = self.model.config
-        channels = config.domain_entries[config.domain_index(domain)]["num_input_channels"]
-        fits = self.feature_extractor.num_channels == channels
-        return self if fits else dataclasses.replace(self, feature_extractor=None)
-
     def trained_on(self, corpus: str) -> bool:
         """Whether the model was trained on the corpus of this name or path."""
         return corpus in (self.training.get("corpus") or [])
@@ -93,7 +77,7 @@ class OpenedModel:
         recorded = self.training.get("data")
         if recorded:
             return {"scaler": recorded.get("scaler"), "time_features": bool(recorded.get("time_features"))}
-        extractor = self.feature_extractor
+        extractor = self.model.preparation
         if extractor is None:
             return {}
         return {
@@ -105,7 +89,7 @@ class OpenedModel:
 def open_model(
     name_or_path: str, *, revision: str | None = None, device: str | None = None, trust_remote_code: bool = False
 ) -> OpenedModel:
-    """Load a model, its feature extractor and the record of its training.
+    """Load a model and the record of its training.
 
     Args:
         name_or_path: A folder, or a Hub id.
@@ -148,7 +132,6 @@ def open_model(
         name=folder.resolve().name if folder is not None else name_or_path,
         folder=folder,
         revision=getattr(config, "_commit_hash", None),
-        feature_extractor=_feature_extractor(name_or_path, options),
         training=read_training_record(name_or_path, options.get("revision")),
     )
 
@@ -173,27 +156,6 @@ def _local_folder(name_or_path: str) -> Path | None:
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")
     return None
-
-
-def _repository_file(name_or_path: str, file: str, options: dict[str, Any]) -> str | None:
-    from transformers.utils import cached_file
-
-    return cached_file(
-        name_or_path,
-        file,
-        revision=options.get("revision"),
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-
-
-def _feature_extractor(name_or_path: str, options: dict[str, Any]) -> Any:
-    from transformers import AutoFeatureExtractor
-
-    if _repository_file(name_or_path, "preprocessor_config.json", options) is None:
-        logger.info("%s has no preprocessor_config.json: series go in as they are.", name_or_path)
-        return None
-    return AutoFeatureExtractor.from_pretrained(name_or_path, **options)
 
 
 def weights_fingerprint(model: Any) -> str:

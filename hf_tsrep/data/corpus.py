@@ -149,13 +149,22 @@ def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> li
         column: An Array2D column, or nested lists of numbers.
 
     Returns:
-        One array (time, channel) float32 a row. The arrays are read-only views of Arrow memory where the stored type
-        allows it.
+        One array (time, channel) float32 a row, in a list that `encode` knows as prepared where the corpus is scaled
+        or has time features. The arrays are read-only views of Arrow memory where the stored type allows it.
 
     Raises:
         CorpusError: A dictionary of splits, an unknown column, or one that holds no (time, channel) arrays.
     """
     _check_split(dataset, column)
+    series = _read_column(dataset, column)
+    if not (column == "series" and corpus_metadata(dataset).is_prepared):
+        return series
+    from ..modeling.reading_time_series import PreparedSeries  # torch is heavy, and this module is read at start-up
+
+    return PreparedSeries(series)
+
+
+def _read_column(dataset: Dataset | IterableDataset, column: str) -> list[np.ndarray]:
     if not hasattr(dataset, "select"):
         return [_two_axes(np.asarray(row[column], dtype=np.float32)) for row in dataset]
     series: list[np.ndarray] = []
@@ -291,6 +300,11 @@ class CorpusMetadata:
             raise CorpusError(f"Unknown task {self.task!r}: one of {', '.join(TASKS)}.")
         object.__setattr__(self, "channel_names", tuple(self.channel_names))
         object.__setattr__(self, "notes", tuple(self.notes))
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the series are scaled or have time features, as model inputs have."""
+        return self.scaler is not None or self.num_time_features > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; fields that say nothing are left out."""

@@ -190,6 +190,9 @@ def evaluate_anomaly_detection(
     """
     all_series = labelled_series(corpus)
     told, recorded = choose_domain(model, corpus, domain)
+    # The protocol has a preparation of its own, which the model's would do over.
+    is_told = getattr(model, "preparation", None) is not None
+    options = {**told, "prepared": True} if is_told else told
     detections, reports = [], []
     encoding_time, begin = 0.0, time.perf_counter()
     for series in all_series:
@@ -205,7 +208,7 @@ def evaluate_anomaly_detection(
             batch_size=batch_size,
             device=device,
             show_progress_bar=show_progress_bar,
-            **told,
+            **options,
         )
         encoding_time += time.perf_counter() - start
         found, threshold = detect(

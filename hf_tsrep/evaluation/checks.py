@@ -81,3 +81,14 @@ def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str
         return {}, {}
     told = {"domain": chosen}
     return told, told if len(config.domains) > 1 else {}
+
+
+def preparation_arguments(model: Any, corpus: Any) -> dict[str, bool]:
+    """Return what tells `encode` that a corpus is prepared, where a model would prepare it.
+
+    Args:
+        model: Anything with `encode`; only a model with a `preparation` is told.
+        corpus: DatasetDict, which knows whether it is scaled.
+    """
+    is_told = getattr(model, "preparation", None) is not None and corpus_metadata(corpus).is_prepared
+    return {"prepared": True} if is_told else {}

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ..data import get_labels, get_series
-from .checks import check_finite, choose_domain, require_names, require_splits
+from .checks import check_finite, choose_domain, preparation_arguments, require_names, require_splits
 from .metrics import classification_scores
 
 # sklearn's SVC takes an infinite C as it is (no misclassified training sample is tolerated).
@@ -237,6 +237,7 @@ def evaluate_classification(
             device=device,
             show_progress_bar=show_progress_bar,
             **told,
+            **preparation_arguments(model, corpus),
         )
         for name in ("train", "test")
     }

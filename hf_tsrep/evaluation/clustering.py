@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..data import get_labels, get_series
-from .checks import check_finite, choose_domain, require_splits
+from .checks import check_finite, choose_domain, preparation_arguments, require_splits
 
 
 def clustering_metrics(
@@ -87,6 +87,7 @@ def evaluate_clustering(
         device=device,
         show_progress_bar=show_progress_bar,
         **told,
+        **preparation_arguments(model, corpus),
     )
     timings = {"encode": time.perf_counter() - begin}
     begin = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data import corpus_metadata, get_series
 from ..data.scaling import TARGET_SCALER, ChannelScaler
-from .checks import check_finite, choose_domain, require_splits
+from .checks import check_finite, choose_domain, preparation_arguments, require_splits
 from .forecast_windows import ForecastSplit
 from .ridge import AlphaChoice, Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
 
@@ -175,6 +175,7 @@ def evaluate_forecasting(
         device=device,
         show_progress_bar=show_progress_bar,
         **told,
+        **preparation_arguments(model, corpus),
     )
     encoding_time = time.perf_counter() - begin
     begin = time.perf_counter()

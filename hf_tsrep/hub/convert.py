@@ -241,10 +241,7 @@ def converted_class(folder: str | Path) -> str:
 
 
 def _save(method: Method, model: Any, folder: Path, source: str) -> None:
-    from hf_tsrep.tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
-
     model.save_pretrained(folder)
-    TimeSeriesFeatureExtractor(num_channels=model.config.num_input_channels).save_pretrained(folder)
     _save_card(method, model, folder, source)
 
 

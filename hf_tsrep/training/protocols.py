@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data import get_labels, get_series
 from ..evaluation import protocols as frozen
-from ..evaluation.checks import choose_domain, require_names, require_splits
+from ..evaluation.checks import choose_domain, preparation_arguments, require_names, require_splits
 from ..evaluation.classification import classification_metrics
 from ..evaluation.forecasting import evaluate_forecasting
 from .finetuning import run_finetuning
@@ -256,7 +256,7 @@ def _regressed_classification(
     kept = take_fraction(labels["train"], fraction, chosen.seed)
     series = {name: get_series(corpus[name]) for name in ("train", "test")}
     told, recorded = choose_domain(model, corpus, chosen.domain)
-    options = {**options, **told}
+    options = {**options, **told, **preparation_arguments(model, corpus)}
     begin = time.perf_counter()
     train = model.encode([series["train"][index] for index in kept], level="instance", **options)
     test = model.encode(series["test"], level="instance", **options)

@@ -125,18 +125,19 @@ def save_model_card(folder: Path, figure_caption: str, **contents: Any) -> None:
         logger.exception("The model card could not be written; the model itself is saved.")
 
 
-def save_preprocessing(folder: Path, metadata: Sequence[Any]) -> None:
-    """Write preprocessor_config.json with the statistics of the training part, which several corpora may not share.
+def common_preparation(metadata: Sequence[Any]) -> Any:
+    """Return what prepares raw series as the training parts were; None where the corpora were prepared differently.
 
     Args:
-        folder: Where to write.
         metadata: `hf_tsrep.data.CorpusMetadata` of every corpus.
     """
     extractors = [feature_extractor_of_corpus(one) for one in metadata]
     if any(one.to_dict() != extractors[0].to_dict() for one in extractors):
-        logger.warning("The corpora are prepared differently; the model folder has no preprocessor_config.json.")
-        return
-    extractors[0].save_pretrained(folder)
+        logger.warning(
+            "The corpora are prepared differently, so the model has no preparation: prepare what it encodes."
+        )
+        return None
+    return extractors[0]
 
 
 def save_card(
@@ -208,8 +209,8 @@ def save_finetuned_model(result: FinetuningResult, settings: FinetuneSettings, d
     log = {"metrics": result.metrics, "validation_metrics": result.validation_metrics, "history": result.history}
     title = f"{get_method(settings.method).title} on {settings.to_dict()['corpus']}: fine-tuning loss"
     with staged_folder(result.output_dir, WEIGHTS_FILE) as staging:
+        result.model.preparation = feature_extractor_of_corpus(data.metadata)
         result.model.save_pretrained(staging)
-        feature_extractor_of_corpus(data.metadata).save_pretrained(staging)
         write_json(staging / FINETUNING_FILE, {**settings.to_dict(), "facts": result.facts})
         write_json(staging / LOG_FILE, log)
         write_results(staging, finetuning_record(result, settings, data))

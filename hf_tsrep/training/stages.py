@@ -37,9 +37,9 @@ from .run import (
 from .saving import (
     LOG_FILE,
     PretrainingResult,
+    common_preparation,
     save_card,
     save_loss_curve,
-    save_preprocessing,
     staged_folder,
 )
 from .settings import DEFAULT_RECIPE, DEFAULT_STAGE, SETTINGS_FILE, DataSettings, PretrainSettings, RunSettings
@@ -354,8 +354,8 @@ class SeriesStage(PretrainingStage):
 
     def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
         """Write the model, the preparation of its input and the card."""
+        result.model.preparation = common_preparation(self.loaded.metadata)
         result.model.save_pretrained(folder)
-        save_preprocessing(folder, self.loaded.metadata)
         save_card(folder, self.settings, result, facts, self.loaded.metadata)
 
 

@@ -2,15 +2,21 @@
 
 import inspect
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from contract_support import HEADS, METHOD_NAMES, build
+from datasets import Array2D, Dataset, Features
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModel
 
-from hf_tsrep import get_method
+from hf_tsrep import TimeSeriesFeatureExtractor, get_method
+from hf_tsrep.data import corpus_metadata, get_series
+from hf_tsrep.data.corpus import attach_metadata
 from hf_tsrep.modeling.encoding_time_series import slide_by_windows
 from hf_tsrep.modeling.modeling_time_series import TimeSeriesPreTrainedModel
 
@@ -187,3 +193,56 @@ def test_further_arguments_of_a_method_are_in_signature_and_help_of_every_class(
         assert [*inspect.signature(encode).parameters] == [*shared, *declared]
         assert all(f"\n            {argument}: " in encode.__doc__ for argument in declared)
         assert "method_arguments" not in [*shared, *declared]
+
+
+def prepared_model(name, **given):
+    model = build(name, "classification")
+    statistics = {"mean": [10.0, -2.0, 0.5], "scale": [4.0, 0.5, 3.0]}
+    model.preparation = TimeSeriesFeatureExtractor(3, **statistics, channel_names=["x", "y", "z"], **given)
+    return model
+
+
+@every_method
+def test_a_model_prepares_raw_series_once(name, tmp_path):
+    model, raw = prepared_model(name), [10 + 4 * one for one in series_of([12, 20, 20], 0.1)]
+    inputs = [(one - [10.0, -2.0, 0.5]) / [4.0, 0.5, 3.0] for one in raw]
+    expected = model.encode(inputs, prepared=True)
+    assert not np.array_equal(model.encode(inputs), expected)  # methods that normalise every series are near
+    frames = [pd.DataFrame(one, columns=["x", "y", "z"])[["z", "x", "y"]] for one in raw]
+    features = Features({"series": Array2D((None, 3), "float32")})
+    corpus = Dataset.from_dict({"series": [one.astype(np.float32) for one in inputs]}, features=features)
+    scaled = attach_metadata(corpus, replace(corpus_metadata(corpus), scaler={"mean": [0.0] * 3, "scale": [1.0] * 3}))
+    model.save_pretrained(tmp_path)
+    opened = AutoModel.from_pretrained(tmp_path)
+    assert opened.preparation.to_dict() == model.preparation.to_dict()
+    for case, found in {
+        "arrays": model.encode(raw),
+        "frames, whose columns have another order": model.encode(frames),
+        "what transform made": model.encode(model.preparation.transform(raw)),
+        "series of a scaled corpus": model.encode(get_series(scaled)),
+        "the encoder of a model with a head": model.base_model.encode(raw),
+        "loaded from a folder": opened.encode(raw),
+    }.items():
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=case)
+    np.testing.assert_allclose(model.encode(raw[1]), expected[1], rtol=1e-3, atol=1e-4)
+
+
+@every_method
+def test_dates_are_read_where_calendar_features_need_them(name):
+    method = get_method(name)
+    if method.tokenizer_class is not None:
+        pytest.skip("a method with tokens reads no dates")
+    model = build(name, "model", num_input_channels=10)
+    model.preparation = TimeSeriesFeatureExtractor(3, time_features=True)
+    (one,) = series_of([20])
+    dates = np.datetime64("2024-01-01", "h") + np.arange(20)
+    expected = model.encode(model.preparation.transform(one, dates)[0], prepared=True)
+    np.testing.assert_allclose(model.encode(one, timestamps=dates), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="has no timestamps"):
+        model.encode(one)
+
+
+def test_dates_that_nothing_reads_are_refused():
+    model = MODELS[METHOD_NAMES[0]]
+    with pytest.raises(ValueError, match="nothing reads them"):
+        model.encode(series_of([5]), timestamps=np.datetime64("2024-01-01", "h") + np.arange(5))

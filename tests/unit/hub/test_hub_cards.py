@@ -224,7 +224,7 @@ def test_the_card_of_several_domains_shows_one_and_lists_all(tmp_path):
     make_domain_model().save_pretrained(tmp_path)
     text = build_model_card(tmp_path).text
     check_shapes(run_blocks(text, tmp_path), text, num_channels=3)
-    assert 'model.encode(inputs, domain="har")' in text
+    assert 'model.encode([series], domain="har")' in text
     assert "a series of one of its 2 domains (har with 3 channels, ecg with 1 channel)" in text
     assert "| `har` | 3 | 4 | 16 |" in text
     assert "| `ecg` | 1 | 3 | 10 |" in text
@@ -236,7 +236,7 @@ def test_the_card_of_several_domains_shows_one_and_lists_all(tmp_path):
 
 def test_the_card_shows_the_domain_of_the_training_or_of_the_only_head(tmp_path):
     make_domain_model().save_pretrained(tmp_path / "one")
-    assert 'model.encode(inputs, domain="ecg")' in build_model_card(tmp_path / "one", domain="ecg").text
+    assert 'model.encode([series], domain="ecg")' in build_model_card(tmp_path / "one", domain="ecg").text
     with pytest.raises(ValueError, match="Did you mean 'ecg'"):
         build_model_card(tmp_path / "one", domain="ecgg")
     model = make_domain_model(model_class=CrossTimeNetForTimeSeriesClassification)
@@ -260,7 +260,7 @@ def test_the_card_of_a_fine_tuned_classifier_shows_its_domain(tmp_path, fields):
     text = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
     names = run_blocks(text, tmp_path / "tuned")
     check_shapes(names, text, num_channels=1)
-    assert 'model.encode(inputs, domain="ecg")' in text
+    assert 'model.encode([series], domain="ecg")' in text
     assert names["logits"].shape == (1, 2)
 
 
