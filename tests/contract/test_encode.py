@@ -227,11 +227,8 @@ def test_a_model_prepares_raw_series_once(name, tmp_path):
     np.testing.assert_allclose(model.encode(raw[1]), expected[1], rtol=1e-3, atol=1e-4)
 
 
-@every_method
+@pytest.mark.parametrize("name", [one for one in METHOD_NAMES if get_method(one).tokenizer_class is None])
 def test_dates_are_read_where_calendar_features_need_them(name):
-    method = get_method(name)
-    if method.tokenizer_class is not None:
-        pytest.skip("a method with tokens reads no dates")
     model = build(name, "model", num_input_channels=10)
     model.preparation = TimeSeriesFeatureExtractor(3, time_features=True)
     (one,) = series_of([20])
