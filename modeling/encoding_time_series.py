@@ -6,12 +6,15 @@ cannot change a result.
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
@@ -118,6 +121,44 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
         raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
     is_one = is_one_series(series)
     return list(read_series(series, num_channels, is_one)), is_one
+
+
+def evaluating(model: Any) -> Any:
+    """Return a model as it is in evaluation mode, without a change to the model itself.
+
+    Another thread may train it or encode with it meanwhile, so a mode that is set and restored would reach that one.
+
+    Args:
+        model: A module in any mode.
+
+    Returns:
+        The model where all of it is in evaluation mode; else modules of the same classes with the same parameters,
+        buffers and hooks.
+    """
+    return _evaluating_twin(model, {}) if any(one.training for one in model.modules()) else model
+
+
+def _evaluating_twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in twins:
+        return twins[module]
+    twin = twins[module] = object.__new__(type(module))
+    own: dict[str, Any] = vars(twin)
+    own.update({name: _bound_to(twin, value, module) for name, value in vars(module).items()})
+    own["training"] = False
+    own["_compiled_call_impl"] = None  # what `compile` made of the module runs in the module's own mode
+    own["_modules"] = {
+        name: None if child is None else _evaluating_twin(child, twins) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
+    """Return an attribute of a module for its twin: a forward that accelerate has wrapped is bound to one of them."""
+    if isinstance(value, types.MethodType) and value.__self__ is module:
+        return types.MethodType(value.__func__, twin)
+    if isinstance(value, functools.partial) and any(one is module for one in value.args):
+        return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
+    return value
 
 
 def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ from transformers.utils import cached_file, logging
 
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
-from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
+from .encoding_time_series import EncodeSettings, as_series_list, encode_series, evaluating, slide_by_windows
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
@@ -314,20 +314,13 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
         )
         method_arguments = self._checked_encode_arguments(method_arguments)
-        encoder = self.base_model
         arrays, single = self._read_series(series, timestamps, prepared, method_arguments)
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
             return np.empty((0, self.config.embedding_size), dtype=np.float32)
-        training = [module for module in encoder.modules() if module.training]
-        encoder.eval()
-        try:
-            with torch.inference_mode():
-                results = encode_series(encoder, arrays, settings, method_arguments)
-        finally:
-            for module in training:
-                module.training = True
+        with torch.inference_mode():
+            results = encode_series(evaluating(self.base_model), arrays, settings, method_arguments)
         return _as_asked(results, single)
 
     def preparation_for(self, **method_arguments: Any) -> Any:

@@ -2,12 +2,14 @@
 
 import inspect
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from contract_support import HEADS, METHOD_NAMES, build
 from datasets import Array2D, Dataset, Features
 from hypothesis import given, settings
@@ -243,3 +245,34 @@ def test_dates_that_nothing_reads_are_refused():
     model = MODELS[METHOD_NAMES[0]]
     with pytest.raises(ValueError, match="nothing reads them"):
         model.encode(series_of([5]), timestamps=np.datetime64("2024-01-01", "h") + np.arange(5))
+
+
+@every_method
+def test_a_model_in_training_mode_encodes_alike_from_many_threads_and_stays_as_it_is(name):
+    model, series = build(name, "classification"), series_of([9, 30, 30, 17])
+    expected = model.encode(series)
+    model.train()
+    next(model.base_model.children()).eval()
+    modes = {one: module.training for one, module in model.named_modules()}
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: model.encode(series, batch_size=2), range(16)):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert {one: module.training for one, module in model.named_modules()} == modes
+
+
+def test_a_model_with_hooks_in_training_mode_runs_them_in_evaluation_mode():
+    model, series = build("ts2vec", "model", output_dropout=0.9), series_of([30])
+    expected = model.encode(series)
+    seen = []
+
+    class Spy(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            seen.append(module.training)
+            return args, kwargs
+
+    for module in model.modules():
+        add_hook_to_module(module, Spy())
+    np.testing.assert_array_equal(model.train().encode(series), expected)
+    assert seen
+    assert not any(seen)
+    assert all(module.training for module in model.modules())
