@@ -50,6 +50,9 @@ class ShapeNetConfig(TimeSeriesConfig):
         intra_weight: Weight of the distances among positives and among negatives (the paper's lambda; official 1).
         num_shapelets: Number of shapelets that classification selects, and so of features (official: 50).
         num_shapelet_clusters: Number of clusters of candidates, one candidate each (official: 100).
+        max_num_candidates: Most segments of training data that are clustered, from an even part of every class. Ours.
+        shapelet_ranking: "separation" ranks candidates by how far the distances from them set the classes apart (the F
+            statistic), ours; "utility" by size of cluster and distance from the other candidates, without labels.
         utility_weight: Weight of the size of a candidate's cluster in its utility, against 1 - utility_weight of its
             distances from the other candidates (official: 0.5).
         shapelet_length: Number of values of the longest shapelet that a classification head can hold; taken from the
@@ -79,6 +82,8 @@ class ShapeNetConfig(TimeSeriesConfig):
     intra_weight: float = 1.0
     num_shapelets: int = 50
     num_shapelet_clusters: int = 100
+    max_num_candidates: int = 10_000
+    shapelet_ranking: str = "separation"
     utility_weight: float = 0.5
     shapelet_length: int = 64
 
@@ -115,11 +120,12 @@ class ShapeNetConfig(TimeSeriesConfig):
         self.segment_ratios = list(self.segment_ratios)
         whole = ("hidden_size", "num_hidden_layers", "reduced_size", "kernel_size", "min_segment_length")
         sampled = ("max_num_segments", "num_clustering_steps", "max_num_positives", "num_shapelets", "shapelet_length")
-        self.require_at_least(1, *whole, *sampled, "num_shapelet_clusters")
+        self.require_at_least(1, *whole, *sampled, "num_shapelet_clusters", "max_num_candidates")
         self.require_at_least(2, "num_clusters")
         self.require_at_least(0, "margin", "intra_weight")
         self.require_probability("sample_fraction", "utility_weight")
         self.require_one_of("channel_mode", ("joint",))
+        self.require_one_of("shapelet_ranking", ("separation", "utility"))
         if self.max_segment_points is not None:
             self.require_at_least(1, "max_segment_points")
         if not self.segment_ratios or not all(1 / PERMILLE <= ratio <= 1.0 for ratio in self.segment_ratios):

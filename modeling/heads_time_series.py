@@ -294,6 +294,15 @@ class GenericWithHead:
         encoded = cast(Any, self).model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
         return EncodedForHead({"embedding": encoded.pooler_output}, encoded.hidden_states)
 
+    def fit_head(self, dataset: Any) -> None:
+        """Take from training data what the head needs beside weights that learn; before training, and here nothing.
+
+        A method whose head holds parts of its training data overrides it.
+
+        Args:
+            dataset: Items with past_values (sequence_length, num_input_channels) and the task's labels.
+        """
+
     def _encoded(
         self,
         head_inputs: dict[str, torch.Tensor] | None,

@@ -4,6 +4,8 @@ Segments of several lengths of every channel -> segment_spans, cut_segments. The
 multi-length-input dilated causal convolution network (Mdc-CNN) -> ShapeNetEncoder. The cluster-wise triplet loss ->
 k_means, draw_triplets, anchor_distance, intra_distance, cluster_triplet_loss, ShapeNetForPreTraining. Representations
 of segments with marks of position, length and channel -> ShapeNetSegments; of timestamps and series -> ShapeNetModel.
+The selection of shapelets with labels -> candidate_utility, class_separation, shapelet_distances,
+ShapeNetForTimeSeriesClassification.
 
 The paper's text was not at hand; what is from its abstract, from memory, from the behaviour of the code around it, or
 our own is told apart in ShapeNetConfig and in the model card.
@@ -12,25 +14,35 @@ our own is told apart in ShapeNetConfig and in the model card.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
 from .configuration_shapenet import PERMILLE, ShapeNetConfig
+from .conversion_time_series import (
+    ConversionError,
+    Converter,
+    FieldsAndParameters,
+    list_names,
+    rename_hyperparameters,
+    require_parameters,
+)
 from .distributed_time_series import GlobalBatch
 from .encoding_time_series import observed_span
 from .heads_time_series import (
-    ClassificationHead,
     EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
+    classification_loss,
     pool_instance,
 )
 from .layers_convolution import CausalEncoder
@@ -361,13 +373,14 @@ def k_means(
         The cluster of every point (num_points,), -1 for what is not valid, and its squared distance from the centre.
     """
     weight = valid.double()
-    centres = points.new_zeros(0, points.shape[1])
+    nearest = points.new_full((len(points),), torch.inf)
+    chosen = []
     for share in uniform.double():
         cumulative = weight.cumsum(0)
-        chosen = torch.searchsorted(cumulative, share * cumulative[-1], right=True).clamp(max=len(points) - 1)
-        centres = torch.cat([centres, points[chosen].unsqueeze(0)])
-        nearest = squared_distances(points, centres).amin(1)
+        chosen.append(torch.searchsorted(cumulative, share * cumulative[-1], right=True).clamp(max=len(points) - 1))
+        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(-1))
         weight = nearest.double() * valid
+    centres = points[torch.stack(chosen)]
     clusters = torch.full_like(valid, -1, dtype=torch.long)
     for _ in range(num_steps):
         found = torch.where(valid, squared_distances(points, centres).argmin(1), -1)
@@ -581,6 +594,15 @@ class ShapeNetPreTrainedModel(TimeSeriesPreTrainedModel):
     config_class = ShapeNetConfig
     _no_split_modules = ["CausalResidualBlock"]  # noqa: RUF012 - transformers declares it as an instance's variable
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw the initial weights; shapelets are noise until they are selected."""
+        super()._init_weights(module)
+        if isinstance(module, ShapeletHead):
+            init.normal_(module.shapelets)
+            for name, value in module.initial_buffers().items():
+                init.copy_(getattr(module, name), value)
+
 
 class ShapeNetModel(ShapeNetPreTrainedModel):
     """Segments of several lengths, embedded, and what they say of timestamps and series."""
@@ -730,8 +752,134 @@ class ShapeNetForPreTraining(ShapeNetPreTrainedModel):
         return loss, ratio, intra
 
 
+def candidate_utility(embeddings: torch.Tensor, cluster_sizes: torch.Tensor, weight: float) -> torch.Tensor:
+    """Rate candidates by how many segments they stand for and how far they are from each other.
+
+    weight * log(cluster size) + (1 - weight) * log(sum of distances from the other candidates): representative and
+    diversified shapelets.
+
+    Args:
+        embeddings: (num_candidates, embedding_size).
+        cluster_sizes: (num_candidates,).
+        weight: Weight of the size.
+
+    Returns:
+        (num_candidates,).
+    """
+    spread = torch.cdist(embeddings.float(), embeddings.float()).sum(1).clamp(min=1e-12)
+    return weight * cluster_sizes.float().log() + (1.0 - weight) * spread.log()
+
+
+def class_separation(distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the F statistic of the distances from every candidate: variance between classes over that within.
+
+    Args:
+        distances: (num_series, num_candidates).
+        labels: (num_series,) class indices.
+
+    Returns:
+        (num_candidates,); 0 where there is one class only.
+    """
+    classes, members = labels.unique(return_inverse=True)
+    if len(classes) < 2:
+        return distances.new_zeros(distances.shape[1])
+    member = F.one_hot(members).to(distances.dtype)
+    count = member.sum(0).unsqueeze(1)
+    means = member.t() @ distances / count
+    between = (count * (means - distances.mean(0)).square()).sum(0) / (len(classes) - 1)
+    within = (distances - means[members]).square().sum(0) / max(len(distances) - len(classes), 1)
+    return between / within.clamp(min=1e-12)
+
+
+class ShapeletHead(nn.Module):
+    """Shapelets, which are buffers chosen from training data, and a linear layer on the distances from them.
+
+    Shapelets are kept as raw segments, so that they can be looked at and follow the encoder when it is trained.
+    Before any are selected they are random noise.
+
+    Args:
+        config: Gives num_shapelets, shapelet_length, num_labels and classifier_dropout.
+    """
+
+    shapelets: torch.Tensor
+    shapelet_observed: torch.Tensor
+    origins: torch.Tensor
+    distance_mean: torch.Tensor
+    distance_scale: torch.Tensor
+
+    def __init__(self, config: ShapeNetConfig) -> None:
+        super().__init__()
+        shape = (config.num_shapelets, config.shapelet_length)
+        self.ratios, self.num_channels = config.ratios_in_permille, config.num_input_channels
+        self.register_buffer("shapelets", torch.empty(shape))  # raw values, anything where not observed
+        self.register_buffer("shapelet_observed", torch.empty(shape, dtype=torch.bool))
+        # Series of the training data, start, length, channel, and number of its ratio of length; series -1: noise.
+        self.register_buffer("origins", torch.empty(config.num_shapelets, 5, dtype=torch.long))
+        self.register_buffer("distance_mean", torch.empty(config.num_shapelets))
+        self.register_buffer("distance_scale", torch.empty(config.num_shapelets))
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.projection = nn.Linear(config.num_shapelets, cast(int, config.num_labels))
+
+    def initial_buffers(self) -> dict[str, torch.Tensor]:
+        """Return what the buffers hold before shapelets are selected, but for the noise."""
+        number = torch.arange(len(self.shapelets), device=self.shapelets.device)
+        ratio = number % len(self.ratios)
+        permille = torch.tensor(self.ratios, device=number.device)[ratio]
+        length = ((self.shapelets.shape[1] * permille + PERMILLE - 1) // PERMILLE).clamp(min=1)
+        origin = [torch.full_like(number, -1), torch.zeros_like(number), length, number % self.num_channels, ratio]
+        return {
+            "shapelet_observed": torch.arange(self.shapelets.shape[1], device=number.device) < length.unsqueeze(1),
+            "origins": torch.stack(origin, dim=1),
+            "distance_mean": torch.zeros_like(self.distance_mean),
+            "distance_scale": torch.ones_like(self.distance_scale),
+        }
+
+    def forward(
+        self, distances: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Score the classes.
+
+        Args:
+            distances: (batch_size, num_shapelets), NaN-free; see shapelet_distances.
+            labels: (batch_size,) class indices, or None.
+
+        Returns:
+            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+        """
+        standardised = (distances - self.distance_mean) / self.distance_scale
+        logits = self.projection(self.dropout(standardised.to(self.projection.weight.dtype)))
+        return classification_loss(logits, labels), logits
+
+
+def shapelet_distances(
+    segments: SegmentTokens, shapelets: torch.Tensor, origins: torch.Tensor, config: ShapeNetConfig
+) -> torch.Tensor:
+    """Return how near a series comes to every shapelet: the least distance of its segments, in the embedded space.
+
+    A segment is compared with the shapelets of its channel and its ratio of length.
+
+    Args:
+        segments: Embedded segments of a batch.
+        shapelets: (num_shapelets, embedding_size), embedded.
+        origins: (num_shapelets, 5), the channel and the number of the ratio last.
+        config: Gives the order of the segments.
+
+    Returns:
+        (batch_size, num_shapelets), float32; infinite where a series has no observed segment to compare.
+    """
+    positions = torch.tensor(config.positions_per_length, device=origins.device)
+    before = positions.cumsum(0) - positions
+    channel, ratio = origins[:, 3], origins[:, 4]
+    place = torch.arange(int(positions.max()), device=origins.device)
+    slots = channel.unsqueeze(1) * positions.sum() + before[ratio].unsqueeze(1) + place
+    compared = place < positions[ratio].unsqueeze(1)
+    slots = torch.where(compared, slots, 0)
+    distance = euclidean(segments.embeddings[:, slots] - shapelets.unsqueeze(1))
+    return distance.masked_fill(~(segments.observed_segments[:, slots] & compared), torch.inf).amin(-1)
+
+
 class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, ShapeNetPreTrainedModel):
-    """The encoder with class scores on the embedding of a series.
+    """Class scores on the distances of a series from shapelets that were selected with the training labels.
 
     Args:
         config: Configuration; num_labels or id2label gives the classes.
@@ -740,8 +888,168 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
     def __init__(self, config: ShapeNetConfig) -> None:
         super().__init__(config)
         self.model = ShapeNetModel(config)
-        self.head = ClassificationHead(config)
+        self.head = ShapeletHead(config)
         self.post_init()
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Measure the distances from the shapelets: (batch_size, num_shapelets).
+
+        A series that has nothing to compare with a shapelet has the mean of the training data; see also
+        GenericWithHead.compute_head_inputs.
+        """
+        encoded = self.model(past_values, past_observed_mask, output_hidden_states=True)
+        segments = SegmentTokens(
+            encoded.segment_tokens, encoded.observed_segments, encoded.spans, encoded.hidden_states[0]
+        )
+        distances = self._distances(segments)
+        wants_states = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
+        return EncodedForHead({"distances": distances}, encoded.hidden_states if wants_states else None)
+
+    def _distances(self, segments: SegmentTokens) -> torch.Tensor:
+        head = self.head
+        shapelets = self.model.segments.encoder(head.shapelets, head.shapelet_observed)
+        distances = shapelet_distances(segments, shapelets, head.origins, self.config)
+        # A shapelet that training data did not fill has no embedding and tells nothing.
+        known = distances.isfinite() & head.shapelet_observed.any(1)
+        return torch.where(known, distances, head.distance_mean.to(distances.dtype))
+
+    def fit_head(self, dataset: Any) -> None:
+        """Select shapelets from the items of a training set; see GenericWithHead.fit_head and select_shapelets."""
+        items = [dataset[index] for index in range(len(dataset))]
+        labels = torch.stack([torch.as_tensor(item["labels"]) for item in items])
+        self.select_shapelets(torch.stack([item["past_values"] for item in items]), labels)
+
+    @torch.no_grad()
+    def select_shapelets(
+        self,
+        past_values: torch.Tensor,
+        labels: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        """Choose the shapelets of the head from training data, for the encoder as it is now.
+
+        The embedded segments are clustered, the one nearest to the centre of each cluster is a candidate, and the best
+        num_shapelets of these become shapelets, by `shapelet_ranking`. Few series may have fewer; what is left of the
+        head then tells nothing. The scale of the distances is taken from the training data, too.
+
+        Args:
+            past_values: (num_series, sequence_length, num_input_channels), NaN = missing.
+            labels: (num_series,) class indices.
+            past_observed_mask: The same shape, True = observed, or None.
+            generator: Source of the random choices of the clustering, on the CPU; None for seed 0.
+            batch_size: Number of series in one pass.
+
+        Raises:
+            ValueError: A segment is longer than shapelet_length, or no value is observed.
+        """
+        observed = self.observed_values(past_values, past_observed_mask)
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        found, sizes = self._candidates(past_values, observed, labels, generator, batch_size)
+        values, seen, origins = self._raw_segments(past_values, observed, found)
+        distances = torch.cat(
+            [
+                self._distances_from(past_values[rows], observed[rows], values, seen, origins)
+                for rows in torch.arange(len(past_values)).split(batch_size)
+            ]
+        )
+        known = distances.isfinite()
+        count = known.sum(0).clamp(min=1)
+        mean = torch.where(known, distances, 0.0).sum(0) / count
+        distances = torch.where(known, distances, mean)
+        deviation = (distances - mean).square().mean(0).sqrt()
+        if self.config.shapelet_ranking == "separation":
+            score = class_separation(distances, labels.to(distances.device))
+        else:
+            embeddings = self.model.segments.encoder(values, seen)
+            score = candidate_utility(embeddings, sizes.to(embeddings.device), self.config.utility_weight)
+        best = score.argsort(descending=True, stable=True)[: self.config.num_shapelets]
+        chosen = {"shapelets": values, "shapelet_observed": seen, "origins": origins, "distance_mean": mean}
+        for name, value in {**chosen, "distance_scale": deviation.clamp(min=1e-6)}.items():
+            buffer = getattr(self.head, name)
+            buffer[: len(best)] = value[best].to(buffer.dtype)
+        self.head.shapelet_observed[len(best) :] = False
+        self.head.origins[len(best) :, 0] = -1
+
+    def _candidates(
+        self,
+        past_values: torch.Tensor,
+        observed: torch.Tensor,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+        batch_size: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return series and segment number of every candidate (num_candidates, 2), and the size of its cluster."""
+        config = self.config
+        most = max(config.max_num_candidates // config.num_segments, 1)
+        order = labels.argsort(stable=True).cpu()  # an even part of every class
+        series = order if len(order) <= most else order[torch.linspace(0, len(order) - 1, most).round().long()]
+        embeddings, seen = [], []
+        for rows in series.split(batch_size):
+            one = self._segments(past_values[rows], observed[rows])
+            embeddings.append(one.embeddings.flatten(0, 1).float())
+            seen.append(one.observed_segments.flatten())
+        points, valid = torch.cat(embeddings), torch.cat(seen)
+        if not valid.any():
+            raise ValueError("select_shapelets got no observed value; give series with values.")
+        uniform = torch.rand(min(config.num_shapelet_clusters, int(valid.sum())), generator=generator)
+        clusters, distance = k_means(points, valid, uniform.to(points.device), config.num_clustering_steps)
+        found, sizes = [], []
+        for cluster in clusters[valid].unique().tolist():
+            members = torch.nonzero(clusters == cluster)[:, 0]
+            found.append(members[distance[members].argmin()])
+            sizes.append(len(members))
+        nearest = torch.stack(found).cpu()
+        places = torch.stack([series[nearest // config.num_segments], nearest % config.num_segments], dim=1)
+        return places, torch.tensor(sizes)
+
+    def _segments(self, past_values: torch.Tensor, observed: torch.Tensor) -> SegmentTokens:
+        return self.model.segments(past_values.to(self.device), observed.to(self.device))
+
+    def _raw_segments(
+        self, past_values: torch.Tensor, observed: torch.Tensor, found: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return values and observed (num_candidates, shapelet_length), and origins (num_candidates, 5)."""
+        config, device = self.config, self.device
+        positions = config.positions_per_length
+        ratio_of = [ratio for ratio, count in enumerate(positions) for _ in range(count)]
+        place_of = [place for count in positions for place in range(count)]
+        values = torch.zeros(len(found), config.shapelet_length)
+        seen = torch.zeros(len(found), config.shapelet_length, dtype=torch.bool)
+        origins = []
+        for number, (row, slot) in enumerate(found.tolist()):
+            channel, slot_of_channel = divmod(slot, sum(positions))
+            ratio, place = ratio_of[slot_of_channel], place_of[slot_of_channel]
+            one = observed[row : row + 1]
+            group = cut_segments(past_values[row : row + 1], one, observed_span(one.any(-1)), config)[ratio]
+            num_points = len(group.values)
+            if num_points > config.shapelet_length:
+                raise ValueError(
+                    f"A segment has {num_points} values, but shapelet_length is {config.shapelet_length}; set "
+                    "shapelet_length in the config to the number of timestamps of the longest series."
+                )
+            values[number, :num_points] = group.values[:, place, 0, channel].nan_to_num(0.0)
+            seen[number, :num_points] = group.observed[:, place, 0, channel]
+            origins.append([row, int(group.starts[0, place]), int(group.lengths[0]), channel, ratio])
+        return values.to(device), seen.to(device), torch.tensor(origins, device=device)
+
+    def _distances_from(
+        self,
+        past_values: torch.Tensor,
+        observed: torch.Tensor,
+        values: torch.Tensor,
+        seen: torch.Tensor,
+        origins: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the distances of some series from raw segments (num_series, num_candidates), infinite where none."""
+        shapelets = self.model.segments.encoder(values, seen)
+        return shapelet_distances(self._segments(past_values, observed), shapelets, origins, self.config)
 
 
 class ShapeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, ShapeNetPreTrainedModel):
@@ -770,3 +1078,107 @@ class ShapeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, ShapeNetPr
         return EncodedForHead(
             {"embedding": pool_instance(encoded.last_hidden_state, pooled, "last")}, encoded.hidden_states
         )
+
+
+# Checkpoints of the code around the paper: the state dict of the encoder of Franceschi et al. with one input channel.
+_OFFICIAL_BLOCK = re.compile(r"network\.0\.network\.(\d+)\.(causal\.0|causal\.3|upordownsample)\.(\w+)")
+_OUR_LAYER = {
+    "causal.0": "first_convolution",
+    "causal.3": "second_convolution",
+    "upordownsample": "residual_projection",
+}
+_OUR_KIND = {"weight_v": "direction", "weight_g": "magnitude", "bias": "bias", "weight": "weight"}
+_FIELDS_OF_ARGUMENTS = {
+    "channels": "hidden_size",
+    "depth": "num_hidden_layers",
+    "reduced_size": "reduced_size",
+    "out_channels": "embedding_size",
+    "kernel_size": "kernel_size",
+    "final_shapelet_num": "num_shapelets",
+    "cluster_num": "num_shapelet_clusters",
+}
+_TRAINING_ARGUMENTS = frozenset(
+    {"batch_size", "compared_length", "cuda", "early_stopping", "epochs", "gpu", "in_channels", "lr", "nb_steps"}
+    | {"negative_penalty", "nb_random_samples", "penalty", "seed"}
+)
+
+
+def rename_causal_encoder_parameter(official: str) -> str | None:
+    """Return the name in a CausalEncoder of a parameter of the official CausalCNNEncoder; None for an unknown one."""
+    if official in ("network.3.weight", "network.3.bias"):
+        return official.replace("network.3", "output_projection")
+    match = _OFFICIAL_BLOCK.fullmatch(official)
+    return match and f"blocks.{match[1]}.{_OUR_LAYER[match[2]]}.{_OUR_KIND.get(match[3], match[3])}"
+
+
+def convert_shapenet_state_dict(state_dict: Mapping[str, torch.Tensor]) -> FieldsAndParameters:
+    """Turn the state dict of an official encoder into ours.
+
+    Args:
+        state_dict: Of the official CausalCNNEncoder with one input channel.
+
+    Returns:
+        Fields for ShapeNetConfig, with output_bias, and the parameters of ShapeNetModel.
+
+    Raises:
+        ConversionError: Parameters are missing, unknown or of more than one input channel.
+    """
+    blocks = [int(match[1]) for key in state_dict if (match := _OFFICIAL_BLOCK.fullmatch(key))]
+    num_blocks = max(blocks, default=-1) + 1
+    if not 0 < num_blocks <= len(state_dict):  # a wrong number must not make a list of millions of missing names
+        raise ConversionError(
+            f"This is no checkpoint of ShapeNet's encoder: it holds {list_names(sorted(state_dict)) or 'nothing'}, "
+            "not network.0.network.0.causal.0.weight_v, ..."
+        )
+    expected = {"network.3.weight", "network.3.bias"}
+    for index in range(num_blocks):
+        block = f"network.0.network.{index}"
+        expected |= {f"{block}.causal.{layer}.{kind}" for layer in (0, 3) for kind in ("weight_v", "weight_g", "bias")}
+    # A residual passes through a layer where the widths differ: always in the first block, in the last one mostly.
+    expected |= {f"network.0.network.0.upordownsample.{kind}" for kind in ("weight", "bias")}
+    last = f"network.0.network.{num_blocks - 1}.upordownsample"
+    expected |= {f"{last}.{kind}" for kind in ("weight", "bias") if f"{last}.{kind}" in state_dict}
+    require_parameters(state_dict, expected, f"an encoder of {num_blocks} blocks")
+    hidden, channels, kernel_size = state_dict["network.0.network.0.causal.0.weight_v"].shape
+    if channels != 1:
+        raise ConversionError(f"The encoder has {channels} input channels; ShapeNet's has one, for any segment.")
+    fields = {
+        "hidden_size": hidden,
+        "num_hidden_layers": num_blocks,
+        "reduced_size": state_dict["network.3.weight"].shape[1],
+        "embedding_size": state_dict["network.3.weight"].shape[0],
+        "kernel_size": kernel_size,
+        "output_bias": True,
+    }
+    ours = {
+        f"segments.encoder.{rename_causal_encoder_parameter(key)}": value.flatten() if "weight_g" in key else value
+        for key, value in state_dict.items()
+    }
+    return fields, ours
+
+
+def shapenet_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn arguments of the official code into fields of ShapeNetConfig, but for what concerns training alone.
+
+    Args:
+        hyperparameters: Official names, such as channels, depth, reduced_size, out_channels.
+
+    Returns:
+        Fields. A depth of 10 means 11 blocks.
+
+    Raises:
+        ConversionError: Two arguments contradict each other, or depth is no whole number.
+    """
+    depth = hyperparameters.get("depth")
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
+        raise ConversionError(f"depth={depth!r} is no whole number.")
+    values = {} if depth is None else {"depth": {depth: depth + 1}}
+    return rename_hyperparameters(hyperparameters, _FIELDS_OF_ARGUMENTS, _TRAINING_ARGUMENTS, values)
+
+
+ShapeNetPreTrainedModel.converter = Converter(
+    convert=convert_shapenet_state_dict,
+    fields_of_hyperparameters=shapenet_fields_of_hyperparameters,
+    hyperparameter_names={*_FIELDS_OF_ARGUMENTS, *_TRAINING_ARGUMENTS},
+    fields_of_shapes=("hidden_size", "num_hidden_layers", "reduced_size", "embedding_size", "kernel_size"),
+)

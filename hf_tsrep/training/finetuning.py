@@ -166,6 +166,9 @@ class FinetuningRun(TrainingRun):
         self.data.domain = domain_of(self.settings, self.data.metadata.name)
         model = build_model(self.settings, self.data)
         self.encoder_fingerprint = encoder_fingerprint(model)
+        if not resumed:
+            model.eval().fit_head(self.data.datasets["train"])
+            model.train()
         if self.settings.run.mode == "linear-probe":
             freeze_encoder(model)
         elif self.settings.run.mode == "lora":

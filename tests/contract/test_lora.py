@@ -19,12 +19,13 @@ ENCODERS = [(name, {}) for name in METHOD_NAMES] + [
 def test_lora_learns_and_merges_into_the_plain_model(name, fields, kind):
     model = build(name, kind, **fields)
     inputs = task_inputs(model, kind, batch_size=4, length=33)
-    names, before = set(model.state_dict()), model(**inputs)[1]
+    names, weights = set(model.state_dict()), dict(model.named_parameters())
+    before = model(**inputs)[1]
     add_lora(model, rank=2, alpha=4.0)
     torch.testing.assert_close(model(**inputs)[1], before)
     changes = {key: value for key, value in model.named_parameters() if "lora_" in key}
     learnt = {key for key, value in model.named_parameters() if value.requires_grad}
-    assert learnt == {*changes, *(key for key in names if key.startswith("head."))}
+    assert learnt == {*changes, *(key for key in weights if key.startswith("head."))}
     with torch.no_grad():
         for value in changes.values():
             value.normal_(std=0.1)

@@ -10,19 +10,29 @@ from company import assert_company_changes_nothing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tsrep import ShapeNetConfig, ShapeNetForPreTraining, ShapeNetModel
+from hf_tsrep import (
+    ShapeNetConfig,
+    ShapeNetForPreTraining,
+    ShapeNetForTimeSeriesClassification,
+    ShapeNetModel,
+)
 from hf_tsrep.modeling import modeling_shapenet
+from hf_tsrep.modeling.conversion_time_series import ConversionError
 from hf_tsrep.modeling.encoding_time_series import observed_span
 from hf_tsrep.modeling.layers_convolution import CausalConvolution, CausalEncoder, causal_convolution
 from hf_tsrep.modeling.modeling_shapenet import (
     ShapeNetEncoder,
+    candidate_utility,
     channel_signs,
+    class_separation,
     cluster_triplet_loss,
+    convert_shapenet_state_dict,
     cut_segments,
     draw_choices,
     draw_triplets,
     k_means,
     segment_starts,
+    shapenet_fields_of_hyperparameters,
 )
 
 TINY = {"hidden_size": 6, "embedding_size": 8, "num_hidden_layers": 4, "reduced_size": 7}
@@ -299,3 +309,168 @@ def test_company_changes_nothing():
 def test_ratios_out_of_range_are_refused(ratios):
     with pytest.raises(ValueError, match="segment_ratios"):
         config_of(segment_ratios=ratios)
+
+
+def classes_of(num_series=12, length=32, num_channels=2):
+    """Series of two classes: the second has a wave in its last channel."""
+    values = 0.3 * series_of(num_series, length, num_channels)
+    labels = torch.arange(num_series) % 2
+    values[labels == 1, 10:26, -1] += 2 * torch.sin(torch.arange(16.0))
+    return values, labels
+
+
+def classifier(**fields):
+    torch.manual_seed(0)
+    sizes = {"num_shapelets": 5, "num_shapelet_clusters": 12, "shapelet_length": 32, "num_labels": 2}
+    return ShapeNetForTimeSeriesClassification(config_of(num_input_channels=2, **{**sizes, **fields})).eval()
+
+
+def test_shapelets_are_segments_of_the_training_data_and_lie_at_distance_zero_from_their_series():
+    model, (values, labels) = classifier(), classes_of()
+    model.select_shapelets(values, labels)
+    head = model.head
+    distances = model.compute_head_inputs(values).head_inputs["distances"]
+    for number, (row, start, length, channel, ratio) in enumerate(head.origins.tolist()):
+        raw = head.shapelets[number][head.shapelet_observed[number]]
+        assert torch.equal(raw, values[row, start : start + length, channel])
+        assert (length, start) in segment_starts(32, model.config)
+        assert length == math.ceil(32 * model.config.segment_ratios[ratio])
+        assert distances[row, number] < 1e-5
+    torch.testing.assert_close(head.distance_mean, distances.mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(head.distance_scale, distances.std(0, correction=0), rtol=1e-3, atol=1e-6)
+
+
+def test_selection_by_separation_finds_where_the_classes_differ():
+    model, (values, labels) = classifier(num_shapelets=2), classes_of(40)
+    model.select_shapelets(values, labels)
+    assert (model.head.origins[:, 3] == 1).all()
+
+
+def test_selection_leaves_the_random_state_alone_and_can_be_made_again():
+    values, labels = classes_of()
+    first, second = classifier(), classifier()
+    state = torch.get_rng_state()
+    for model in (first, second):
+        model.select_shapelets(values, labels, batch_size=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in first.head.named_buffers():
+        assert torch.equal(value, dict(second.head.named_buffers())[name])
+
+
+def test_selected_shapelets_are_saved_and_follow_the_encoder(tmp_path):
+    model, (values, labels) = classifier(), classes_of()
+    model.select_shapelets(values, labels)
+    model.save_pretrained(tmp_path)
+    loaded = ShapeNetForTimeSeriesClassification.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(values).logits, model(values).logits)
+    loss = loaded.train()(values, labels=labels).loss
+    loss.backward()
+    assert all(value.grad is not None for value in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("ranking", ["separation", "utility"])
+def test_few_series_with_missing_values_fill_what_they_can_and_the_rest_tells_nothing(ranking):
+    model = classifier(num_shapelets=40, num_shapelet_clusters=60, shapelet_ranking=ranking)
+    values, labels = series_of(2, 4, 2), torch.arange(2)
+    values[0, :, 0] = torch.nan
+    values[1, 1, 1] = torch.nan
+    model.select_shapelets(values, labels)
+    filled = model.head.origins[:, 0] >= 0
+    assert 0 < filled.sum() < 40
+    assert not model.head.shapelet_observed[~filled].any()
+    other = series_of(3, 9, 2)
+    other[0] = torch.nan
+    inputs = model.compute_head_inputs(other).head_inputs["distances"]
+    assert torch.isfinite(inputs).all()
+    assert (inputs[:, ~filled] == inputs[:1, ~filled]).all()
+    assert torch.isfinite(model(other, labels=torch.tensor([0, 1, 1])).loss)
+
+
+def test_candidates_are_bounded_and_come_from_every_class():
+    model = classifier(max_num_candidates=240, max_num_segments=20)  # twelve of twenty segments
+    values, labels = classes_of(60)
+    model.select_shapelets(values, labels)
+    rows = model.head.origins[:, 0]
+    assert (rows >= 0).all()
+    assert torch.isfinite(model(values).logits).all()
+
+
+def test_series_beyond_the_length_of_the_head_and_series_without_values_are_refused():
+    model, (values, labels) = classifier(shapelet_length=8), classes_of()
+    with pytest.raises(ValueError, match="shapelet_length is 8"):
+        model.select_shapelets(values, labels)
+    with pytest.raises(ValueError, match="no observed value"):
+        classifier().select_shapelets(torch.full_like(values, torch.nan), labels)
+
+
+def test_the_separation_of_classes_is_the_f_statistic():
+    from sklearn.feature_selection import f_classif
+
+    distances, labels = torch.rand(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    expected = f_classif(distances.numpy(), labels.numpy())[0]
+    np.testing.assert_allclose(class_separation(distances, labels), expected, rtol=1e-4)
+    assert (class_separation(distances, torch.zeros(20, dtype=torch.long)) == 0).all()
+
+
+def test_the_utility_prefers_large_clusters_and_candidates_far_from_others():
+    embeddings = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0]])
+    sizes = torch.tensor([9, 3, 3])
+    assert candidate_utility(embeddings, sizes, 1.0).argmax() == 0
+    assert candidate_utility(embeddings, sizes, 0.0).argmax() == 2
+    expected = 0.5 * math.log(3) + 0.5 * math.log(5.0 + 4.9)
+    assert float(candidate_utility(embeddings, sizes, 0.5)[2]) == pytest.approx(expected)
+
+
+def test_a_finetuned_model_keeps_the_shapelets_of_its_training_part(tmp_path):
+    from datasets import Array2D, ClassLabel, Dataset, DatasetDict, Features, Value
+
+    from hf_tsrep import finetune
+
+    named = {"series": Array2D((None, 2), "float32"), "item_id": Value("string"), "label": ClassLabel(2)}
+    values, labels = classes_of(36)
+    rows = [
+        {"series": one.numpy(), "item_id": str(number), "label": label}
+        for number, (one, label) in enumerate(zip(values, labels.tolist(), strict=True))
+    ]
+    parts = {"train": rows[:16], "validation": rows[16:24], "test": rows[24:]}
+    corpus = DatasetDict({name: Dataset.from_list(part, features=Features(named)) for name, part in parts.items()})
+    fields = {**TINY, "num_shapelets": 5, "num_shapelet_clusters": 9, "max_num_segments": 24}
+    fields |= {"num_train_epochs": 20, "learning_rate": 0.05, "disable_tqdm": True, "use_cpu": True, "scaler": "none"}
+    result = finetune("shapenet", corpus, tmp_path / "run", mode="linear-probe", **fields)
+    assert result.metrics["accuracy"] > 0.9
+    head = ShapeNetForTimeSeriesClassification.from_pretrained(tmp_path / "run").head
+    for number, (row, start, length, channel, _) in enumerate(head.origins.tolist()):
+        assert 0 <= row < 16
+        raw = head.shapelets[number][head.shapelet_observed[number]]
+        assert torch.equal(raw, values[row, start : start + length, channel])
+    assert head.shapelets.shape == (5, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {}, "no checkpoint of ShapeNet"),
+        (lambda state: {**state, "head.weight": torch.zeros(1)}, "unknown: head.weight"),
+        (lambda state: {key: value for key, value in state.items() if key != "network.3.bias"}, "missing: network.3"),
+        (
+            lambda state: {**state, "network.0.network.0.causal.0.weight_v": torch.zeros(5, 2, 3)},
+            "2 input channels",
+        ),
+        (lambda state: {"network.0.network.99999.causal.0.bias": torch.zeros(1)}, "no checkpoint of ShapeNet"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused_by_name(change, words):
+    from shapenet_equations import make_parameters
+
+    official = make_parameters(torch.Generator().manual_seed(0))
+    fields, state_dict = convert_shapenet_state_dict(official)
+    ShapeNetModel(ShapeNetConfig(**fields)).load_state_dict(state_dict)
+    with pytest.raises(ConversionError, match=words):
+        convert_shapenet_state_dict(change(official))
+
+
+def test_official_arguments_become_fields():
+    fields = shapenet_fields_of_hyperparameters({"depth": 10, "channels": 40, "lr": 0.001, "out_channels": 320})
+    assert fields == {"num_hidden_layers": 11, "hidden_size": 40, "embedding_size": 320}
+    with pytest.raises(ConversionError, match="no whole number"):
+        shapenet_fields_of_hyperparameters({"depth": True})
