@@ -1,4 +1,4 @@
-"""What several commands share: free fields, and the options of tables."""
+"""What several commands share: free fields, and among them those that say how a file is to be read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from hf_tsrep.errors import near_matches
 # typer >= 0.26 brings its own copy of click; the base classes of its errors are found where it keeps them.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
+# Settings of the context of a command that takes fields besides its options.
+FREE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 _NUMBER = re.compile(r"-(\d|\.\d|inf)")
 
-ItemColumn = Annotated[str | None, typer.Option(help="Table: the column that tells series apart (long form).")]
-TimestampColumn = Annotated[str | None, typer.Option(help="Table: the column of dates; found by itself.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Table: one class an item, or 0/1 a step.")]
-ValueColumns = Annotated[
-    str | None, typer.Option(help="Table: the columns to read as channels, with commas; default all others.")
-]
-OneSeriesPerColumn = Annotated[bool, typer.Option("--one-series-per-column", help="Table: each column is a series.")]
 DataDirectory = Annotated[str | None, typer.Option(help="Where known corpora lie; default HF_TSREP_DATA.")]
 Model = Annotated[str, typer.Option(help="Folder of a model, or its id on the Hub.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
@@ -61,14 +56,20 @@ class FreeCommand(TyperCommand):
 class FieldsCommand(FreeCommand):
     """A command that takes fields of settings; `--help` tells the documented ones after the options."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options, then the fields of the settings that go by the name of the command."""
+    def fields(self) -> dict[str, str]:
+        """Return the documented fields of the command by name, with what they do."""
         from hf_tsrep.training.settings import documented_fields
 
+        runs: dict[str, Any] = {"pretrain": "pretraining", "finetune": "finetuning"}
+        return documented_fields(runs.get(self.name or "", "reading"))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, then the fields of the settings that go by the name of the command."""
         super().format_options(ctx, formatter)
-        fields = documented_fields("pretraining" if self.name == "pretrain" else "finetuning")
-        rows = [(f"--{name.replace('_', '-')}", text) for name, text in fields.items()]
-        with formatter.section("Fields, which a file and a recipe can hold too"):
+        rows = [(f"--{name.replace('_', '-')}", text) for name, text in self.fields().items()]
+        trains = self.name in ("pretrain", "finetune")
+        title = "Fields, which a file and a recipe can hold too" if trains else "How a file is read"
+        with formatter.section(title):
             formatter.write_dl(rows, col_max=32)
 
 
@@ -105,6 +106,26 @@ def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
+def take_reading(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields that say how a file is read out of free fields.
+
+    Args:
+        fields: Text by name; what is taken is removed.
+
+    Returns:
+        Arguments of `hf_tsrep.data.load_corpus`, of those that were given.
+
+    Raises:
+        SettingsError: A value has another type.
+    """
+    from hf_tsrep.training.settings import FileSettings
+    from hf_tsrep.training.settings_sources import coerce, dataclass_fields
+
+    known = dataclass_fields("reading", FileSettings)
+    taken = {name: fields.pop(name) for name in list(fields) if name in known}
+    return {name: coerce(name, value, known[name].annotation, "command line") for name, value in taken.items()}
+
+
 def check_names(context: typer.Context, names: Iterable[str], known: Iterable[str], what: str) -> None:
     """Refuse an option that is neither a field nor one of the command's own, which are near matches too.
 
@@ -118,6 +139,8 @@ def check_names(context: typer.Context, names: Iterable[str], known: Iterable[st
         UsageError: The message names the near matches.
     """
     own = [str(one.name) for one in context.command.params]
+    if isinstance(context.command, FieldsCommand):
+        own += context.command.fields()
     spelled = sorted({name.replace("_", "-") for name in [*known, *own, "help", "quiet", "debug"]})
     for name in names:
         option = name.replace("_", "-")

@@ -10,13 +10,13 @@ import typer
 
 from ..errors import near_matches
 from .arguments import (
+    FREE_FIELDS,
     DataDirectory,
-    ItemColumn,
-    LabelColumn,
-    OneSeriesPerColumn,
-    TimestampColumn,
-    ValueColumns,
+    FieldsCommand,
+    check_names,
+    parse_fields,
     split_at_commas,
+    take_reading,
 )
 
 app = typer.Typer(help="Corpora: list them, look at one, write one as Parquet.", no_args_is_help=True)
@@ -47,15 +47,11 @@ def list_corpora(
         typer.echo(name)
 
 
-@app.command("info")
+@app.command("info", cls=FieldsCommand, context_settings=FREE_FIELDS)
 def show_corpus(
+    context: typer.Context,
     corpus: Corpus,
     data_directory: DataDirectory = None,
-    item_column: ItemColumn = None,
-    timestamp_column: TimestampColumn = None,
-    label_column: LabelColumn = None,
-    value_columns: ValueColumns = None,
-    one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
     """Show what a corpus holds.
 
@@ -65,15 +61,7 @@ def show_corpus(
 
     from hf_tsrep.data import corpus_fingerprint, corpus_metadata, get_series, load_corpus
 
-    loaded = load_corpus(
-        corpus,
-        data_directory=data_directory,
-        item_column=item_column,
-        timestamp_column=timestamp_column,
-        label_column=label_column,
-        value_columns=split_at_commas(value_columns),
-        one_series_per_column=one_series_per_column,
-    )
+    loaded = load_corpus(corpus, data_directory=data_directory, **_reading(context, "data info"))
     metadata = corpus_metadata(loaded)
     facts: dict[str, Any] = {
         "name": metadata.name,
@@ -99,8 +87,17 @@ def show_corpus(
             typer.echo(f"{name:<16} {value}")
 
 
-@app.command("prepare")
+def _reading(context: typer.Context, command: str) -> dict[str, Any]:
+    """Return how the corpus is to be read, as the command line says it."""
+    fields = parse_fields(context.args)
+    reading = take_reading(fields)
+    check_names(context, fields, [], command)
+    return reading
+
+
+@app.command("prepare", cls=FieldsCommand, context_settings=FREE_FIELDS)
 def prepare(
+    context: typer.Context,
     corpus: Corpus,
     output: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="Dataset repository to publish it as, name/corpus.")] = None,
@@ -111,11 +108,6 @@ def prepare(
     scaler: Annotated[str | None, typer.Option(help="standard, global or recommended; default raw values.")] = None,
     time_features: Annotated[bool, typer.Option("--time-features", help="Seven calendar features in front.")] = False,
     data_directory: DataDirectory = None,
-    item_column: ItemColumn = None,
-    timestamp_column: TimestampColumn = None,
-    label_column: LabelColumn = None,
-    value_columns: ValueColumns = None,
-    one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
     """Write a corpus as Parquet with a dataset card.
 
@@ -135,11 +127,7 @@ def prepare(
         scaler=scaler,
         time_features=time_features,
         data_directory=data_directory,
-        item_column=item_column,
-        timestamp_column=timestamp_column,
-        label_column=label_column,
-        value_columns=split_at_commas(value_columns),
-        one_series_per_column=one_series_per_column,
+        **_reading(context, "data prepare"),
     )
     for place in (folder, push_to_hub):
         if place is not None:

@@ -18,18 +18,14 @@ from .arguments import (
     DataDirectory,
     Device,
     Domain,
-    ItemColumn,
-    LabelColumn,
     Model,
-    OneSeriesPerColumn,
     Revision,
-    TimestampColumn,
     TrustRemoteCode,
-    ValueColumns,
     check_names,
     parse_fields,
     read_value,
     split_at_commas,
+    take_reading,
 )
 from .embedding_files import EmbeddingTable, check_output, write_embeddings
 from .models import OpenedModel, open_model, weights_fingerprint
@@ -64,11 +60,6 @@ def encode_command(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     data_directory: DataDirectory = None,
-    item_column: ItemColumn = None,
-    timestamp_column: TimestampColumn = None,
-    label_column: LabelColumn = None,
-    value_columns: ValueColumns = None,
-    one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
     """Turn series into embeddings.
 
@@ -79,16 +70,10 @@ def encode_command(
 
     check_output(output)
     fields = parse_fields(context.args)
+    given = take_reading(fields)
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     further = read_method_arguments(context, opened.model, fields)
-    given: dict[str, Any] = {
-        "item_column": item_column,
-        "timestamp_column": timestamp_column,
-        "label_column": label_column,
-        "value_columns": split_at_commas(value_columns),
-        "one_series_per_column": one_series_per_column or None,
-    }
-    reading = {**opened.reading_of(input), **{name: value for name, value in given.items() if value is not None}}
+    reading = {**opened.reading_of(input), **given}
     reading |= {"split": "none", "target": None}
     corpus = load_corpus(input, data_directory=data_directory, **reading)
     settings: dict[str, Any] = {

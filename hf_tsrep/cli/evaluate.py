@@ -15,18 +15,14 @@ from .arguments import (
     DataDirectory,
     Device,
     Domain,
-    ItemColumn,
-    LabelColumn,
     Model,
-    OneSeriesPerColumn,
     Revision,
-    TimestampColumn,
     TrustRemoteCode,
-    ValueColumns,
     check_names,
     parse_fields,
     read_value,
     split_at_commas,
+    take_reading,
 )
 from .models import OpenedModel, open_model
 from .progress import training_progress
@@ -63,11 +59,6 @@ def evaluate_command(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     data_directory: DataDirectory = None,
-    item_column: ItemColumn = None,
-    timestamp_column: TimestampColumn = None,
-    label_column: LabelColumn = None,
-    value_columns: ValueColumns = None,
-    one_series_per_column: OneSeriesPerColumn = False,
 ) -> None:
     """Evaluate a model by a protocol.
 
@@ -82,18 +73,16 @@ def evaluate_command(
     from hf_tsrep.evaluation import make_result, write_results
     from hf_tsrep.training.protocols import evaluate
 
-    settings = read_protocol_settings(context, protocol, parse_fields(context.args))
+    fields = parse_fields(context.args)
+    reading = take_reading(fields)
+    settings = read_protocol_settings(context, protocol, fields)
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     targets = split_at_commas(target)
     given: dict[str, Any] = {
         "split": split,
         "target": targets[0] if targets and len(targets) == 1 else targets,
-        "item_column": item_column,
-        "timestamp_column": timestamp_column,
-        "label_column": label_column,
-        "value_columns": split_at_commas(value_columns),
-        "one_series_per_column": one_series_per_column or None,
     }
+    given |= reading
     options = {**opened.reading_of(corpus), **{name: value for name, value in given.items() if value is not None}}
     options |= choose_preparation(opened, protocol, scaler, time_features)
     loaded = load_corpus(corpus, data_directory=data_directory, **options)

@@ -12,14 +12,13 @@ from typing import Annotated
 import typer
 
 from . import convert, data, demo, encode, evaluate, finetune, list_models, pretrain, push, results
-from .arguments import FieldsCommand, FreeCommand, UsageError
+from .arguments import FREE_FIELDS, FieldsCommand, UsageError
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 _HANDLER = "hf-tsrep command line"  # name of the logging handler
 _GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
-_FREE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="hf-tsrep",
@@ -52,10 +51,10 @@ def global_options(
     """Pretrained time-series encoders: train, encode, evaluate and publish."""
 
 
-app.command("pretrain", cls=FieldsCommand, context_settings=_FREE_FIELDS)(pretrain.pretrain_command)
-app.command("finetune", cls=FieldsCommand, context_settings=_FREE_FIELDS)(finetune.finetune_command)
-app.command("encode", cls=FreeCommand, context_settings=_FREE_FIELDS)(encode.encode_command)
-app.command("evaluate", cls=FreeCommand, context_settings=_FREE_FIELDS)(evaluate.evaluate_command)
+app.command("pretrain", cls=FieldsCommand, context_settings=FREE_FIELDS)(pretrain.pretrain_command)
+app.command("finetune", cls=FieldsCommand, context_settings=FREE_FIELDS)(finetune.finetune_command)
+app.command("encode", cls=FieldsCommand, context_settings=FREE_FIELDS)(encode.encode_command)
+app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
 app.command("push")(push.push_command)
 app.command("list")(list_models.list_command)
@@ -108,7 +107,9 @@ def _report(error: Exception) -> int:
         _print_error(_one_line(str(error)))
         return EXIT_REFUSED
     if isinstance(error, ImportError):
-        _print_error(f'{_one_line(str(error))}. Install it with: pip install "hf-tsrep[data,viz]"')
+        message = _one_line(str(error))
+        named = "hf-tsrep[" in message  # the extra that it needs
+        _print_error(message if named else f'{message}. Install it with: pip install "hf-tsrep[data,viz]"')
         return EXIT_FAILED
     if isinstance(error, (OSError, RuntimeError)):
         hint = " (--debug shows the traceback)" if isinstance(error, RuntimeError) else ""

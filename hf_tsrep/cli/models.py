@@ -14,17 +14,6 @@ from .progress import without_file_bars
 
 logger = logging.getLogger(__name__)
 
-# How the training read its corpus; these fields of the record also hold for the same corpus in other commands.
-_TABLE_FIELDS = (
-    "item_column",
-    "timestamp_column",
-    "label_column",
-    "value_columns",
-    "frequency",
-    "one_series_per_column",
-)
-_READING_FIELDS = (*_TABLE_FIELDS, "target", "split")
-
 
 @dataclass
 class OpenedModel:
@@ -69,8 +58,11 @@ class OpenedModel:
 
     def reading_of(self, corpus: str) -> dict[str, Any]:
         """Return the options of `load_corpus` that the training on this corpus had; empty for another corpus."""
+        from ..training.settings import FileSettings
+
         recorded = (self.training.get("data") or {}) if self.trained_on(corpus) else {}
-        return {name: recorded[name] for name in _READING_FIELDS if recorded.get(name) not in (None, False)}
+        fields = (*(one.name for one in dataclasses.fields(FileSettings)), "target", "split")
+        return {name: recorded[name] for name in fields if recorded.get(name) is not None}
 
     def preparation(self) -> dict[str, Any]:
         """Return the scaler and the time features that the training had, for `load_corpus`."""

@@ -98,49 +98,6 @@ def default_channel_names(num_channels: int) -> tuple[str, ...]:
     return ("value",) if num_channels == 1 else tuple(f"channel_{index}" for index in range(num_channels))
 
 
-def check_record(record: SeriesRecord, channel_names: tuple[str, ...]) -> None:
-    """Refuse a series that no encoder can use.
-
-    Raises:
-        CorpusError: No steps, another number of channels than `channel_names`, infinite values, or nothing observed.
-    """
-    place = record.origin or f"series {record.item_id!r}"
-    values = record.values
-    if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 0:
-        raise CorpusError(f"{place}: the series has shape {values.shape}; it needs at least one step and one channel.")
-    if values.shape[1] != len(channel_names):
-        raise CorpusError(
-            f"{place}: {values.shape[1]} channels where the corpus has {len(channel_names)}. "
-            "Every series needs the same channels; split the corpus or fill the absent ones with NaN."
-        )
-    infinite = np.isinf(values)
-    if infinite.any():
-        step, channel = (int(index) for index in np.argwhere(infinite)[0])
-        raise CorpusError(
-            f"{place}, step {step}, column {channel_names[channel]!r}: infinite value. "
-            "Write missing values as NaN or an empty cell."
-        )
-    if np.isnan(values).all():
-        raise CorpusError(
-            f"{place}: every value is missing. Remove the series, or check how missing values are marked."
-        )
-
-
-def check_corpus(corpus: RawCorpus, name: str) -> None:
-    """Check every record and that there is at least one.
-
-    Raises:
-        CorpusError: See `check_record`; or no split, or an empty split.
-    """
-    if not corpus.splits:
-        raise CorpusError(f"{name}: no series were found.")
-    for split, records in corpus.splits.items():
-        if not records:
-            raise CorpusError(f"{name}, split {split!r}: no rows. Remove the split or give it series.")
-        for record in records:
-            check_record(record, corpus.channel_names)
-
-
 def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> list[np.ndarray]:
     """Return every series of a split.
 

@@ -22,9 +22,11 @@ from .corpus import (
     get_labels,
     get_series,
     get_timestamps,
+    label_order,
     ordered_splits,
 )
-from .tables import TableOptions, corpus_from_frame, require_column
+from .options import ReadingOptions
+from .tables import corpus_from_frame, require_column
 from .timestamps import infer_frequency
 
 if TYPE_CHECKING:
@@ -135,30 +137,31 @@ def records_of_datasets(corpus: Any, metadata: CorpusMetadata) -> RawCorpus:
     """
     splits = {name: _records_of_split(corpus[name], name) for name in ordered_splits(list(corpus))}
     first = corpus[next(iter(splits))]
+    class_names = _class_names(list(corpus.values()))
     num_channels = next((record.values.shape[1] for records in splits.values() for record in records), 1)
     names = metadata.channel_names
     return RawCorpus(
         splits,
         names if len(names) == num_channels else default_channel_names(num_channels),
-        _class_names(first),
+        class_names,
         metadata.task,
         first[0].get("domain") or "" if len(first) else "",
     )
 
 
-def _class_names(split: Any) -> tuple[str, ...] | None:
-    label = split.features.get("label")
+def _class_names(splits: Sequence[Any]) -> tuple[str, ...] | None:
+    label = splits[0].features.get("label")
     if label is None:
         return None
     if hasattr(label, "names"):
         return tuple(label.names)
-    return tuple(str(name) for name in sorted(set(split["label"])))
+    return tuple(sorted({str(name) for split in splits for name in split["label"]}, key=label_order))
 
 
 def _records_of_split(split: Any, name: str) -> list[SeriesRecord]:
     columns = split.column_names
     series = get_series(split)
-    names = _class_names(split)
+    names = _class_names([split])
     labels: list[str | None] = [None] * len(series)
     if names is not None:
         integral = hasattr(split.features["label"], "names")
@@ -187,7 +190,7 @@ def _records_of_split(split: Any, name: str) -> list[SeriesRecord]:
     ]
 
 
-def records_of_foreign_datasets(corpus: Any, options: TableOptions, name: str) -> RawCorpus:
+def records_of_foreign_datasets(corpus: Any, options: ReadingOptions, name: str) -> RawCorpus:
     """Return the records of a DatasetDict with other columns.
 
     Rows that hold lists are series (`target` and the like, or `value_columns`); rows of single numbers are the steps
@@ -228,7 +231,7 @@ def _is_number_list(feature: Any) -> bool:
     return getattr(inner, "dtype", "").startswith(("float", "int", "uint")) or _is_number_list(inner)
 
 
-def _records_of_lists(split: Any, columns: list[str], options: TableOptions, name: str) -> list[SeriesRecord]:
+def _records_of_lists(split: Any, columns: list[str], options: ReadingOptions, name: str) -> list[SeriesRecord]:
     item_column = options.item_column or next((c for c in ("item_id", "id") if c in split.column_names), None)
     item_ids = split[item_column] if item_column else [f"{name}/{row}" for row in range(len(split))]
     time_column = options.timestamp_column or ("timestamp" if "timestamp" in split.column_names else None)

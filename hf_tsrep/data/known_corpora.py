@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .corpus import CorpusError
 from .scaling import UCR_NOT_NORMALISED
 
 SHARE_70_10_20 = "70/10/20"
@@ -186,7 +187,7 @@ def _anomaly(name: str) -> KnownCorpus | None:
 def find_known_corpus(name: str) -> KnownCorpus | None:
     """Return what is known about `family/NAME`, or None for another form. It need not exist on this machine."""
     family, _, rest = name.partition("/")
-    if not rest or ".." in rest:
+    if not rest or ".." in rest or any(mark in name for mark in "*?[\\\0"):
         return None
     if family == "anomaly":
         return _anomaly(rest)
@@ -224,6 +225,9 @@ def locate(corpus: KnownCorpus, directory: Path) -> Path | None:
     for pattern in corpus.files:
         if "*" in pattern:
             matches = sorted(directory.glob(pattern))
+            if len(matches) > 1:
+                names = ", ".join(match.stem for match in matches[:5])
+                raise CorpusError(f"{corpus.name}: {len(matches)} files fit ({names}, ...); write one name in full.")
             if matches:
                 return matches[0]
         elif (directory / pattern).exists():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import near_matches
-from .corpus import CorpusError, CorpusMetadata, RawCorpus, attach_metadata, check_corpus
+from .checks import check_corpus, check_datasets
+from .corpus import CorpusError, CorpusMetadata, RawCorpus, attach_metadata
 from .hub_layout import (
     build_corpus,
     has_series_column,
@@ -22,10 +23,12 @@ from .hub_layout import (
     records_of_foreign_datasets,
 )
 from .known_corpora import find_known_corpus
+from .local_files import Source, looks_like_path, near_files, read_file, read_folder, read_problem
+from .options import ReadingOptions
 from .scaling import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
-from .sources import FILE_SUFFIXES, Source, known_names, read_file, read_known, read_table_folder, read_ts_folder
+from .sources import known_names, read_known
 from .splits import split_by_time
-from .tables import TableOptions, corpus_from_frame
+from .tables import corpus_from_frame
 
 if TYPE_CHECKING:
     from datasets import DatasetDict, IterableDatasetDict
@@ -50,14 +53,27 @@ def load_corpus(
     value_columns: Sequence[str] | None = None,
     frequency: str | None = None,
     one_series_per_column: bool = False,
+    layout: str | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    encoding: str | None = None,
+    skip_rows: int = 0,
+    sheet: str | None = None,
+    date_format: str | None = None,
+    day_first: bool | None = None,
+    time_zone: str | None = None,
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus: one row a series, with standard splits.
 
     Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
-    `save_to_disk`, `NAME_TRAIN.ts` and `NAME_TEST.ts`, or `train.csv`, `validation.csv` and `test.csv`) or file (.csv,
-    .ts, .npz, .parquet, UCR anomaly .txt); a known name such as `ett/ETTh1`, `ucr/GunPoint` or `uea/BasicMotions` in
-    the data directory, then among the problems that the aeon package carries, in any case, and without its folder
-    where that is unique (`har` is `sensor/HAR`); then the Hub, as a dataset id (`owner/name` or `owner/name:config`).
+    `save_to_disk`, `NAME_TRAIN` and `NAME_TEST` with .ts, .arff, .tsv, .txt or .csv, or `train.csv`, `validation.csv`
+    and `test.csv`), file (.csv, .tsv and .txt, packed or not, .xlsx, .feather, .orc, .parquet, .ts, .arff, .npz, .npy)
+    or `folder/NAME` for NAME_TRAIN and NAME_TEST in it; a known name such as `ett/ETTh1`, `ucr/GunPoint` or
+    `uea/BasicMotions` in the data directory, then among the problems that the aeon package carries, in any case, and
+    without its folder where that is unique (`har` is `sensor/HAR`); then the Hub, as a dataset id (`owner/name` or
+    `owner/name:config`). What looks like a path is none but a path.
 
     Args:
         name_or_path: See above.
@@ -79,6 +95,20 @@ def load_corpus(
         value_columns: Tables: the columns to read as channels; all others where None.
         frequency: Tables: pandas frequency string; inferred where None.
         one_series_per_column: Tables: every column becomes a series of one channel (Electricity in TS2Vec's protocol).
+        layout: Arrays: `ntc` for (series, time, channel), which is taken where it gives more steps than channels, or
+            `nct` for (series, channel, time). Text: `ucr` for a row a series with its class first, which is taken for
+            NAME_TRAIN and NAME_TEST without a line of names, or `table` for a row a timestamp.
+        header: Tables: whether the first line names the columns; None: it does where words stand over numbers.
+        delimiter: Tables: the character between cells; None: found in the first lines.
+        decimal: Tables: `.` or `,`; None: what fits all numbers.
+        thousands: Tables: what stands between thousands, such as `.` or a blank; None: found together with decimal.
+        encoding: Text: its name; None: UTF-8 or UTF-16, else Latin-1.
+        skip_rows: Tables: lines before the line of names.
+        sheet: Excel: name of the sheet, where several have cells.
+        date_format: Tables: form of the dates, such as `%d.%m.%Y`; None: the one that fits all rows.
+        day_first: Tables: whether 01/02/2024 is the first of February; None: by the rows, where they tell.
+        time_zone: Tables: where dates without an offset are local times, such as `Europe/Berlin`; they become
+            universal time, as dates with an offset do.
 
     Returns:
         Splits with the columns `series` Array2D((None, num_channels), float32), `item_id`, `label` (ClassLabel),
@@ -91,19 +121,32 @@ def load_corpus(
     if scaler is not None and scaler not in SCALERS:
         hint = near_matches(scaler, SCALERS, cutoff=0.5)
         raise CorpusError(f"Unknown scaler {scaler!r}: None, {', '.join(map(repr, SCALERS))}.{hint}")
-    options = TableOptions(
+    options = ReadingOptions(
         item_column=item_column,
         timestamp_column=timestamp_column,
         label_column=label_column,
         value_columns=tuple(value_columns) if value_columns is not None else None,
         frequency=frequency,
         one_series_per_column=one_series_per_column,
+        layout=layout,
+        header=header,
+        delimiter=delimiter,
+        decimal=decimal,
+        thousands=thousands,
+        encoding=encoding,
+        skip_rows=skip_rows,
+        sheet=sheet,
+        date_format=date_format,
+        day_first=day_first,
+        time_zone=time_zone,
     )
     changed = any((split is not None, target is not None, scaler is not None, time_features))
     found = _find(name_or_path, data_directory, options, streaming, revision, token)
     if not isinstance(found, Source):
         datasets, metadata = found
         if not changed and has_series_column(datasets):
+            if not streaming:
+                check_datasets(datasets, metadata.channel_names, metadata.name)
             return attach_metadata(datasets, metadata)
         if streaming:
             raise CorpusError(
@@ -119,7 +162,7 @@ def load_corpus(
 def _find(
     name_or_path: Any,
     data_directory: str | Path | None,
-    options: TableOptions,
+    options: ReadingOptions,
     streaming: bool,
     revision: str | None,
     token: str | bool | None,
@@ -135,31 +178,41 @@ def _find(
             f"A corpus is a name, a path, a data frame or a DatasetDict, not {type(name_or_path).__name__}."
         )
     name = os.fspath(name_or_path)
-    path = Path(name)
-    if path.is_file():
-        if path.suffix.lower() == ".parquet":
-            loaded = load_parquet(path, streaming=streaming)
-            return loaded, metadata_or_default(loaded, None, path.stem)
-        return read_file(path, options)
-    if path.is_dir():
-        source = read_ts_folder(path) or read_table_folder(path, options)
-        if source is not None:
-            return source
-        loaded, stored = load_hub_layout(name, streaming=streaming)
-        return loaded, metadata_or_default(loaded, stored, path.name)
-    if path.suffix.lower() in FILE_SUFFIXES or name.startswith((".", "/", "~")):
-        raise CorpusError(f"{name}: there is no such file or folder.{_near_files(path)}")
+    local = _find_on_disk(name, options, streaming)
+    if local is not None:
+        return local
     directory = data_directory or os.environ.get("HF_TSREP_DATA") or None
     known, tried = read_known(name, Path(directory) if directory else None, options)
     if known is not None:
         return known
+    if find_known_corpus(name) is None and looks_like_path(name):
+        raise CorpusError(f"{name}: there is no such file or folder.{near_files(Path(name).expanduser())}")
     return _find_on_hub(name, directory, tried, streaming, revision, token)
 
 
-def _near_files(path: Path, cutoff: float = 0.5) -> str:
-    if not path.parent.is_dir():
-        return f" The folder {str(path.parent)!r} does not exist either."
-    return near_matches(path.name, [file.name for file in path.parent.iterdir()], cutoff=cutoff)
+def _find_on_disk(name: str, options: ReadingOptions, streaming: bool) -> Source | tuple[Any, CorpusMetadata] | None:
+    """Return what a file, a folder or NAME_TRAIN and NAME_TEST in a folder hold; None where they are not there."""
+    path = Path(name).expanduser()
+    if _exists(path.is_file):
+        if path.suffix.lower() == ".parquet":
+            loaded = load_parquet(path, streaming=streaming)
+            return loaded, metadata_or_default(loaded, None, path.stem)
+        return read_file(path, options)
+    if _exists(path.is_dir):
+        source = read_folder(path, options)
+        if source is not None:
+            return source
+        loaded, stored = load_hub_layout(str(path), streaming=streaming)
+        return loaded, metadata_or_default(loaded, stored, path.name)
+    return read_problem(path.parent, path.name, options) if _exists(path.parent.is_dir) else None
+
+
+def _exists(look: Any) -> bool:
+    """Ask the file system; a name that it cannot hold is no file."""
+    try:
+        return bool(look())
+    except (OSError, ValueError):
+        return False
 
 
 def _near_names(name: str, known: list[str]) -> str:
@@ -182,7 +235,7 @@ def _find_on_hub(
 ) -> tuple[Any, CorpusMetadata]:
     reason: CorpusError | None = None
     near = _near_names(name, known_names(Path(directory) if directory else None))
-    near_file = _near_files(Path(name), cutoff=0.8) if Path(name).parent.is_dir() else ""
+    near_file = near_files(Path(name), cutoff=0.8) if Path(name).parent.is_dir() else ""
     # A slip in one of our own names (uea/BasicMotion, gunpiont) should not wait for the network; ids have an owner.
     # Nor should one in the name of a file (mine.cvs).
     mistyped = bool(near_file) or (bool(near) and (find_known_corpus(name) is not None or "/" not in name))
@@ -197,7 +250,7 @@ def _find_on_hub(
     raise CorpusError(f"Unknown corpus {name!r}.{near_file or near} Tried: {'; '.join(tried)}.") from reason
 
 
-def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: TableOptions) -> Source:
+def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: ReadingOptions) -> Source:
     if not has_series_column(datasets):
         corpus = records_of_foreign_datasets(datasets, options, metadata.name)
         return Source(corpus, replace(metadata, task=corpus.task))
@@ -225,6 +278,7 @@ def _finish(
     first = next(iter(corpus.splits.values()))[0]
     if scaler is not None:
         corpus, fitted = scale_channels(corpus, scaler)
+        check_corpus(corpus, f"{metadata.name}, scaled")
         metadata = replace(metadata, scaler=fitted.to_dict())
     if time_features:
         corpus, fitted = prepend_time_features(corpus)

@@ -1,16 +1,15 @@
-"""Which reader serves a file, a folder or a known name, and the repair of known damage in copies."""
+"""Which file a known name stands for, and the repair of known damage in copies."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from .corpus import SPLIT_ORDER, CorpusError, CorpusMetadata, RawCorpus, SeriesRecord, label_order
-from .formats import read_npz, read_ts_problem, read_ucr_anomaly
+from .corpus import CorpusError, CorpusMetadata, RawCorpus, SeriesRecord
 from .known_corpora import (
     KnownCorpus,
     bundled_directory,
@@ -20,95 +19,14 @@ from .known_corpora import (
     locate,
     locate_bundled,
 )
-from .tables import TableOptions, read_csv
+from .local_files import Source, read_file, read_problem
+from .options import ReadingOptions
+from .tables import read_table
 
 logger = logging.getLogger(__name__)
 
 
-FILE_SUFFIXES = (".csv", ".ts", ".npz", ".parquet", ".txt", ".tsv")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Records with everything needed to finish them.
-
-    Attributes:
-        corpus: The records as read.
-        metadata: What is known beside them.
-        split: How to cut them where the caller does not say; `none` leaves them.
-        recommended_scaler: What the literature does, or None for no scaling; `undecided` where nobody said.
-    """
-
-    corpus: RawCorpus
-    metadata: CorpusMetadata
-    split: str = "none"
-    recommended_scaler: str | None = "undecided"
-
-
-def read_file(path: Path, options: TableOptions) -> Source:
-    """Read a local file that is not Parquet.
-
-    Raises:
-        CorpusError: An unknown ending, or what the reader of the format raises.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".ts":
-        corpus = read_ts_problem(path)
-        if path.stem.endswith("_TEST"):
-            corpus = replace(corpus, splits={"test": corpus.splits["train"]})
-    elif suffix == ".npz":
-        corpus = read_npz(path)
-    elif suffix == ".txt" and "_UCR_Anomaly_" in path.name:
-        corpus = read_ucr_anomaly(path)
-    elif suffix in (".csv", ".tsv", ".txt"):
-        corpus = read_csv(path, options)
-    else:
-        raise CorpusError(
-            f"{path}: files ending in {suffix!r} are not read. Known endings: {', '.join(FILE_SUFFIXES)}."
-        )
-    return Source(corpus, CorpusMetadata(name=path.stem, task=corpus.task, source=path.name))
-
-
-def read_ts_folder(folder: Path) -> Source | None:
-    """Read `NAME_TRAIN.ts` and `NAME_TEST.ts` of a folder, or return None where they are not there."""
-    training_files = sorted(folder.glob("*_TRAIN.ts"))
-    named_like_folder = [file for file in training_files if file.name == f"{folder.name}_TRAIN.ts"]
-    if not named_like_folder and len(training_files) != 1:
-        return None
-    train = (named_like_folder or training_files)[0]
-    test = train.with_name(train.name.replace("_TRAIN.ts", "_TEST.ts"))
-    corpus = read_ts_problem(train, test if test.is_file() else None)
-    name = train.name.removesuffix("_TRAIN.ts")
-    return Source(corpus, CorpusMetadata(name=name, task=corpus.task, source=name))
-
-
-def read_table_folder(folder: Path, options: TableOptions) -> Source | None:
-    """Read `train.csv`, `validation.csv` and `test.csv` of a folder, or return None where there is no `train.csv`.
-
-    Raises:
-        CorpusError: The files differ in their columns, or what the reader raises.
-    """
-    files = {split: folder / f"{split}.csv" for split in SPLIT_ORDER}
-    if not files["train"].is_file():
-        return None
-    parts = {split: read_csv(file, options) for split, file in files.items() if file.is_file()}
-    first = parts["train"]
-    for split, part in parts.items():
-        if part.channel_names != first.channel_names:
-            raise CorpusError(
-                f"{files[split]}: columns {list(part.channel_names)} where {files['train'].name} has "
-                f"{list(first.channel_names)}. Give all files of the folder the same columns."
-            )
-    names = {name for part in parts.values() for name in part.label_names or ()}
-    corpus = replace(
-        first,
-        splits={split: part.splits["train"] for split, part in parts.items()},
-        label_names=tuple(sorted(names, key=label_order)) or None,
-    )
-    return Source(corpus, CorpusMetadata(name=folder.name, task=corpus.task, source=folder.name))
-
-
-def read_known(name: str, data_directory: Path | None, options: TableOptions) -> tuple[Source | None, list[str]]:
+def read_known(name: str, data_directory: Path | None, options: ReadingOptions) -> tuple[Source | None, list[str]]:
     """Read a known name from the data directory, then from aeon's bundled copies.
 
     Args:
@@ -147,16 +65,17 @@ def _is_here(known: KnownCorpus, data_directory: Path | None) -> bool:
     return found is not None or locate_bundled(known) is not None
 
 
-def _read_known_file(known: KnownCorpus, path: Path, options: TableOptions) -> Source:
+def _read_known_file(known: KnownCorpus, path: Path, options: ReadingOptions) -> Source:
     options = replace(
         options,
         label_column=options.label_column or known.label_column,
         missing_mark=known.missing_mark,
         keep_duplicates=known.keep_duplicates,
         one_series_per_column=options.one_series_per_column or known.one_series_per_column,
+        layout=options.layout or ("ntc" if known.reader == "npz" else None),
     )
     if known.reader == "ts":
-        source = read_ts_folder(path)
+        source = read_problem(path, path.name, options)
         if source is None:
             raise CorpusError(f"{path}: the folder has no {path.name}_TRAIN.ts.")
     elif known.reader == "nab":
@@ -200,9 +119,9 @@ def _restore_units(corpus: RawCorpus) -> RawCorpus:
     return replace(corpus, channel_names=names)
 
 
-def _read_nab(path: Path, options: TableOptions) -> RawCorpus:
+def _read_nab(path: Path, options: ReadingOptions) -> RawCorpus:
     """Read a series of the Numenta benchmark; the steps inside its labelled windows are anomalies."""
-    corpus = read_csv(path, options)
+    corpus = read_table(path, options)
     labels_file = path.parents[2] / "labels" / "combined_windows.json"
     if not labels_file.is_file():
         raise CorpusError(f"{labels_file}: the file of labelled windows is missing.")

@@ -1,10 +1,8 @@
-"""Timestamps: parsing, order, frequency and TS2Vec's seven time features."""
+"""Timestamps: order, frequency and TS2Vec's seven time features."""
 
 from __future__ import annotations
 
 import logging
-import re
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +11,6 @@ from .corpus import CorpusError
 logger = logging.getLogger(__name__)
 
 TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
-# Numbers at least this large are seconds, milliseconds, microseconds or nanoseconds since 1970 (from March 1973 on).
-EPOCH_UNITS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (1e8, "s"))
 
 
 def time_features(timestamps: np.ndarray) -> np.ndarray:
@@ -36,52 +32,6 @@ def time_features(timestamps: np.ndarray) -> np.ndarray:
     columns = (index.minute, index.hour, index.dayofweek, index.day, index.dayofyear, index.month)
     week = index.isocalendar().week
     return np.stack([np.asarray(column, dtype=np.float64) for column in (*columns, week)], axis=1)
-
-
-def parse_timestamps(column: Any, *, name: str, place: str, first_line: int = 2) -> np.ndarray | None:
-    """Read a column of dates, or of seconds to nanoseconds since 1970.
-
-    Args:
-        column: pandas Series.
-        name: Its name, for messages.
-        place: The file, for messages.
-        first_line: The line number of the first row, for messages.
-
-    Returns:
-        (time,) `datetime64[ms]`, or None where the numbers are plain step counts.
-
-    Raises:
-        CorpusError: A cell that is no date, naming its line.
-    """
-    import pandas as pd
-
-    if pd.api.types.is_numeric_dtype(column):
-        largest = float(np.nanmax(np.abs(column.to_numpy(dtype=np.float64)))) if len(column) else 0.0
-        unit = next((unit for bound, unit in EPOCH_UNITS if largest >= bound), None)
-        if unit is None:
-            return None
-        parsed = pd.to_datetime(column, unit=unit, errors="coerce")
-    else:
-        parsed = pd.to_datetime(column, errors="coerce", utc=_has_time_zone(column))
-        if parsed.isna().any():  # several spellings in one column: slow, but right
-            parsed = pd.to_datetime(column, errors="coerce", format="mixed", utc=_has_time_zone(column))
-    if getattr(parsed.dt, "tz", None) is not None:
-        parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None)
-    bad = np.flatnonzero(parsed.isna().to_numpy())
-    if bad.size:
-        row = int(bad[0])
-        raise CorpusError(
-            f"{place}, line {row + first_line}, column {name!r}: {column.iloc[row]!r} is not a date. "
-            "Write dates as 2016-07-01 00:00:00, or name the right column with timestamp_column."
-        )
-    return parsed.to_numpy().astype("datetime64[ms]")
-
-
-def _has_time_zone(column: Any) -> bool:
-    if getattr(column.dtype, "tz", None) is not None:
-        return True
-    first = str(column.iloc[0]) if len(column) else ""
-    return re.search(r"(Z|[+-]\d\d:?\d\d)$", first[10:]) is not None
 
 
 def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column: str, keep: bool) -> str | None:
@@ -110,7 +60,8 @@ def check_order(timestamps: np.ndarray, lines: np.ndarray, *, place: str, column
     if not keep:
         raise CorpusError(
             f"{message} ({not_later.size} such rows). Sort the rows by time and keep one row a timestamp; "
-            "where the file holds several series, name the column that tells them apart with item_column."
+            "where the file holds several series, name the column that tells them apart with item_column; where these "
+            "are local times that repeat an hour in autumn, name their time_zone (--time-zone)."
         )
     note = f"{message}; {not_later.size} such rows are kept in file order, as in the literature."
     logger.warning("%s The date is used as an index only.", note)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from .settings_sources import Told, dataclass_fields
 from .starting_model import is_method_name
@@ -37,7 +37,35 @@ TRAINING_FIELDS = {
 
 
 @dataclass(frozen=True)
-class ReadingSettings:
+class FileSettings:
+    """How files, frames and arrays are read, in any command: arguments of `hf_tsrep.data.load_corpus`."""
+
+    item_column: Annotated[str | None, Told("Table: the column that tells series apart (long form).")] = None
+    timestamp_column: Annotated[str | None, Told("Table: the column of dates; found by itself.")] = None
+    label_column: Annotated[str | None, Told("Table: one class an item, or 0/1 a step.")] = None
+    value_columns: Annotated[list[str] | None, Told("Table: the columns to read as channels; default all others.")] = (
+        None
+    )
+    frequency: Annotated[str | None, Told("Table: pandas frequency string; default inferred.")] = None
+    one_series_per_column: Annotated[bool, Told("Table: whether each column is a series.")] = False
+    layout: Annotated[
+        Literal["ntc", "nct", "ucr", "table"] | None,
+        Told("Arrays: ntc (channels last), nct (time last). Text: ucr (a row a series), table (a row a timestamp)."),
+    ] = None
+    header: Annotated[bool | None, Told("Table: whether the first line names the columns; default found.")] = None
+    delimiter: Annotated[str | None, Told("Table: the character between cells; default found.")] = None
+    decimal: Annotated[str | None, Told("Table: decimal mark, '.' or ','; default found.")] = None
+    thousands: Annotated[str | None, Told("Table: mark between thousands; default found.")] = None
+    encoding: Annotated[str | None, Told("Text: its encoding; default UTF-8 or UTF-16, else Latin-1.")] = None
+    skip_rows: Annotated[NonNegativeInt, Told("Table: lines before the line of names.")] = 0
+    sheet: Annotated[str | None, Told("Excel: name of the sheet, where several have cells.")] = None
+    date_format: Annotated[str | None, Told("Table: form of the dates, such as %d.%m.%Y; default found.")] = None
+    day_first: Annotated[bool | None, Told("Table: whether 01/02/2024 is in February; default found.")] = None
+    time_zone: Annotated[str | None, Told("Table: zone of local times, such as Europe/Berlin.")] = None
+
+
+@dataclass(frozen=True)
+class ReadingSettings(FileSettings):
     """How a corpus is read, in any run: arguments of `hf_tsrep.data.load_corpus`."""
 
     target: Annotated[
@@ -48,14 +76,6 @@ class ReadingSettings:
     ] = None
     data_directory: Annotated[str | None, Told("Where known corpora lie; default HF_TSREP_DATA.")] = None
     revision: Annotated[str | None, Told("Branch, tag or commit of a corpus on the Hub.")] = None
-    item_column: Annotated[str | None, Told("Table: the column that tells series apart (long form).")] = None
-    timestamp_column: Annotated[str | None, Told("Table: the column of dates; found by itself.")] = None
-    label_column: Annotated[str | None, Told("Table: one class an item, or 0/1 a step.")] = None
-    value_columns: Annotated[list[str] | None, Told("Table: the columns to read as channels; default all others.")] = (
-        None
-    )
-    frequency: Annotated[str | None, Told("Table: pandas frequency string; default inferred.")] = None
-    one_series_per_column: Annotated[bool, Told("Table: whether each column is a series.")] = False
 
 
 @dataclass(frozen=True)
@@ -344,11 +364,20 @@ class FinetuneSettings(Sourced):
         return _record(self, {"model": self.model_name, "corpus": corpus_name(self.corpus)})
 
 
-def documented_fields(run: Literal["pretraining", "finetuning"]) -> dict[str, str]:
-    """Return what each field does, and its default, by name: ours, and those of transformers that most runs set."""
-    owners = (RunSettings, DataSettings) if run == "pretraining" else (FinetuneRunSettings, FinetuneDataSettings)
+def documented_fields(run: Literal["pretraining", "finetuning", "reading"]) -> dict[str, str]:
+    """Return what each field does, and its default, by name: ours, and those of transformers that most runs set.
+
+    Args:
+        run: What the fields are for; "reading" for those of any command that reads a corpus.
+    """
+    owners: dict[str, tuple[type, ...]] = {
+        "pretraining": (RunSettings, DataSettings),
+        "finetuning": (FinetuneRunSettings, FinetuneDataSettings),
+        "reading": (FileSettings,),
+    }
     found = {"recipe": "Name of the recipe; default that of the corpus.", **TRAINING_FIELDS}
-    for owner in owners:
+    found = {} if run == "reading" else found
+    for owner in owners[run]:
         for name, one in dataclass_fields(run, owner).items():
             default = "" if one.default is None else f" [default: {str(one.default).lower()}]"
             found[name] = one.told.help + default

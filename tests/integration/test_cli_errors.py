@@ -100,7 +100,7 @@ def test_a_slip_in_the_name_of_a_file_does_not_wait_for_the_network(command_line
     (tmp_path / "mine.csv").write_text("a\n1\n")
     code, _, err = command_line("data", "info", "mine.cvs")
     assert code == 2
-    assert err.startswith("hf-tsrep: error: Unknown corpus 'mine.cvs'. Did you mean 'mine.csv'?")
+    assert err.startswith("hf-tsrep: error: mine.cvs: there is no such file or folder. Did you mean 'mine.csv'?")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(command_line):

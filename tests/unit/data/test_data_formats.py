@@ -188,7 +188,7 @@ def test_the_ts_reader_agrees_with_that_of_aeon(name):
 
     file = bundled_directory() / name / f"{name}_TRAIN.ts"
     theirs, labels = load_from_ts_file(str(file))
-    records = read_ts_problem(file).splits["train"]
+    records = read_ts_problem({"train": file}).splits["train"]
     assert [record.label.lower() for record in records] == [str(label) for label in labels]  # aeon lowers the case
     for record, expected in zip(records, theirs, strict=True):
         np.testing.assert_array_equal(record.values, np.asarray(expected).T)

@@ -211,9 +211,9 @@ def test_missing_file_offers_its_neighbours(data_directory):
 def test_a_wrong_type_ending_or_folder_is_named(tmp_path):
     with pytest.raises(CorpusError, match="not int"):
         load_corpus(3)
-    (tmp_path / "a.xlsx").write_text("x")
-    with pytest.raises(CorpusError, match=r"'.xlsx' are not read"):
-        load_corpus(tmp_path / "a.xlsx")
+    (tmp_path / "a.mat").write_text("x")
+    with pytest.raises(CorpusError, match=r"'.mat' are not read"):
+        load_corpus(tmp_path / "a.mat")
     with pytest.raises(CorpusError, match="holds no corpus"):
         load_corpus(tmp_path)
 
