@@ -3,9 +3,11 @@
 import itertools
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark.cases_tst import CASES
 from company import assert_company_changes_nothing
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -472,3 +474,12 @@ def test_a_task_with_longer_series_than_learned_positions_is_refused_and_a_given
     config.fit_to_task(task, context_length=24)
     assert config.context_length == 24
     assert config.head_reads_context
+
+
+@pytest.mark.parametrize("case", ["tst_step", "tst_long_step", "tst_encode"])
+def test_the_measured_steps_are_the_plain_ones(case):
+    sizes = {"length": 300 if "long" in case else 40, "batch_size": 2}
+    ours, plain = (CASES[case](side, **sizes)["sample"] for side in (False, True))
+    if case == "tst_encode":
+        assert np.std(plain) > 0
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
