@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from benchmark.cases_shapenet import shapenet_encode, shapenet_step
 from company import assert_company_changes_nothing
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -474,3 +475,9 @@ def test_official_arguments_become_fields():
     assert fields == {"num_hidden_layers": 11, "hidden_size": 40, "embedding_size": 320}
     with pytest.raises(ConversionError, match="no whole number"):
         shapenet_fields_of_hyperparameters({"depth": True})
+
+
+@pytest.mark.parametrize("case", [shapenet_step, shapenet_encode])
+def test_the_plain_side_of_the_benchmark_computes_the_same(case):
+    ours, plain = (case(side, batch_size=2, length=30)["sample"] for side in (False, True))
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
