@@ -1,18 +1,38 @@
-"""What an output folder holds: which checkpoints are whole, so that a killed run can go on, and records."""
+"""What an output folder holds: whose it is, and which checkpoints are whole, for a run to go on with."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import re
 import shutil
+import socket
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+
+from .settings import FINETUNING_FILE, SETTINGS_FILE
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
+CHECKSUMS_FILE = "checksums.json"
+STATE_FILE = "trainer_state.json"  # the Trainer writes it last
+STAGING_FOLDER = ".saving"
+_LOCK_FILE = ".training.lock"
+_HOLDER_FILE = ".training.json"
 _NEEDED = ("optimizer.pt", "scheduler.pt")
+_BLOCK_BYTES = 2**20
+_LOCK_FILES = frozenset({_LOCK_FILE, _HOLDER_FILE})
+# What a run leaves that was killed before its first checkpoint: nothing that anybody misses.
+_OF_A_BEGUN_RUN = frozenset({SETTINGS_FILE, FINETUNING_FILE}) | _LOCK_FILES
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -25,8 +45,8 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def missing_parts(checkpoint: str | Path, num_processes: int = 1) -> list[str]:
-    """Return what a checkpoint lacks to be resumed from; empty for a whole one.
+def faults_of(checkpoint: str | Path, num_processes: int = 1) -> list[str]:
+    """Return why a checkpoint cannot be resumed from, such as "optimizer.pt is damaged"; empty for a whole one.
 
     Args:
         checkpoint: Its folder.
@@ -34,29 +54,80 @@ def missing_parts(checkpoint: str | Path, num_processes: int = 1) -> list[str]:
     """
     folder = Path(checkpoint)
     ranks = [""] if num_processes == 1 else [f"_{rank}" for rank in range(num_processes)]
-    random_states = [f"rng_state{rank}.pth" for rank in ranks]
-    missing = [name for name in (*_NEEDED, *random_states) if not (folder / name).is_file()]
+    needed = [*_NEEDED, *(f"rng_state{rank}.pth" for rank in ranks), STATE_FILE]
+    faults = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
     if not any(folder.glob("model*.safetensors")):
-        missing.insert(0, WEIGHTS_FILE)
-    try:  # the Trainer writes this file last
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        faults.insert(0, f"{WEIGHTS_FILE} is missing")
+    sums = _read_json(folder / CHECKSUMS_FILE)
+    if isinstance(sums, dict):
+        damaged = [name for name, checksum in sums.items() if _checksum(folder / name) != checksum]
+    else:  # an older version wrote none
+        damaged = [one.name for one in sorted(folder.iterdir()) if one.is_file() and not _looks_whole(one)]
+    return faults + [f"{name} is damaged" for name in damaged if f"{name} is missing" not in faults]
+
+
+def write_checksums(checkpoint: str | Path) -> None:
+    """Write the sha256 of every file of a checkpoint, so that a later resume knows a damaged one.
+
+    Args:
+        checkpoint: Its folder, which is complete.
+    """
+    folder = Path(checkpoint)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS_FILE)
+    draft = folder / f"{CHECKSUMS_FILE}.new"
+    write_json(draft, {str(path.relative_to(folder)): _checksum(path) for path in files})
+    draft.replace(folder / CHECKSUMS_FILE)
+
+
+def _checksum(path: Path) -> str:
+    """Return the sha256 of a file; empty where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        missing.append("trainer_state.json")
-    return missing
+        return None
+
+
+def _looks_whole(path: Path) -> bool:
+    """Return whether a file of a checkpoint without checksums has the form that its name says."""
+    if path.suffix in (".pt", ".pth"):
+        return zipfile.is_zipfile(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                return True
+        except (SafetensorError, OSError):
+            return False
+    if path.name == STATE_FILE:
+        state = _read_json(path)
+        step = state.get("global_step") if isinstance(state, dict) else None
+        named = re.fullmatch(r"checkpoint-(\d+)", path.parent.name)
+        return isinstance(step, int) and (named is None or step == int(named.group(1)))
+    return True
 
 
 def find_last_checkpoint(output_dir: str | Path, num_processes: int = 1) -> str | None:
-    """Return the newest whole checkpoint of an output folder, or None.
+    """Return the newest whole checkpoint of an output folder, or None; a damaged one is named in the log.
 
     Args:
         output_dir: Folder that holds `checkpoint-N` folders.
         num_processes: Number of processes that train.
     """
     for checkpoint in reversed(list_checkpoints(output_dir)):
-        missing = missing_parts(checkpoint, num_processes)
-        if not missing:
+        faults = faults_of(checkpoint, num_processes)
+        if not faults:
             return str(checkpoint)
-        logger.warning("%s is skipped: it lacks %s.", checkpoint, ", ".join(missing))
+        logger.warning("%s is skipped: %s.", checkpoint, ", ".join(faults))
     return None
 
 
@@ -68,33 +139,76 @@ def is_finished(output_dir: str | Path, weights_file: str = WEIGHTS_FILE) -> boo
 def check_output_directory(
     output_dir: str | Path, resume: bool, overwrite: bool, weights_file: str = WEIGHTS_FILE
 ) -> None:
-    """Refuse to train into a folder that holds a model or checkpoints, unless that was asked for.
+    """Refuse to train into a folder that holds anything but the run that is resumed, unless that was asked for.
 
     Args:
         output_dir: The folder; it need not exist.
         resume: Whether the run goes on from a checkpoint.
-        overwrite: Whether a finished model and checkpoints are removed.
+        overwrite: Whether a finished model and checkpoints are removed, and other files may be replaced.
         weights_file: Name of the file that makes a model finished.
 
     Raises:
-        FileExistsError: The folder holds a finished model, or checkpoints of an unfinished run.
+        FileExistsError: The folder holds a finished model, checkpoints of an unfinished run, or files of another kind.
     """
     folder = Path(output_dir)
-    if resume:
-        return
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; choose a folder as output_dir.")
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     checkpoints = list_checkpoints(folder)
     if overwrite:
         (folder / weights_file).unlink(missing_ok=True)
         for checkpoint in checkpoints:
             shutil.rmtree(checkpoint)
         return
-    finished = is_finished(folder, weights_file)
-    if finished or checkpoints:
-        what = "a finished model" if finished else f"{len(checkpoints)} checkpoints of an unfinished run"
+    is_run = bool(checkpoints) or bool(present & {SETTINGS_FILE, FINETUNING_FILE})
+    if present <= _OF_A_BEGUN_RUN or (resume and is_run):
+        return
+    if is_finished(folder, weights_file):
+        what = "a finished model"
+    elif checkpoints:
+        what = f"{len(checkpoints)} checkpoints of an unfinished run"
+    else:
+        others = sorted(present - _LOCK_FILES)
+        what = f"files that no run of this kind has written ({', '.join(others[:5])})"
+    fix = "go on with resume_from_checkpoint=True (--resume), or remove it" if is_run else "or let them be replaced"
+    raise FileExistsError(
+        f"{folder} holds {what}. Choose another output_dir, {fix} with overwrite_output_dir=True "
+        "(--overwrite-output-dir)."
+    )
+
+
+@contextmanager
+def held_by_this_run(output_dir: str | Path) -> Iterator[None]:
+    """Keep other runs out of an output folder; the system ends the hold of a process that dies, so it is never stale.
+
+    Args:
+        output_dir: The folder; it is created.
+
+    Raises:
+        FileExistsError: Another run trains into it; the message names the process.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / _LOCK_FILE, timeout=0), folder / _HOLDER_FILE
+    try:
+        lock.acquire()
+    except Timeout as error:
+        told = _read_json(holder)
+        who = f"process {told['process']} on {told['host']}" if isinstance(told, dict) else "another process"
         raise FileExistsError(
-            f"{folder} holds {what}. Choose another output_dir, go on with resume_from_checkpoint=True "
-            "(--resume), or remove it with overwrite_output_dir=True (--overwrite-output-dir)."
-        )
+            f"{who} trains into {folder} at this moment. Wait for it or stop it, or choose another output_dir."
+        ) from error
+    try:
+        write_json(holder, {"process": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        # While the lock is held: nobody has opened the file since, but to be refused.
+        for path in (holder, folder / _LOCK_FILE):
+            with suppress(OSError):
+                path.unlink()
+        lock.release()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write_json(path: Path, values: Any) -> None:

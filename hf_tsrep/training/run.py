@@ -9,6 +9,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,13 @@ import torch
 from transformers import TrainingArguments, enable_full_determinism, set_seed
 
 from ..errors import SettingsError
-from .checkpoints import WEIGHTS_FILE, check_output_directory, find_last_checkpoint, write_json
+from .checkpoints import (
+    WEIGHTS_FILE,
+    check_output_directory,
+    find_last_checkpoint,
+    held_by_this_run,
+    write_json,
+)
 from .settings import FinetuneSettings, PretrainSettings
 
 logger = logging.getLogger(__name__)
@@ -117,14 +124,19 @@ def train(run: TrainingRun, resume_from_checkpoint: bool | str | None = None) ->
         The result of the run.
 
     Raises:
-        FileExistsError: The output folder holds a model or checkpoints, and neither resuming nor overwriting was asked
-            for.
+        FileExistsError: The output folder holds a model, checkpoints or other files, and neither resuming nor
+            overwriting was asked for; or another run trains into it.
         ValueError: The run cannot be resumed; the message names what differs.
     """
+    if run.arguments.device.type == "cpu":
+        give_back_freed_blocks()
+    with held_by_this_run(run.settings.output_dir) if run.arguments.process_index == 0 else nullcontext():
+        return _train(run, resume_from_checkpoint)
+
+
+def _train(run: TrainingRun, resume_from_checkpoint: bool | str | None) -> Any:
     settings, arguments = run.settings, run.arguments
     output_dir = Path(settings.output_dir)
-    if arguments.device.type == "cpu":
-        give_back_freed_blocks()
     with arguments.main_process_first(desc="preparing the output folder and the corpus"):
         check_output_directory(
             output_dir, bool(resume_from_checkpoint), settings.run.overwrite_output_dir, run.weights_file

@@ -17,7 +17,7 @@ from ..hub import build_model_card, feature_extractor_of_corpus
 from ..registry import get_method
 from ..results import write_results
 from ..visualization import plot_loss_curve
-from .checkpoints import WEIGHTS_FILE, write_json
+from .checkpoints import STAGING_FOLDER, WEIGHTS_FILE, write_json
 from .finetuning_data import FinetuningData
 from .settings import FINETUNING_FILE, SETTINGS_FILE, FinetuneSettings, PretrainSettings
 
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 LOG_FILE = "training_log.json"
 FIGURE_FILE = "loss_curve.png"
-_STAGING = ".saving"
 PROTOCOL = "finetune"
 
 
@@ -82,7 +81,7 @@ def staged_folder(output_dir: Path, last_file: str) -> Iterator[Path]:
     Yields:
         The folder to write to. After an error nothing of it moves.
     """
-    staging = output_dir / _STAGING
+    staging = output_dir / STAGING_FOLDER
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     yield staging

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
 from .batches import SERIES_INDEX, NumberedBatchSampler, SharedBatchSampler
 from .callbacks import CollapseMonitor, WeightAveragingCallback, fit_warmup, learning_rate_factor
-from .checkpoints import find_last_checkpoint, missing_parts
+from .checkpoints import faults_of, find_last_checkpoint, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +145,9 @@ class TimeSeriesTrainer(Trainer):
             if checkpoint is None:
                 logger.warning("%s holds no whole checkpoint; training starts anew.", self.args.output_dir)
             return checkpoint
-        missing = missing_parts(str(resume_from_checkpoint), num_processes)
-        if missing:
-            raise ValueError(f"Cannot resume from {resume_from_checkpoint}: it lacks {', '.join(missing)}.")
+        faults = faults_of(str(resume_from_checkpoint), num_processes)
+        if faults:
+            raise ValueError(f"Cannot resume from {resume_from_checkpoint}: {', '.join(faults)}.")
         return str(resume_from_checkpoint)
 
     def _averaging(self) -> list[WeightAveragingCallback]:
@@ -297,6 +298,14 @@ class TimeSeriesTrainer(Trainer):
         if _internal_call and output_dir is not None and self.args.should_save:
             for callback in self._averaging():
                 callback.save_checkpoint(output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save a checkpoint; its checksums follow when the random states of all processes are there."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save and folder.is_dir():
+            write_checksums(folder)
 
 
 class FinetuningTrainer(TimeSeriesTrainer):

@@ -1,6 +1,7 @@
 """Whole pre-trainings: the model folder, killed and resumed runs, and two processes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,16 @@ def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
 def test_an_unknown_field_of_pretrain_names_the_near_match(corpus, tmp_path):
     with pytest.raises(SettingsError, match=r"'learning_rat' \(arguments\).*'learning_rate'"):
         pretrain("ts2vec", corpus, tmp_path, learning_rat=0.1)
+
+
+@pytest.mark.parametrize("damaged", ["optimizer.pt", "averaged_weights.safetensors", "trainer_state.json"])
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_bits_stay(corpus, tmp_path, damaged):
+    fields = {"max_steps": 4, "save_steps": 2}
+    whole = pretrain(**given_for(corpus, tmp_path / "whole", **fields))
+    broken = tmp_path / "broken"
+    shutil.copytree(whole.output_dir, broken)
+    (broken / "model.safetensors").unlink()  # as if the run had been killed after its last checkpoint
+    (broken / "checkpoint-4" / damaged).write_bytes(b"")
+    resumed = pretrain(**given_for(corpus, broken, resume_from_checkpoint=True, **fields))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name

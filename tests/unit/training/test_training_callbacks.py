@@ -12,8 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
-from hf_tsrep.training import CollapseMonitor, WeightAveragingCallback, effective_rank, find_last_checkpoint
-from hf_tsrep.training.checkpoints import check_output_directory, missing_parts
+from hf_tsrep.training import CollapseMonitor, WeightAveragingCallback, effective_rank
 from hf_tsrep.visualization import plot_loss_curve, smooth
 
 
@@ -162,47 +161,6 @@ def test_the_loss_curve_is_written_as_a_picture(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="no loss"):
         plot_loss_curve([{"train_runtime": 1.0}], tmp_path / "none.png")
-
-
-def whole_checkpoint(folder, step):
-    checkpoint = folder / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
-    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        (checkpoint / name).write_bytes(b"x")
-    (checkpoint / "trainer_state.json").write_text("{}")
-    return checkpoint
-
-
-@pytest.mark.parametrize("broken", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
-def test_the_newest_whole_checkpoint_is_found(tmp_path, broken):
-    whole_checkpoint(tmp_path, 9)
-    newest = whole_checkpoint(tmp_path, 100)
-    assert find_last_checkpoint(tmp_path) == str(newest)
-    (newest / broken).unlink()
-    assert missing_parts(newest) == [broken]
-    assert find_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
-
-
-def test_a_checkpoint_cut_off_while_it_was_written_is_not_whole(tmp_path):
-    checkpoint = whole_checkpoint(tmp_path, 5)
-    (checkpoint / "trainer_state.json").write_text('{"epoch": 1.')
-    assert find_last_checkpoint(tmp_path) is None
-    assert missing_parts(checkpoint, num_processes=2) == ["rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"]
-
-
-def test_an_output_folder_is_not_overwritten_by_accident(tmp_path):
-    check_output_directory(tmp_path / "new", resume=False, overwrite=False)
-    (tmp_path / "notes.txt").write_text("mine")
-    check_output_directory(tmp_path, resume=False, overwrite=False)
-    whole_checkpoint(tmp_path, 5)
-    with pytest.raises(FileExistsError, match="1 checkpoints of an unfinished run"):
-        check_output_directory(tmp_path, resume=False, overwrite=False)
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(FileExistsError, match=r"finished model.*--resume.*overwrite_output_dir"):
-        check_output_directory(tmp_path, resume=False, overwrite=False)
-    check_output_directory(tmp_path, resume=True, overwrite=False)
-    check_output_directory(tmp_path, resume=False, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 SCRIPT = """
