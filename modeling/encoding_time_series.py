@@ -183,8 +183,19 @@ def encode_series(
     Returns:
         "instance": (num_series, embedding_size). "timestamp": a list of (time, embedding_size). "window": a list of
         (num_windows, embedding_size).
+
+    Raises:
+        ValueError: An embedding is not finite; the message names the series.
     """
     _warn_of_missing(model, series)
+    results = _encode_as_asked(model, series, settings, method_arguments)
+    _require_finite(results, series)
+    return results
+
+
+def _encode_as_asked(
+    model: Any, series: list[np.ndarray], settings: EncodeSettings, method_arguments: dict[str, Any]
+) -> list[np.ndarray] | np.ndarray:
     if settings.level == "window":
         return _encode_windows(model, series, settings, method_arguments)
     results: list[np.ndarray] | np.ndarray
@@ -217,8 +228,28 @@ def _progress(total: int, show: bool | None) -> Any:
 def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
     embeddings = embeddings.float()
     if normalize:
-        embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
+        # Squares of numbers beyond 1e19 are infinite: a power of two takes the size away, and no digit.
+        _, exponent = torch.frexp(embeddings.abs().amax(-1, keepdim=True))
+        embeddings = torch.nn.functional.normalize(torch.ldexp(embeddings, -exponent), dim=-1)
     return embeddings.cpu()
+
+
+def _require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray]) -> None:
+    """Refuse embeddings of finite series that are not finite themselves.
+
+    Raises:
+        ValueError: The message names the series, its largest value and the fix.
+    """
+    if isinstance(results, np.ndarray) and np.isfinite(results).all():
+        return
+    for index, (embedding, values) in enumerate(zip(results, series, strict=True)):
+        if not np.isfinite(embedding).all():
+            largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
+            raise ValueError(
+                f"The embedding of series {index}, whose largest value is {largest:.3g}, is not finite. Scale series "
+                "of values beyond 1e15 (a model that was trained with scaler='standard' does so itself); with smaller "
+                "ones the weights are damaged, or half precision is too narrow."
+            )
 
 
 def _instance_pooling(model: Any, settings: EncodeSettings) -> str:

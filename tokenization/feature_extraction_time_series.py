@@ -150,7 +150,10 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         """
         pairs = list(self._read(series))
         dates = self._read_timestamps(timestamps, pairs) if self.time_features else [None] * len(pairs)
-        return PreparedSeries(self._scaled(values, date) for (values, _), date in zip(pairs, dates, strict=True))
+        return PreparedSeries(
+            self._scaled(values, date, index)
+            for index, ((values, _), date) in enumerate(zip(pairs, dates, strict=True))
+        )
 
     def inverse_transform(self, values: Any) -> Any:
         """Return raw values of scaled ones.
@@ -180,12 +183,23 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             array = array + np.asarray(self.mean)
         return array.astype(np.float32)
 
-    def _scaled(self, values: np.ndarray, timestamps: np.ndarray | None) -> np.ndarray:
+    def _scaled(self, values: np.ndarray, timestamps: np.ndarray | None, index: int) -> np.ndarray:
         scaled = _standardised(values, self.mean, self.scale)
         if timestamps is not None:
             features = _standardised(calendar_features(timestamps), self.time_feature_mean, self.time_feature_scale)
             scaled = np.concatenate([features, scaled], axis=1)
-        return np.ascontiguousarray(scaled, dtype=np.float32)
+        with np.errstate(over="ignore"):  # told below, with its place
+            inputs = np.ascontiguousarray(scaled, dtype=np.float32)
+        infinite = np.argwhere(np.isinf(inputs))
+        if infinite.size:
+            step, channel = infinite[0]
+            name = self.input_channel_names[channel]
+            raise ValueError(
+                f"series {index}, step {step}, channel {name!r}: scaled as the training series were, the value is "
+                f"{scaled[step, channel]:.3g}, beyond float32. The channel has another unit than in the training, or "
+                "the number is wrong."
+            )
+        return inputs
 
     def _read(self, series: Any) -> Iterable[tuple[np.ndarray, Any]]:
         """Yield (time, num_channels) float64 and, of a frame, its dates."""

@@ -3,6 +3,7 @@
 import inspect
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -276,3 +277,40 @@ def test_a_model_with_hooks_in_training_mode_runs_them_in_evaluation_mode():
     assert seen
     assert not any(seen)
     assert all(module.training for module in model.modules())
+
+
+SHAPES = {
+    "alternating": (-1.0) ** np.arange(40),
+    "one": np.eye(40)[20],
+    "ramp": np.linspace(-1.0, 1.0, 40),
+}
+
+
+@every_method
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1e-30, 1e6, 1e15, 1e19, 1e25, 1e38, 3e38])
+def test_finite_values_have_finite_embeddings_or_are_refused_by_name(name, shape, size):
+    series = [np.ones((7, 3)), np.repeat(size * SHAPES[shape][:, None], 3, axis=1)]
+    named = rf"series 1, whose largest value is {re.escape(f'{size:.3g}')}, is not finite"
+    for asked in ({}, {"normalize": True}, {"level": "timestamp"}, {"level": "window", "window_length": 16}):
+        refused = pytest.raises(ValueError, match=named) if size > 1e18 else nullcontext()
+        with refused:
+            embedding = MODELS[name].encode(series, **asked)[1]
+            assert np.isfinite(embedding).all()
+            if asked == {"normalize": True}:
+                assert np.linalg.norm(embedding) == pytest.approx(1.0, rel=1e-5)
+            if size > 1e18:  # some methods take such values, and then all is well
+                raise ValueError(f"series 1, whose largest value is {size:.3g}, is not finite")
+
+
+def test_a_scaled_value_beyond_float32_is_named():
+    preparation = TimeSeriesFeatureExtractor(2, mean=[0.0, 0.0], scale=[1.0, 1e-30], channel_names=["load", "speed"])
+    with pytest.raises(ValueError, match=r"series 1, step 2, channel 'speed'.*beyond float32"):
+        preparation.transform([np.zeros((3, 2)), np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1e20]])])
+
+
+def test_damaged_weights_are_told_from_large_values():
+    model = build("ts2vec", "model")
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"series 0, whose largest value is 1, is not finite.*weights are damaged"):
+        model.encode(np.ones((5, 3)))
