@@ -21,6 +21,7 @@ ORDER = (
     ("demo",),
     ("training",),
     ("hub",),
+    ("inference",),
     ("visualization", "visualization_tokens", "evaluation"),
     ("data",),
     ("auto",),
