@@ -101,6 +101,10 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
         ValueError: There are other things than real numbers, or rows of several lengths.
     """
     if isinstance(values, torch.Tensor):
+        if values.is_meta:
+            raise ValueError(f"{name} is a tensor on the meta device, which holds no values.")
+        if values.is_complex():
+            raise ValueError(f"{name} holds complex numbers ({values.dtype}); give real ones.")
         values = values.detach().cpu()
         # NumPy has no bfloat16; a double holds every smaller number.
         return (values if values.dtype in (torch.float32, torch.float64) else values.double()).numpy()
@@ -112,7 +116,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
         if not holds_text and array.dtype.kind != "c":
             return array if array.dtype.kind in "fiub" else array.astype(np.float64)  # None becomes NaN
         problem = "there is text among them" if holds_text else f"they are {array.dtype}"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         problem = str(error)
     raise ValueError(
         f"{name} does not hold numbers in equal rows ({problem}); give float arrays (time, channel)."

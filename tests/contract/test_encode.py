@@ -314,3 +314,27 @@ def test_damaged_weights_are_told_from_large_values():
     next(model.parameters()).data.fill_(torch.nan)
     with pytest.raises(ValueError, match=r"series 0, whose largest value is 1, is not finite.*weights are damaged"):
         model.encode(np.ones((5, 3)))
+
+
+@every_method
+def test_a_window_of_pooling_beyond_the_series_costs_no_more_than_the_series(name):
+    (values,) = series_of([30], 0.2)
+    expected = MODELS[name].encode(values, level="timestamp", pooling=61)
+    for window in (10**6 + 1, 10**9, 10**12):
+        found = MODELS[name].encode(values, level="timestamp", pooling=window)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("series", "told"),
+    [
+        ([10**400], "the series does not hold numbers"),
+        (torch.zeros(5, 3, device="meta"), "meta device"),
+        (torch.zeros(5, 3, dtype=torch.complex64), "complex"),
+        (np.zeros((5, 3), dtype=complex), "complex"),
+        (np.array([["a", "b", "c"]]), "text"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused_by_name(series, told):
+    with pytest.raises(ValueError, match=told):
+        MODELS["ts2vec"].encode(series)
