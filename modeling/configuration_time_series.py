@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -39,6 +40,10 @@ class TaskShape:
         domain: Name of the model's domain that the corpus is; None for a model without domains.
         target_mean: Mean of every predicted channel, for a model whose head learns scaled targets; else None.
         target_scale: Deviation of every predicted channel, alike.
+        problem_type: What is told of a series, as transformers names it: "single_label_classification",
+            "multi_label_classification" or "regression", whose numbers have the names of class_names.
+        label_mean: Mean of every number of a regression, else None.
+        label_scale: Deviation of every number of a regression, else None.
     """
 
     num_input_channels: int
@@ -49,6 +54,9 @@ class TaskShape:
     domain: str | None = None
     target_mean: list[float] | None = None
     target_scale: list[float] | None = None
+    problem_type: str = "single_label_classification"
+    label_mean: list[float] | None = None
+    label_scale: list[float] | None = None
 
 
 class TimeSeriesConfig(PreTrainedConfig):
@@ -66,7 +74,12 @@ class TimeSeriesConfig(PreTrainedConfig):
             and `last_hidden_state` is (batch_size, num_input_channels, num_patches, hidden_size).
         prediction_length: Number of future timestamps that `XForTimeSeriesPrediction` predicts.
         num_output_channels: Number of channels predicted; None means `num_input_channels`.
+        prediction_context_length: Number of last timestamps from which `predict` tells the future, those of the
+            fine-tuning; None for all.
         classifier_dropout: Dropout probability before the classification layer.
+        label_mean: With problem_type "regression", mean of every number that the head predicts, (num_labels,): it
+            learns numbers of mean 0 and deviation 1, and returns them in the units of the labels. None for no scaling.
+        label_scale: Deviation of every such number, alike.
 
     Raises:
         TypeError: A key is unknown. The message names the near match and the fields that there are.
@@ -91,7 +104,10 @@ class TimeSeriesConfig(PreTrainedConfig):
     channel_mode: str = "joint"
     prediction_length: int = 24
     num_output_channels: int | None = None
+    prediction_context_length: int | None = None
     classifier_dropout: float = 0.0
+    label_mean: list[float] | None = None
+    label_scale: list[float] | None = None
 
     @property
     def head_reads_context(self) -> bool:
@@ -146,10 +162,21 @@ class TimeSeriesConfig(PreTrainedConfig):
     def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
         """Return the fields that follow from a task; methods extend this."""
         if not task.class_names:
-            return {"num_input_channels": task.num_input_channels, "num_output_channels": task.num_output_channels}
+            return {
+                "num_input_channels": task.num_input_channels,
+                "num_output_channels": task.num_output_channels,
+                "prediction_context_length": task.sequence_length,
+            }
         names = dict(enumerate(task.class_names))
         label2id = {name: index for index, name in names.items()}
-        return {"num_input_channels": task.num_input_channels, "id2label": names, "label2id": label2id}
+        return {
+            "num_input_channels": task.num_input_channels,
+            "id2label": names,
+            "label2id": label2id,
+            "problem_type": task.problem_type,
+            "label_mean": task.label_mean,
+            "label_scale": task.label_scale,
+        }
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys and check the ranges."""
@@ -216,6 +243,22 @@ class TimeSeriesConfig(PreTrainedConfig):
         self.require_one_of("pooling", ("max", "mean", "last"))
         self.require_one_of("channel_mode", ("joint", "independent"))
         self.require_probability("classifier_dropout")
+        if self.prediction_context_length is not None:
+            self.require_at_least(1, "prediction_context_length")
+        self._check_label_statistics()
+
+    def _check_label_statistics(self) -> None:
+        if self.label_mean is None and self.label_scale is None:
+            return
+        for name in ("label_mean", "label_scale"):
+            values = getattr(self, name)
+            if values is None or len(values) != self.num_labels or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} is {values}; label_mean and label_scale are both None, or have one "
+                    f"finite number for each of the {self.num_labels} labels."
+                )
+        if min(self.label_scale or [0.0]) <= 0:
+            raise ValueError(f"{type(self).__name__}.label_scale is {self.label_scale}; every one must be above 0.")
 
     def require_at_least(self, minimum: int, *names: str) -> None:
         """Raise ValueError when one of the named fields is below `minimum`."""

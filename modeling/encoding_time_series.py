@@ -6,18 +6,14 @@ cannot change a result.
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 from transformers.utils import logging
-from transformers.utils.logging import tqdm
 
+from .batching_time_series import equal_length_batches, progress_bar
 from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
 
@@ -123,52 +119,6 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
     return list(read_series(series, num_channels, is_one)), is_one
 
 
-def evaluating(model: Any) -> Any:
-    """Return a model as it is in evaluation mode, without a change to the model itself.
-
-    Another thread may train it or encode with it meanwhile, so a mode that is set and restored would reach that one.
-
-    Args:
-        model: A module in any mode.
-
-    Returns:
-        The model where all of it is in evaluation mode; else modules of the same classes with the same parameters,
-        buffers and hooks.
-    """
-    return _evaluating_twin(model, {}) if any(one.training for one in model.modules()) else model
-
-
-def _evaluating_twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in twins:
-        return twins[module]
-    twin = twins[module] = object.__new__(type(module))
-    own: dict[str, Any] = vars(twin)
-    own.update({name: _bound_to(twin, value, module) for name, value in vars(module).items()})
-    own["training"] = False
-    own["_compiled_call_impl"] = None  # what `compile` made of the module runs in the module's own mode
-    own["_modules"] = {
-        name: None if child is None else _evaluating_twin(child, twins) for name, child in module._modules.items()
-    }
-    return twin
-
-
-def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
-    """Return an attribute of a module for its twin: a forward that accelerate has wrapped is bound to one of them."""
-    if isinstance(value, types.MethodType) and value.__self__ is module:
-        return types.MethodType(value.__func__, twin)
-    if isinstance(value, functools.partial) and any(one is module for one in value.args):
-        return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
-    return value
-
-
-def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Yield index arrays of at most `batch_size` series of one length, in order of length."""
-    order = np.argsort(lengths, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1):
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
-
-
 def encode_series(
     model: Any, series: list[np.ndarray], settings: EncodeSettings, method_arguments: dict[str, Any]
 ) -> list[np.ndarray] | np.ndarray:
@@ -199,7 +149,7 @@ def _encode_as_asked(
     if settings.level == "window":
         return _encode_windows(model, series, settings, method_arguments)
     results: list[np.ndarray] | np.ndarray
-    with _progress(len(series), settings.show_progress_bar) as bar:
+    with progress_bar(len(series), settings.show_progress_bar, "Encoding") as bar:
         if settings.window_length is not None:
             results = [_slide_one(model, values, settings, method_arguments, bar) for values in series]
         else:
@@ -218,11 +168,6 @@ def _warn_of_missing(model: Any, series: list[np.ndarray]) -> None:
             f"{len(empty)} series have no timestamp that is observed as {type(model).__name__} needs it (the first is "
             f"series {empty[0]}); their embeddings say nothing about them."
         )
-
-
-def _progress(total: int, show: bool | None) -> Any:
-    shown = logger.getEffectiveLevel() <= logging.INFO if show is None else show
-    return tqdm(total=total, desc="Encoding", unit="series", disable=not shown)
 
 
 def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
@@ -323,7 +268,7 @@ def _encode_windows(
             starts.append(starts[-1] + stride)
         windows += [values[start : start + length] for start in starts]
         counts.append(len(starts))
-    with _progress(len(windows), settings.show_progress_bar) as bar:
+    with progress_bar(len(windows), settings.show_progress_bar, "Encoding") as bar:
         instance = EncodeSettings(
             "instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None
         )

@@ -19,9 +19,10 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import cached_file, logging
 
+from .batching_time_series import evaluating
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
-from .encoding_time_series import EncodeSettings, as_series_list, encode_series, evaluating, slide_by_windows
+from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
