@@ -855,7 +855,9 @@ class DomainClassifiers(nn.Module):
             ValueError: The domain is unknown, or has no head.
         """
         place = self.place_of(domain)
-        head = self.heads[0 if place is None else self.places.index(place)]
+        head = cast(
+            "ClassificationHead | FlattenClassifier", self.heads[0 if place is None else self.places.index(place)]
+        )
         scores = head.scores(features)
         if self.training:
             others = [value for other in self.heads if other is not head for value in other.parameters()]

@@ -42,10 +42,10 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    classification_loss,
     pool_instance,
 )
 from .layers_convolution import CausalEncoder
+from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 logger = logging.get_logger(__name__)
@@ -798,7 +798,8 @@ class ShapeletHead(nn.Module):
     Before any are selected they are random noise.
 
     Args:
-        config: Gives num_shapelets, shapelet_length, num_labels and classifier_dropout.
+        config: Gives num_shapelets, shapelet_length, num_labels, problem_type, the labels' mean and scale, and
+            classifier_dropout.
     """
 
     shapelets: torch.Tensor
@@ -809,6 +810,7 @@ class ShapeletHead(nn.Module):
 
     def __init__(self, config: ShapeNetConfig) -> None:
         super().__init__()
+        self.config = config
         shape = (config.num_shapelets, config.shapelet_length)
         self.ratios, self.num_channels = config.ratios_in_permille, config.num_input_channels
         self.register_buffer("shapelets", torch.empty(shape))  # raw values, anything where not observed
@@ -841,14 +843,14 @@ class ShapeletHead(nn.Module):
 
         Args:
             distances: (batch_size, num_shapelets), NaN-free; see shapelet_distances.
-            labels: (batch_size,) class indices, or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+            The scalar loss or None, and the logits (batch_size, num_labels).
         """
         standardised = (distances - self.distance_mean) / self.distance_scale
-        logits = self.projection(self.dropout(standardised.to(self.projection.weight.dtype)))
-        return classification_loss(logits, labels), logits
+        scores = self.projection(self.dropout(standardised.to(self.projection.weight.dtype)))
+        return finish_scores(scores, labels, self.config)
 
 
 def shapelet_distances(
