@@ -95,13 +95,14 @@ class EncodeSettings:
         return (around, 0) if self.causal else (around // 2, around // 2)
 
 
-def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bool]:
+def as_series_list(series: Any, num_channels: int, layout: str | None = None) -> tuple[list[np.ndarray], bool]:
     """Turn any holder of series into a list of arrays, checked.
 
     Args:
         series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column
             of arrays (time, channel) of any lengths; (time,) will do for one channel.
         num_channels: Number of channels that the model expects.
+        layout: See `reading_time_series.in_layout`.
 
     Returns:
         The arrays (time, channel) in float32, and whether it was one series.
@@ -117,7 +118,7 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
     if not hasattr(series, "__iter__"):
         raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
     is_one = is_one_series(series)
-    return list(read_series(series, num_channels, is_one)), is_one
+    return list(read_series(series, num_channels, is_one, layout)), is_one
 
 
 def encode_series(

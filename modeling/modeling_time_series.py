@@ -273,6 +273,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         show_progress_bar: bool | None = None,
         timestamps: Any = None,
         prepared: bool = False,
+        layout: str | None = None,
         **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Turn series of any length into embeddings; their order and the batch size never change a result.
@@ -300,6 +301,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             timestamps: Dates of the steps, for a model with calendar features: (time,) for one series or for all, else
                 a list of one (time,) a series. A DataFrame brings its own.
             prepared: Whether the series are model inputs already, so that nothing is scaled again.
+            layout: "ntc" for (series, time, channel) or (time, channel); "nct" for (series, channel, time) or
+                (channel, time), as in aeon, sktime and tsai. None: "ntc", but refused where all series are as long as
+                wide.
             method_arguments: Further arguments of the method, those of its `encode_arguments`.
 
         Returns:
@@ -315,7 +319,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
         )
         method_arguments = self._checked_encode_arguments(method_arguments)
-        arrays, single = self._read_series(series, timestamps, prepared, method_arguments)
+        arrays, single = self._read_series(series, timestamps, prepared, layout, method_arguments)
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
@@ -338,7 +342,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         return None if is_other else preparation
 
     def _read_series(
-        self, series: Any, timestamps: Any, prepared: bool, method_arguments: dict[str, Any]
+        self, series: Any, timestamps: Any, prepared: bool, layout: str | None, method_arguments: dict[str, Any]
     ) -> tuple[list[np.ndarray], bool]:
         """Return the model inputs of series, and whether it was one series."""
         preparation = self.preparation_for(**method_arguments)
@@ -348,8 +352,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                     "timestamps were given, and nothing reads them: the series are prepared, or the model has no "
                     "preparation. Leave them out."
                 )
-            return as_series_list(series, self.num_channels_of(**method_arguments))
-        return preparation.transform(series, timestamps), is_one_series(series)
+            return as_series_list(series, self.num_channels_of(**method_arguments), layout)
+        return preparation.transform(series, timestamps, layout), is_one_series(series)
 
     def _checked_encode_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the method's further arguments of `encode` from those given, or say which one it does not have."""

@@ -141,7 +141,7 @@ def encode_corpus(
     Raises:
         ValueError: An unknown split, or channels that the model does not take.
     """
-    from ..data import corpus_metadata, get_series
+    from ..data import SeriesList, corpus_metadata, get_series
 
     chosen = chosen_splits(corpus, splits)
     told = {"domain": settings["domain"]} if "domain" in settings else {}
@@ -150,7 +150,8 @@ def encode_corpus(
     blocks: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
     for name in chosen:
-        series = [one if channels is None else one[:, channels] for one in get_series(corpus[name])]
+        whole_series = get_series(corpus[name])
+        series = SeriesList(one if channels is None else one[:, channels] for one in whole_series)
         embeddings = opened.model.encode(
             series,
             batch_size=batch_size,
