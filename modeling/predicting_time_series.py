@@ -38,6 +38,7 @@ def predict_outputs(
     series: Any,
     timestamps: Any,
     prepared: bool,
+    layout: str | None,
     batch_size: int,
     device: Any,
     show_progress_bar: bool | None,
@@ -50,6 +51,7 @@ def predict_outputs(
         series: As `encode` takes them.
         timestamps: See there.
         prepared: See there.
+        layout: See there.
         batch_size: Number of series in one forward pass.
         device: Where to compute; None: where the model is.
         show_progress_bar: None: when transformers' logging is at level INFO.
@@ -65,7 +67,7 @@ def predict_outputs(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
     method_arguments = checked_predict_arguments(model, method_arguments)
-    arrays, is_one = model._read_series(series, timestamps, prepared, method_arguments)
+    arrays, is_one = model._read_series(series, timestamps, prepared, layout, method_arguments)
     arrays = [model._fit_length(values, **method_arguments) for values in arrays]
     if device is not None:
         model.to(device)
@@ -193,6 +195,7 @@ class PredictsClasses(Predicts):
         *,
         timestamps: Any = None,
         prepared: bool = False,
+        layout: str | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
         show_progress_bar: bool | None = None,
@@ -206,6 +209,7 @@ class PredictsClasses(Predicts):
                 missing. They are raw: a model with a `preparation` prepares them, as in `encode`.
             timestamps: Dates of the steps, for a model with calendar features; see `encode`.
             prepared: Whether the series are model inputs already.
+            layout: "ntc", or "nct" for series with time last; see `encode`.
             batch_size: Number of series in one forward pass.
             device: Where to compute; the model moves there. None: where the model is.
             show_progress_bar: None: when transformers' logging is at level INFO.
@@ -222,7 +226,7 @@ class PredictsClasses(Predicts):
         config = cast(Any, self).config
         names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
         logits, is_one = predict_outputs(
-            self, series, timestamps, prepared, batch_size, device, show_progress_bar, method_arguments
+            self, series, timestamps, prepared, layout, batch_size, device, show_progress_bar, method_arguments
         )
         if logits is None:
             logits = np.empty((0, len(names)), dtype=np.float32)
@@ -248,6 +252,7 @@ class PredictsFuture(Predicts):
         *,
         timestamps: Any = None,
         prepared: bool = False,
+        layout: str | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
         show_progress_bar: bool | None = None,
@@ -264,6 +269,7 @@ class PredictsFuture(Predicts):
                 missing. They are raw: a model with a `preparation` prepares them, as in `encode`.
             timestamps: Dates of the steps, for a model with calendar features; see `encode`.
             prepared: Whether the series are model inputs already.
+            layout: "ntc", or "nct" for series with time last; see `encode`.
             batch_size: Number of series in one forward pass.
             device: Where to compute; the model moves there. None: where the model is.
             show_progress_bar: None: when transformers' logging is at level INFO.
@@ -279,7 +285,7 @@ class PredictsFuture(Predicts):
         """
         model = cast(Any, self)
         values, is_one = predict_outputs(
-            self, series, timestamps, prepared, batch_size, device, show_progress_bar, method_arguments
+            self, series, timestamps, prepared, layout, batch_size, device, show_progress_bar, method_arguments
         )
         if values is None:
             num_channels = model.config.num_output_channels or model.num_channels_of(**method_arguments)

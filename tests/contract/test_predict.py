@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoModelForTimeSeriesPrediction
 
 from hf_tsrep import TimeSeriesFeatureExtractor
+from hf_tsrep.data import SeriesList
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
 # What is told of a series: classes, several labels at once, numbers with a mean and a deviation.
@@ -39,7 +40,7 @@ def series_of(lengths, missing=0.0, seed=0):
     series = [generator.standard_normal((length, 3)).astype(np.float32) for length in lengths]
     for values in series:
         values[generator.random(values.shape) < missing] = np.nan
-    return series
+    return SeriesList(series)
 
 
 def numbers_of(answer):
@@ -58,9 +59,9 @@ def test_order_and_batch_size_change_nothing(name, lengths, batch_size, missing,
     series = series_of(lengths, missing, seed)
     order = np.random.default_rng(seed).permutation(len(series))
     for model in (CLASSIFIERS[name], PREDICTORS[name]):
-        together = numbers_of(model.predict([series[index] for index in order], batch_size=batch_size))
+        together = numbers_of(model.predict(SeriesList(series[index] for index in order), batch_size=batch_size))
         for position, index in enumerate(order):
-            alone = numbers_of(model.predict(series[index]))
+            alone = numbers_of(model.predict(series[index], layout="ntc"))
             np.testing.assert_allclose(together[position], alone, rtol=1e-4, atol=1e-5)
             assert np.isfinite(alone).all()
 
@@ -188,3 +189,11 @@ def test_what_predict_cannot_use_is_refused(name):
         model.predict([series[0][:, :2]])
     with pytest.raises(ValueError, match="label_scale is None"):
         build(name, "classification", label_mean=[0.0] * 4)
+
+
+@every_method
+def test_series_with_time_last_are_read_where_it_is_said(name):
+    batch = np.stack(series_of([24, 24]))
+    for model in (CLASSIFIERS[name], PREDICTORS[name]):
+        expected = numbers_of(model.predict(batch))
+        np.testing.assert_array_equal(numbers_of(model.predict(batch.transpose(0, 2, 1), layout="nct")), expected)
