@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {
     "AutoModelForTimeSeriesClassification": "auto",
+    "StreamingEncoder": "inference",
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
@@ -25,7 +26,7 @@ _FUNCTIONS = {
     "pretrain": "training",
     "push_to_hub": "hub",
 }
-_SUBPACKAGES = ("data", "evaluation", "hub", "modeling", "tokenization", "training")
+_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "tokenization", "training")
 
 __all__ = [
     "METHODS",

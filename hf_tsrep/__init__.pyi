@@ -10,6 +10,9 @@ from .hub import (
     convert_checkpoint as convert_checkpoint,
     push_to_hub as push_to_hub,
 )
+from .inference import (
+    StreamingEncoder as StreamingEncoder,
+)
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )

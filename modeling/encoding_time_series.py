@@ -306,17 +306,65 @@ def slide_by_windows(
     num_windows = -(-len(values) // stride)
     beyond = num_windows * stride - len(values) + after
     padded = torch.nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
-    inside = observed_span(model.observed_timestamps(~padded.isnan()).unsqueeze(0))[0]
-    length = before + stride + after
-    windows = padded.unfold(0, length, stride).transpose(1, 2)
+    inside = sliding_span(model.observed_timestamps(~padded.isnan()), context, stride)
+    kept = range(before, before + stride)
+    return embed_windows(model, padded, inside, kept, after, batch_size, pooling, **method_arguments)
+
+
+def embed_windows(
+    model: Any,
+    values: torch.Tensor,
+    inside: torch.Tensor,
+    kept: range,
+    after: int,
+    batch_size: int,
+    pooling: int | str | None,
+    **method_arguments: Any,
+) -> torch.Tensor:
+    """Encode the windows of a stretch one by one, each as a series of its own, and keep a few timestamps of each.
+
+    Args:
+        model: The encoder.
+        values: (time, num_channels), NaN = missing; the first window begins with it and the last ends with it.
+        inside: (time,) bool, False = beyond the series.
+        kept: Positions in a window whose embeddings are kept; the windows move on by their number.
+        after: Number of steps of a window after them.
+        batch_size: Number of windows in one forward pass.
+        pooling: As for pool_timestamps, inside a window.
+        method_arguments: Further arguments of the method's `embed_timestamps`.
+
+    Returns:
+        (number of windows * number of kept positions, embedding_size).
+    """
+    length, stride = kept.stop + after, len(kept)
+    windows = values.unfold(0, length, stride).transpose(1, 2)
     spans = inside.unfold(0, length, stride)
     results = []
-    for start in range(0, num_windows, batch_size):
+    for start in range(0, len(windows), batch_size):
         chunk = slice(start, start + batch_size)
         embeddings, pooled = model.embed_timestamps(windows[chunk], inside=spans[chunk], **method_arguments)
-        kept = pool_timestamps(embeddings, pooling, pooled)[:, before : before + stride]
-        results.append(kept.reshape(-1, kept.shape[-1]))
+        embedded = pool_timestamps(embeddings, pooling, pooled)[:, kept.start : kept.stop]
+        results.append(embedded.reshape(-1, embedded.shape[-1]))
     return torch.cat(results)
+
+
+def sliding_span(observed: torch.Tensor, context: tuple[int, int], stride: int) -> torch.Tensor:
+    """Mark the timestamps that sliding windows take for the series' own; the others are padding.
+
+    A window that ends with the one step that it encodes must not know whether a gap at its end is the end of the
+    series: that would be knowledge of the future. There a series begins with its first observed timestamp and never
+    ends.
+
+    Args:
+        observed: (time,) bool, the series with what its windows see beyond its ends.
+        context: Number of steps that a window sees before and after those that it encodes.
+        stride: Number of steps that a window encodes.
+
+    Returns:
+        (time,) bool.
+    """
+    is_causal = stride == 1 and context[1] == 0
+    return observed.cumsum(0) > 0 if is_causal else observed_span(observed.unsqueeze(0))[0]
 
 
 def observed_span(observed: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,7 @@ from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .reading_time_series import is_one_series, observed_values
+from .streaming_time_series import SeriesStream, WindowStream
 
 logger = logging.get_logger(__name__)
 
@@ -249,6 +250,38 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     ) -> torch.Tensor:
         """Embed one series by a sliding window; see slide_by_windows. A method may have an equal, faster way."""
         return slide_by_windows(self, values, context, stride, batch_size, pooling, **method_arguments)
+
+    def stream(
+        self, window_length: int, pooling: int | str | None = None, batch_size: int = 32, **method_arguments: Any
+    ) -> SeriesStream:
+        """Begin a series whose steps are embedded as they come, each from the window that ends with it.
+
+        Step by step or many at once, the embeddings are those of
+        `encode(series, level="timestamp", window_length=window_length, causal=True, prepared=True)`.
+
+        Args:
+            window_length: Number of steps that an embedding sees, its own the last; before the first step all are
+                missing.
+            pooling: See `encode`, level "timestamp".
+            batch_size: Number of windows in one forward pass, where many steps come at once.
+            method_arguments: Further arguments of the method, as in `encode`.
+
+        Returns:
+            Its `push` takes model inputs (num_steps, num_input_channels).
+
+        Raises:
+            TypeError: An argument is unknown.
+            ValueError: A setting is out of its range.
+        """
+        EncodeSettings("timestamp", window_length, None, True, pooling, batch_size, False, False)
+        arguments = self._checked_encode_arguments(method_arguments)
+        return evaluating(self.base_model).open_stream(window_length, batch_size, pooling, **arguments)
+
+    def open_stream(
+        self, window_length: int, batch_size: int, pooling: int | str | None = None, **method_arguments: Any
+    ) -> SeriesStream:
+        """Return what `stream` returns, its arguments checked. A method may have an equal, faster way."""
+        return WindowStream(self, window_length, batch_size, pooling, **method_arguments)
 
     def observed_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
         """Return which values are observed: neither NaN nor masked out.
