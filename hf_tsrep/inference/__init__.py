@@ -1,5 +1,6 @@
-"""Answers of trained models to new series: embeddings as they come in, alarms, neighbours, clusters, filled gaps; and
-where they come from. Nothing heavy is imported here.
+"""Answers of trained models to new series: embeddings as they come in, alarms, neighbours, clusters, filled gaps.
+
+And where they come from. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
