@@ -334,7 +334,7 @@ class DilatedStream:
             like = self._weights[0].new_empty(width)
             self._histories.append(_History(max(lags) + 1, like) if lags else None)
         self._num_steps, self._begin = 0, None if gates_padding else -window_length
-        if not gates_padding:  # before the first step a window sees masked ones
+        if not gates_padding and window_length > 1:  # before the first step a window sees masked ones
             self._advance(self._weights[0].new_zeros(window_length - 1, widths[0]))
 
     def push(self, projected: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
