@@ -95,10 +95,10 @@ class StreamingEncoder:
     def _prepare(self, values: Any, timestamps: Any) -> np.ndarray:
         """Return (steps, num_input_channels) model inputs."""
         if self._preparation is not None:
-            return self._preparation.transform(values, timestamps)[0]
+            return self._preparation.transform(values, timestamps, "ntc")[0]
         if timestamps is not None:
             raise ValueError(
                 "timestamps were given, and nothing reads them: the series is prepared, or the model has no "
                 "preparation. Leave them out."
             )
-        return as_series_list(values, self._num_channels)[0][0]
+        return as_series_list(values, self._num_channels, "ntc")[0][0]
