@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
+    "detect": "inference.detection",
     "evaluate": "training.protocols",
     "finetune": "training",
     "load_corpus": "data",

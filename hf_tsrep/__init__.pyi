@@ -13,6 +13,9 @@ from .hub import (
 from .inference import (
     StreamingEncoder as StreamingEncoder,
 )
+from .inference.detection import (
+    detect as detect,
+)
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )

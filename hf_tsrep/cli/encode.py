@@ -62,16 +62,12 @@ def encode_command(
     Raw values are prepared by the feature extractor that is saved beside the model. What `encode` of the model's
     method takes besides the options below is given by its name, too: --mask mask_last.
     """
-    from hf_tsrep.data import load_corpus
-
     check_output(output, SUFFIXES)
     fields = parse_fields(context.args)
     given = take_reading(fields)
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     further = read_method_arguments(context, opened.model, fields)
-    reading = {**opened.reading_of(input), **given}
-    reading |= {"split": "none", "target": None}
-    corpus = load_corpus(input, data_directory=data_directory, **reading)
+    corpus = opened.load_input(input, given, data_directory)
     settings: dict[str, Any] = {
         "level": level,
         "window_length": window_length,

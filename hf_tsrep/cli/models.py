@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.domains import find_domain
 from ..errors import near_matches
+from ..inference.provenance import corpus_facts
 from .progress import without_file_bars
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,23 @@ class OpenedModel:
         recorded = (self.training.get("data") or {}) if self.trained_on(corpus) else {}
         fields = (*(one.name for one in dataclasses.fields(FileSettings)), "target", "split")
         return {name: recorded[name] for name in fields if recorded.get(name) is not None}
+
+    def load_input(self, written: str, given: dict[str, Any], data_directory: str | None = None) -> Any:
+        """Load the corpus of an answer: raw values, whole series, read as the training read this corpus.
+
+        Args:
+            written: How the user named it.
+            given: Options of `load_corpus` that were given; they go first.
+            data_directory: Where known corpora lie.
+        """
+        from ..data import load_corpus
+
+        reading = {**self.reading_of(written), **given, "split": "none", "target": None}
+        return load_corpus(written, data_directory=data_directory, **reading)
+
+    def sign(self, provenance: dict[str, Any], corpus: Any) -> dict[str, Any]:
+        """Return the provenance of an answer with the name of the model as the user knows it, and the corpus."""
+        return {**provenance, "model": self.name, "revision": self.revision, **corpus_facts(corpus)}
 
     def preparation(self) -> dict[str, Any]:
         """Return the scaler and the time features that the training had, for `load_corpus`."""

@@ -6,9 +6,12 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..modeling.reading_time_series import PreparedSeries
 
 logger = logging.getLogger(__name__)
 
@@ -144,3 +147,76 @@ def label_names(split: Any) -> list[str] | None:
         return None
     feature = split.features["label"]
     return [str(feature.int2str(one) if hasattr(feature, "int2str") else one) for one in split["label"]]
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Series as a model's `encode` takes them without preparing them again.
+
+    Args:
+        series: Arrays (time, num_channels), prepared.
+        is_one: Whether one series was given, not several.
+        dates: (time,) of every series; None where they are not known.
+    """
+
+    series: PreparedSeries
+    is_one: bool
+    dates: list[np.ndarray] | None
+
+    def as_given(self, answers: list[Any]) -> Any:
+        """Return one answer for one series, else the list."""
+        return answers[0] if self.is_one else answers
+
+
+def model_inputs(
+    model: Any,
+    series: Any,
+    timestamps: Any = None,
+    prepared: bool = False,
+    told: Mapping[str, Any] | None = None,
+) -> ModelInputs:
+    """Prepare raw series once for several passes through a model.
+
+    Args:
+        model: An encoder; its preparation scales raw series.
+        series: Whatever `encode` takes.
+        timestamps: Dates of the steps: (time,) for one series, else one (time,) a series; None for those of a frame.
+        prepared: Whether the series are model inputs already.
+        told: Further arguments of the method's `encode`, such as the domain.
+
+    Raises:
+        ValueError: No series, or dates of another length.
+    """
+    from ..modeling.reading_time_series import PreparedSeries, is_one_series, separate_series  # imports torch
+
+    is_one = is_one_series(series)
+    preparation = model.preparation_for(**(told or {}))
+    if preparation is None or prepared or getattr(series, "is_prepared", False):
+        arrays = PreparedSeries(_values(one, name) for name, one in separate_series(series, is_one))
+    else:
+        arrays = preparation.transform(series, timestamps)
+    dates = _dates_of_frames(series, is_one) if timestamps is None else _dates_given(timestamps, is_one)
+    lengths = [len(one) for one in arrays]
+    if dates is not None and [len(one) for one in dates] != lengths:
+        raise ValueError(f"timestamps are of {[len(one) for one in dates]} steps, the series of {lengths}.")
+    return ModelInputs(arrays, is_one, dates)
+
+
+def _values(one: Any, name: str) -> np.ndarray:
+    from ..modeling.reading_time_series import as_numbers, is_frame  # imports torch
+
+    values = as_numbers(one.to_numpy() if is_frame(one) else one, name).astype(np.float32, copy=False)
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _dates_given(timestamps: Any, is_one: bool) -> list[np.ndarray]:
+    return [np.asarray(one) for one in ([timestamps] if is_one else timestamps)]
+
+
+def _dates_of_frames(series: Any, is_one: bool) -> list[np.ndarray] | None:
+    from ..modeling.reading_time_series import is_frame  # imports torch
+
+    frames = [series] if is_one else series if isinstance(series, (list, tuple)) else []
+    indices: list[Any] = [getattr(one, "index", None) for one in frames if is_frame(one)]
+    known = [one for one in indices if str(getattr(one, "dtype", "")).startswith("datetime")]
+    return [one.to_numpy() for one in known] if known and len(known) == len(frames) else None

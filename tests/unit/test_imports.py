@@ -21,6 +21,7 @@ ORDER = (
     ("demo",),
     ("training",),
     ("hub",),
+    ("visualization_detection",),
     ("inference",),
     ("visualization", "visualization_tokens", "evaluation"),
     ("data",),
