@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -19,6 +23,44 @@ _WRITTEN_BY_TRANSFORMERS = frozenset(
 )
 # Options of `from_pretrained` that reach `from_dict`.
 _OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kwargs", "trust_remote_code"})
+
+
+# Fields of PreTrainedConfig that a head or the loading reads.
+_TYPES_OF_TRANSFORMERS: dict[str, Any] = {
+    "architectures": list | None,
+    "dtype": str | None,
+    "id2label": dict | None,
+    "label2id": dict | None,
+    "output_hidden_states": bool | None,
+    "problem_type": str | None,
+}
+_DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+_WORDS_OF_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "none"}
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    """Return whether a value is of an annotated type; an integer is a number, and neither is a truth value."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of_type(value, one) for one in arguments)
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_is_of_type(one, arguments[0]) for one in value)
+    if kind in (int, float):
+        wanted = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, wanted) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, origin or kind)
+
+
+def _type_words(kind: Any) -> list[str]:
+    """Return the words for an annotated type, one an alternative."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return [word for one in arguments for word in _type_words(one)]
+    if origin in (list, tuple) or kind in (list, tuple):
+        return ["a list" + (f" of which each is {_type_words(arguments[0])[0]}" if arguments else "")]
+    if dict in (origin, kind):
+        return ["a mapping"]
+    return [_WORDS_OF_TYPES.get(kind, getattr(kind, "__name__", str(kind)))]
 
 
 def near_match_hint(name: str, known: Iterable[str]) -> str:
@@ -179,8 +221,9 @@ class TimeSeriesConfig(PreTrainedConfig):
         }
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse unknown keys and check the ranges."""
+        """Refuse unknown keys, and check types and ranges."""
         self._refuse(self.unknown_keys(kwargs))
+        self.check_types({name: getattr(self, name) for name in self.field_types()})
         super().__post_init__(**kwargs)
         self.check_ranges()
 
@@ -197,11 +240,17 @@ class TimeSeriesConfig(PreTrainedConfig):
 
         Raises:
             TypeError: The user sets an unknown key, unless return_unused_kwargs asks for these.
+            ValueError: A value has another type than its field, or is out of its range.
         """
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse(cls.unknown_keys(kwargs) - _OPTIONS_OF_LOADING)
         unknown = cls.unknown_keys(config_dict)
         known = {key: value for key, value in config_dict.items() if key not in unknown}
+        cls.check_types(known)
+        if isinstance(known.get("dtype"), str) and known["dtype"] not in _DTYPES:
+            raise ValueError(f"{cls.__name__}.dtype is {known['dtype']!r}; it must be one of {', '.join(_DTYPES)}.")
+        if not all(str(key).isdigit() for key in known.get("id2label") or {}):
+            raise ValueError(f"{cls.__name__}.id2label is {known['id2label']!r}; its keys must be numbers of classes.")
         result = super().from_dict(known, **kwargs)
         config = result[0] if isinstance(result, tuple) else result
         for key in sorted(unknown):
@@ -209,6 +258,25 @@ class TimeSeriesConfig(PreTrainedConfig):
             logger.warning(f"{cls.__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
             setattr(config, key, config_dict[key])
         return result
+
+    @classmethod
+    def field_types(cls) -> dict[str, Any]:
+        """Return the types of the method's own fields, by name."""
+        own = [base for base in reversed(cls.__mro__) if issubclass(base, TimeSeriesConfig)]
+        found = {name: kind for base in own for name, kind in inspect.get_annotations(base, eval_str=True).items()}
+        return {name: kind for name, kind in found.items() if name in cls.field_names()}
+
+    @classmethod
+    def check_types(cls, values: Mapping[str, Any]) -> None:
+        """Raise ValueError for a value of another type than its field; the message names the type that it must have.
+
+        Args:
+            values: By name; names that are no fields are passed over.
+        """
+        for name, kind in {**_TYPES_OF_TRANSFORMERS, **cls.field_types()}.items():
+            if name in values and not _is_of_type(values[name], kind):
+                words = " or ".join(dict.fromkeys(_type_words(kind)))
+                raise ValueError(f"{cls.__name__}.{name} is {values[name]!r}; it must be {words}.")
 
     @classmethod
     def field_names(cls) -> set[str]:

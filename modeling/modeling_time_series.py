@@ -121,19 +121,58 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """Load a model with its preparation; see PreTrainedModel.from_pretrained.
 
         Raises:
-            ValueError: A file of weights is damaged or was cut off; the message names it and the fix.
+            ValueError: A file of weights is damaged or was cut off, or is not that of the configuration; the message
+                names it and the fix.
         """
+        wants_info = kwargs.pop("output_loading_info", False)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            opened: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+            model, info = opened
+            model._require_whole_encoder(info, str(pretrained_model_name_or_path))
             model.preparation = _preparation_beside(pretrained_model_name_or_path, cls, kwargs)
-            return loaded
+            return (model, info) if wants_info else model
         except SafetensorError as error:
             place = _damaged_file(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "")
             raise ValueError(
                 f"{place} cannot be read as safetensors ({error}); it is damaged or was cut off. Save the model "
                 "again, or download it again with force_download=True."
             ) from error
+
+    def _require_whole_encoder(self, info: dict[str, Any], place: str) -> None:
+        """Refuse an encoder some of whose weights are fresh, left over or no numbers: it would encode noise.
+
+        Args:
+            info: What transformers found out when it loaded the weights.
+            place: Where they were loaded from.
+
+        Raises:
+            ValueError: The message names a parameter and the fix.
+        """
+        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
+        parts = {name for name, _ in self.base_model.named_children()}
+        changed = {one[0] if isinstance(one, tuple) else one for one in info["mismatched_keys"]}
+        missing = sorted(name for name in set(info["missing_keys"]) - changed if name.startswith(prefix))
+        left_over = sorted(
+            name for name in info["unexpected_keys"] if name.removeprefix(prefix).partition(".")[0] in parts
+        )
+        if missing or left_over:
+            what = (
+                f"lack {missing[0]}" if missing else f"have {left_over[0]}, which the configuration has no place for"
+            )
+            sizes = f"num_hidden_layers={getattr(self.config, 'num_hidden_layers', 'none')}"
+            raise ValueError(
+                f"{place}: the weights {what} ({len(missing)} missing, {len(left_over)} left over). config.json is "
+                f"not that of the weights: a size, such as {sizes}, is wrong or was deleted. Save the model again, or "
+                "restore the file."
+            )
+        for name, parameter in self.base_model.named_parameters():
+            if not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(
+                    f"{place}: {name} holds numbers that are not finite. The weights are damaged; save or "
+                    "download them again."
+                )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights (safetensors), preparation and code; see PreTrainedModel.save_pretrained."""
