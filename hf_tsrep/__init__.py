@@ -24,6 +24,7 @@ _FUNCTIONS = {
     "evaluate": "training.protocols",
     "finetune": "training",
     "load_corpus": "data",
+    "predict": "inference.prediction",
     "pretrain": "training",
     "push_to_hub": "hub",
 }

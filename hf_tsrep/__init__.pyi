@@ -16,6 +16,9 @@ from .inference import (
 from .inference.detection import (
     detect as detect,
 )
+from .inference.prediction import (
+    predict as predict,
+)
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )

@@ -71,3 +71,26 @@ def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
     if isinstance(value, functools.partial) and any(one is module for one in value.args):
         return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
     return value
+
+
+def require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray], what: str) -> None:
+    """Refuse results of finite series that are not finite themselves.
+
+    Args:
+        results: One array a series.
+        series: Arrays (time, num_channels).
+        what: What a result is called in the message.
+
+    Raises:
+        ValueError: The message names the series, its largest value and the fix.
+    """
+    if isinstance(results, np.ndarray) and np.isfinite(results).all():
+        return
+    for index, (result, values) in enumerate(zip(results, series, strict=True)):
+        if not np.isfinite(result).all():
+            largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
+            raise ValueError(
+                f"The {what} of series {index}, whose largest value is {largest:.3g}, is not finite. Scale series "
+                "of values beyond 1e15 (a model that was trained with scaler='standard' does so itself); with smaller "
+                "ones the weights are damaged, or half precision is too narrow."
+            )

@@ -6,7 +6,6 @@ cannot change a result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .batching_time_series import equal_length_batches, progress_bar
+from .batching_time_series import equal_length_batches, progress_bar, require_finite
 from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
 
@@ -141,7 +140,7 @@ def encode_series(
     """
     _warn_of_missing(model, series)
     results = _encode_as_asked(model, series, settings, method_arguments)
-    _require_finite(results, series)
+    require_finite(results, series, "embedding")
     return results
 
 
@@ -179,24 +178,6 @@ def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
         _, exponent = torch.frexp(embeddings.abs().amax(-1, keepdim=True))
         embeddings = torch.nn.functional.normalize(torch.ldexp(embeddings, -exponent), dim=-1)
     return embeddings.cpu()
-
-
-def _require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray]) -> None:
-    """Refuse embeddings of finite series that are not finite themselves.
-
-    Raises:
-        ValueError: The message names the series, its largest value and the fix.
-    """
-    if isinstance(results, np.ndarray) and np.isfinite(results).all():
-        return
-    for index, (embedding, values) in enumerate(zip(results, series, strict=True)):
-        if not np.isfinite(embedding).all():
-            largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
-            raise ValueError(
-                f"The embedding of series {index}, whose largest value is {largest:.3g}, is not finite. Scale series "
-                "of values beyond 1e15 (a model that was trained with scaler='standard' does so itself); with smaller "
-                "ones the weights are damaged, or half precision is too narrow."
-            )
 
 
 def _instance_pooling(model: Any, settings: EncodeSettings) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 
-from .batching_time_series import equal_length_batches, evaluating, progress_bar
+from .batching_time_series import equal_length_batches, evaluating, progress_bar, require_finite
 from .configuration_time_series import near_match_hint
 
 
@@ -74,7 +74,9 @@ def predict_outputs(
     if not arrays:
         return None, False
     with torch.inference_mode():
-        return _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments), is_one
+        results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments)
+    require_finite(results, arrays, "answer")
+    return results, is_one
 
 
 def checked_predict_arguments(model: Any, given: dict[str, Any]) -> dict[str, Any]:

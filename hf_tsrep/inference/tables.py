@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-ANSWER_SUFFIXES = (".csv", ".parquet")
+ANSWER_SUFFIXES = (".csv", ".parquet", ".json")
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 PROVENANCE = "provenance"
 
@@ -40,8 +40,8 @@ def write_answers(path: Path, columns: Mapping[str, np.ndarray], provenance: Map
     """Write a table of answers, and FILE.json with its provenance beside it; .parquet holds the provenance too.
 
     Args:
-        path: The file, .csv or .parquet.
-        columns: One array (rows,) a column; NaN is written as an empty cell.
+        path: The file, .csv, .parquet or .json (one object a row).
+        columns: One array (rows,) a column; NaN is written as an empty cell, in .json as null.
         provenance: Plain JSON types.
 
     Returns:
@@ -50,7 +50,7 @@ def write_answers(path: Path, columns: Mapping[str, np.ndarray], provenance: Map
     neighbour = path.with_name(path.name + ".json")
     text = json.dumps({PROVENANCE: provenance}, indent=1) + "\n"
     replace_file(neighbour, lambda file: file.write(text.encode()))
-    write = _write_parquet if path.suffix.lower() == ".parquet" else _write_csv
+    write = {".parquet": _write_parquet, ".json": _write_json}.get(path.suffix.lower(), _write_csv)
     replace_file(path, lambda file: write(file, columns, provenance))
     return [path, neighbour]
 
@@ -86,3 +86,8 @@ def _write_csv(file: IO[bytes], columns: Mapping[str, np.ndarray], provenance: M
     from pyarrow import csv
 
     csv.write_csv(_arrow_table(columns), file, csv.WriteOptions(quoting_style="needed"))
+
+
+def _write_json(file: IO[bytes], columns: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> None:
+    rows = _arrow_table(columns).to_pylist()
+    file.write((json.dumps(rows, indent=1, default=str, ensure_ascii=False) + "\n").encode())
