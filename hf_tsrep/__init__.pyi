@@ -22,6 +22,9 @@ from .inference.prediction import (
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )
+from .modeling.configuration_mug import (
+    MUGConfig as MUGConfig,
+)
 from .modeling.configuration_shapenet import (
     ShapeNetConfig as ShapeNetConfig,
 )
@@ -42,6 +45,12 @@ from .modeling.modeling_crosstimenet import (
     CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
     CrossTimeNetForTimeSeriesPrediction as CrossTimeNetForTimeSeriesPrediction,
     CrossTimeNetModel as CrossTimeNetModel,
+)
+from .modeling.modeling_mug import (
+    MUGForPreTraining as MUGForPreTraining,
+    MUGForTimeSeriesClassification as MUGForTimeSeriesClassification,
+    MUGForTimeSeriesPrediction as MUGForTimeSeriesPrediction,
+    MUGModel as MUGModel,
 )
 from .modeling.modeling_shapenet import (
     ShapeNetForPreTraining as ShapeNetForPreTraining,

@@ -111,10 +111,15 @@ def max_pool_window(embeddings: torch.Tensor, window: int, observed: torch.Tenso
     """
     if observed is not None:
         embeddings = embeddings.masked_fill(~observed.unsqueeze(-1), -torch.inf)
-    # A window that reaches beyond all timestamps on a side sees no more than one that reaches the last of them.
-    before, after = (min(side, embeddings.shape[1]) for side in (window // 2, window - 1 - window // 2))
-    rows = F.pad(embeddings.transpose(1, 2), (before, after), value=-torch.inf)
-    pooled = F.max_pool1d(rows, before + 1 + after, stride=1).transpose(1, 2)
+    before, after = window // 2, window - 1 - window // 2
+    if torch.compiler.is_compiling():  # the pooling of one axis, and a bound on the window, would serve one length
+        rows = F.pad(embeddings.transpose(1, 2), (before, after), value=-torch.inf)
+        pooled = F.max_pool2d(rows.unsqueeze(2), (1, window), stride=1).squeeze(2).transpose(1, 2)
+    else:
+        # A window that reaches beyond all timestamps on a side sees no more than one that reaches the last of them.
+        before, after = (min(side, embeddings.shape[1]) for side in (before, after))
+        rows = F.pad(embeddings.transpose(1, 2), (before, after), value=-torch.inf)
+        pooled = F.max_pool1d(rows, before + 1 + after, stride=1).transpose(1, 2)
     return pooled if observed is None else pooled.masked_fill(pooled == -torch.inf, 0.0)
 
 
