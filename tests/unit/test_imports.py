@@ -23,7 +23,7 @@ ORDER = (
     ("hub",),
     ("visualization_detection",),
     ("inference",),
-    ("visualization", "visualization_tokens", "evaluation"),
+    ("visualization", "visualization_attention", "visualization_tokens", "evaluation"),
     ("data",),
     ("auto", "opening"),
     ("results", "registry"),
