@@ -28,12 +28,21 @@ class SegmentAttention:
     lengths: np.ndarray
     channels: np.ndarray
 
+    def times_even_share(self) -> np.ndarray:
+        """Return the weights in units of the weight that all segments would have alike: (time, num_segments)."""
+        return self.weights * len(self.starts)
+
     def by_timestamp(self) -> np.ndarray:
-        """Return how much every timestamp is attended to, a segment's weight spread evenly over it: (time,) mean 1."""
-        received = np.zeros(len(self.weights))
+        """Return how much every timestamp is attended to, in units of what it would be if all segments were alike.
+
+        The weight of a segment is spread evenly over it. (time,), 0 where no segment lies.
+        """
+        received, even = np.zeros((2, len(self.weights)))
+        share = self.weights.sum() / len(self.starts)
         for weight, start, length in zip(self.weights.sum(0), self.starts, self.lengths, strict=True):
             received[start : start + length] += weight / length
-        return received * len(received) / max(received.sum(), np.finfo(float).tiny)
+            even[start : start + length] += share / length
+        return received / np.where(even > 0, even, 1.0)
 
 
 def segment_attention(model: Any, series: np.ndarray, layer: int = -1) -> SegmentAttention:
@@ -88,8 +97,8 @@ def plot_cross_attention(
 ) -> Path:
     """Draw a series, what of it is attended to, and which segment every timestamp reads.
 
-    Above stands the series, darker where more is attended to. Below, every row is a segment, drawn as a line where
-    it lies; the map beside it says how much every timestamp reads it.
+    Above stands the series before what of it is attended to. Below, every row is a segment, drawn as a line where it
+    lies; the colours say how much every timestamp reads it: red more, blue less than if all segments were alike.
 
     Args:
         model: See segment_attention.
@@ -116,20 +125,27 @@ def plot_cross_attention(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     _draw_series(above, values, attention)
     image = _draw_segments(below, attention)
-    figure.colorbar(image, ax=below, label="attention weight, mean over heads", pad=0.01, aspect=30)
+    bar = figure.colorbar(image, ax=below, label="attention, in even shares (mean over heads)", pad=0.01, aspect=30)
+    ticks = np.linspace(*image.get_clim(), 5)
+    bar.set_ticks(ticks, labels=[f"{2.0**tick:.2f}" for tick in ticks])
     above.set_title(title, loc="left", fontsize=13, fontweight="bold")
     figure.savefig(path)
     return Path(path)
 
 
+def _factors(shares: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the logarithms (base 2) of even shares, NaN for none at all, and the limit of a scale around 0."""
+    factors = np.log2(np.clip(np.where(shares > 0, shares, np.nan), 2.0**-5, 2.0**5))
+    return factors, max(float(np.nanmax(np.abs(factors), initial=0.0)), 0.02)
+
+
 def _draw_series(axes: Any, values: np.ndarray, attention: SegmentAttention) -> None:
-    received = attention.by_timestamp()
+    factors, limit = _factors(attention.by_timestamp())
     low, high = np.nanmin(values), np.nanmax(values)
     margin = 0.06 * max(high - low, 1e-6)
     extent = (-0.5, len(values) - 0.5, low - margin, high + margin)
-    axes.imshow(
-        received[np.newaxis], aspect="auto", cmap="Greys", extent=extent, vmin=0, vmax=2 * max(received.max(), 1)
-    )
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "alpha": 0.45}
+    axes.imshow(factors[np.newaxis], aspect="auto", extent=extent, **colours)
     for channel in range(values.shape[1]):
         colour = _CHANNEL_COLOURS[channel % len(_CHANNEL_COLOURS)]
         axes.plot(values[:, channel], color=colour, linewidth=1.4, label=f"channel {channel}")
@@ -141,12 +157,11 @@ def _draw_series(axes: Any, values: np.ndarray, attention: SegmentAttention) -> 
 
 def _draw_segments(axes: Any, attention: SegmentAttention) -> Any:
     num_segments = len(attention.starts)
-    image = axes.imshow(attention.weights.T, aspect="auto", cmap="magma_r", interpolation="nearest", vmin=0)
+    factors, limit = _factors(attention.times_even_share().T)
+    image = axes.imshow(factors, aspect="auto", cmap="RdBu_r", interpolation="nearest", vmin=-limit, vmax=limit)
     rows = np.arange(num_segments)
     ends = attention.starts + attention.lengths - 1
-    axes.hlines(
-        rows, attention.starts, ends, color="#009e73", linewidth=max(0.4, 60 / max(num_segments, 1)), alpha=0.45
-    )
+    axes.hlines(rows, attention.starts, ends, color="#222222", linewidth=min(2.0, 60 / num_segments), alpha=0.7)
     groups = list(dict.fromkeys(zip(attention.channels.tolist(), attention.lengths.tolist(), strict=True)))
     starts_of_groups = [
         int(np.flatnonzero((attention.channels == channel) & (attention.lengths == length))[0])
@@ -159,6 +174,6 @@ def _draw_segments(axes: Any, attention: SegmentAttention) -> Any:
     axes.tick_params(axis="y", labelsize=7)
     for start in starts_of_groups[1:]:
         axes.axhline(start - 0.5, color="#bbbbbb", linewidth=0.6)
-    axes.set_xlabel("timestamp that reads; green: where the segment lies")
+    axes.set_xlabel("timestamp that reads; black: where the segment lies")
     axes.set_ylabel("segment")
     return image

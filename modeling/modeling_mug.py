@@ -398,7 +398,8 @@ class CrossGranularityLayer(GradientCheckpointingLayer):
             attention_mask: (batch_size, 1, 1, num_segments) bool, True = attended to; None for all.
             draws: The random choices of dropout; None for random ones in training.
         """
-        attended = F.scaled_dot_product_attention(*self._split(hidden, segments), attn_mask=attention_mask)
+        query, key, value = self._split(hidden, segments)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         attended = self.output_projection(attended.transpose(1, 2).flatten(2))
         hidden = self.attention_norm(hidden + self.attention_dropout(attended, draws))
         inner = self.expansion_dropout(self.activate(self.expansion(hidden)), draws)
@@ -415,7 +416,7 @@ class CrossGranularityLayer(GradientCheckpointingLayer):
         scores = (query * query.shape[-1] ** -0.5) @ key.mT
         return (scores if attention_mask is None else scores.masked_fill(~attention_mask, -torch.inf)).softmax(-1)
 
-    def _split(self, hidden: torch.Tensor, segments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _split(self, hidden: torch.Tensor, segments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return queries, keys and values: (batch_size, num_attention_heads, length, head_size)."""
         projected = (self.query_projection(hidden), *self.segment_projection(segments).chunk(2, dim=-1))
         query, key, value = (one.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2) for one in projected)
@@ -462,20 +463,20 @@ class SegmentGroup(NamedTuple):
 
     Args:
         total: (batch_size, num_slots, num_positions, segment_size), sums over the channels of a slot.
-        count: (batch_size, num_slots, num_positions) number of observed channels.
+        num_observed: (batch_size, num_slots, num_positions) number of observed channels.
         start: (batch_size, num_positions) first timestamp.
         stop: (batch_size, num_positions) timestamp after the last one.
     """
 
     total: torch.Tensor
-    count: torch.Tensor
+    num_observed: torch.Tensor
     start: torch.Tensor
     stop: torch.Tensor
 
     def pool(self, pooling: str) -> torch.Tensor:
         """Pool the observed segments: (batch_size, num_slots * segment_size)."""
-        mean = self.total / self.count.clamp(min=1).unsqueeze(-1)
-        pooled = pool_instance(mean.flatten(0, 1), self.count.flatten(0, 1) > 0, pooling)
+        mean = self.total / self.num_observed.clamp(min=1).unsqueeze(-1)
+        pooled = pool_instance(mean.flatten(0, 1), self.num_observed.flatten(0, 1) > 0, pooling)
         return pooled.unflatten(0, self.total.shape[:2]).flatten(1)
 
     def covering_mean(self, sequence_length: int) -> torch.Tensor:
@@ -483,7 +484,7 @@ class SegmentGroup(NamedTuple):
         step = torch.arange(sequence_length, device=self.total.device).view(1, -1, 1)
         covers = (step >= self.start.unsqueeze(1)) & (step < self.stop.unsqueeze(1))
         covers = covers.to(self.total.dtype).unsqueeze(1)
-        mean = covers @ self.total / (covers @ self.count.unsqueeze(-1)).clamp(min=1)
+        mean = covers @ self.total / (covers @ self.num_observed.unsqueeze(-1)).clamp(min=1)
         return mean.transpose(1, 2).flatten(2)
 
 
@@ -519,6 +520,9 @@ class MeasuredNorm(nn.Module):
 
     MOMENTUM = 0.03
     EPSILON = 1e-5
+    mean: torch.Tensor
+    variance: torch.Tensor
+    num_batches: torch.Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -699,7 +703,7 @@ class MUGModel(MUGPreTrainedModel):
                 hidden = layer(hidden, segments.tokens, segments.observed_segments)
                 continue
             if output_attentions:
-                attentions.append(layer.weights(hidden, segments.tokens, mask))
+                attentions.append(cast(CrossGranularityLayer, layer).weights(hidden, segments.tokens, mask))
             hidden = layer(hidden, segments.tokens, mask, draws)
         return hidden, attentions if output_attentions else None
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_tsrep import TS2VecConfig, TS2VecModel
-from hf_tsrep.visualization_attention import plot_cross_attention, segment_attention
+from hf_tsrep.visualization_attention import SegmentAttention, plot_cross_attention, segment_attention
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -38,7 +38,10 @@ def test_weights_are_means_over_heads_of_observed_segments_in_order():
 
 def test_attention_received_is_spread_over_segments():
     received = segment_attention(Reader(), np.zeros(10)).by_timestamp()
-    np.testing.assert_allclose(received, [1.5, 1.5, 0, 0, 0, 0, 1.75, 1.75, 1.75, 1.75])
+    np.testing.assert_allclose(received, [0.6, 0.6, 0, 0, 0, 0, 1.4, 1.4, 1.4, 1.4])
+    even = SegmentAttention(np.full((6, 2), 0.5), np.array([0, 2]), np.array([6, 3]), np.array([0, 0]))
+    np.testing.assert_allclose(even.by_timestamp(), 1.0)
+    np.testing.assert_allclose(even.times_even_share(), 1.0)
 
 
 def test_a_model_keeps_its_mode_and_one_without_attention_is_refused():

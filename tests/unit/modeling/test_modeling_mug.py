@@ -374,6 +374,45 @@ def test_a_long_series_is_attended_to_in_windows():
         assert (difference[0, 0] == 0) == is_local
 
 
+def test_pre_training_measures_what_embeddings_are_scaled_by():
+    model, values = pretraining(mask_ratio=0.01).train(), series(32)
+    with torch.no_grad():
+        for number in range(40):
+            model(values, generator=torch.Generator().manual_seed(number))
+    norm = model.model.norm
+    assert norm.num_batches == 40
+    embeddings = model.model.eval()(values).pooler_output
+    assert embeddings.mean(0).abs().max() < 0.5
+    assert 0.8 < embeddings.std(0).median() < 1.25
+    before = norm.mean.clone()
+    loss_of(model.eval(), series(32, seed=5))
+    model.model.train()(series(32, seed=5))
+    torch.testing.assert_close(norm.mean, before, rtol=0, atol=0)
+
+
+def test_a_batch_without_two_series_teaches_no_scale():
+    model = pretraining().train()
+    values = series(2)
+    values[0] = torch.nan
+    loss_of(model, values)
+    assert model.model.norm.num_batches == 0
+    assert (model.model.norm.variance == 1).all()
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 5])
+def test_channels_have_places_of_their_own_or_signs(num_channels):
+    torch.manual_seed(0)
+    config = MUGConfig(**{**SMALL, "num_input_channels": num_channels, "channel_slots": 2})
+    model = MUGModel(config).eval()
+    values = series(1, 24, num_channels)
+    embedding = model(values).pooler_output
+    assert embedding.shape[1] == config.embedding_size == 2 * (16 + 2 * min(num_channels, 2) * 12)
+    if num_channels > 1:
+        segments = [*range(16, config.embedding_size // 2)]  # of the means, behind the fused representation
+        swapped = model(values.flip(-1)).pooler_output
+        assert (embedding - swapped)[:, segments].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
