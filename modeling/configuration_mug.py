@@ -92,7 +92,7 @@ class MUGConfig(TimeSeriesConfig):
     embedding_size: int = 0
     pooling: str = "mean"
     hidden_size: int = 64
-    segment_size: int = 64
+    segment_size: int = 128
     num_attention_heads: int = 8
     intermediate_size: int = 256
     activation: str = "gelu"

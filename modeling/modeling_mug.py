@@ -651,11 +651,9 @@ class MUGModel(MUGPreTrainedModel):
         observed = self.observed_values(past_values, past_observed_mask)
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         encoded = self.encode_granularities(past_values, observed, output_attentions=bool(output_attentions))
-        seen = self.observed_timestamps(observed)
-        instances = self.norm(self.instances(encoded, seen))
         output = MUGModelOutput(
-            last_hidden_state=self.timestamps(encoded, seen),
-            pooler_output=instances * seen.any(1, keepdim=True),
+            last_hidden_state=self.timestamps(encoded, self.observed_timestamps(observed)),
+            pooler_output=self.scaled_instances(encoded, observed),
             hidden_states=(encoded.fusion, encoded.fused) if wants_states else None,
             segment_embeddings=encoded.segments.embeddings,
             observed_segments=encoded.segments.observed_segments,
@@ -738,9 +736,26 @@ class MUGModel(MUGPreTrainedModel):
             parts += [pool_instance(encoded.fused, pooled, pooling), *(group.pool(pooling) for group in groups)]
         return torch.cat(parts, dim=-1)
 
-    def embed_instances(self, past_values: torch.Tensor, **method_arguments: Any) -> torch.Tensor:
-        """Embed every series of a batch as a whole, as `forward` does; see the base class."""
-        return self(past_values).pooler_output
+    def embed_instances(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
+    ) -> torch.Tensor:
+        """Embed every series of a batch as a whole, as `forward` does, without embeddings of timestamps.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            method_arguments: None; for other methods.
+
+        Returns:
+            (batch_size, embedding_size); zeros for a series without an observed value.
+        """
+        observed = self.observed_values(past_values, past_observed_mask)
+        return self.scaled_instances(self.encode_granularities(past_values, observed), observed)
+
+    def scaled_instances(self, encoded: Granularities, observed: torch.Tensor) -> torch.Tensor:
+        """Return `instances` as `norm` scales them; zeros for a series without an observed value."""
+        seen = self.observed_timestamps(observed)
+        return self.norm(self.instances(encoded, seen)) * seen.any(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -899,6 +914,17 @@ class MUGForTimeSeriesClassification(GenericForTimeSeriesClassification, MUGPreT
         self.model = MUGModel(config)
         self.head = ClassificationHead(config)
         self.post_init()
+
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Embed series, without embeddings of timestamps; see GenericWithHead.compute_head_inputs."""
+        if self.config.output_hidden_states if output_hidden_states is None else output_hidden_states:
+            return super().compute_head_inputs(past_values, past_observed_mask, output_hidden_states)
+        return EncodedForHead({"embedding": self.model.embed_instances(past_values, past_observed_mask)})
 
 
 class MUGForTimeSeriesPrediction(GenericForTimeSeriesPrediction, MUGPreTrainedModel):
