@@ -16,16 +16,19 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {
     "AutoModelForTimeSeriesClassification": "auto",
+    "StreamingEncoder": "inference",
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "convert_checkpoint": "hub",
+    "detect": "inference.detection",
     "evaluate": "training.protocols",
     "finetune": "training",
     "load_corpus": "data",
+    "predict": "inference.prediction",
     "pretrain": "training",
     "push_to_hub": "hub",
 }
-_SUBPACKAGES = ("data", "evaluation", "hub", "modeling", "tokenization", "training")
+_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "tokenization", "training")
 
 __all__ = [
     "METHODS",

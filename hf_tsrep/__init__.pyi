@@ -10,8 +10,20 @@ from .hub import (
     convert_checkpoint as convert_checkpoint,
     push_to_hub as push_to_hub,
 )
+from .inference import (
+    StreamingEncoder as StreamingEncoder,
+)
+from .inference.detection import (
+    detect as detect,
+)
+from .inference.prediction import (
+    predict as predict,
+)
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
+)
+from .modeling.configuration_mug import (
+    MUGConfig as MUGConfig,
 )
 from .modeling.configuration_shapenet import (
     ShapeNetConfig as ShapeNetConfig,
@@ -33,6 +45,12 @@ from .modeling.modeling_crosstimenet import (
     CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
     CrossTimeNetForTimeSeriesPrediction as CrossTimeNetForTimeSeriesPrediction,
     CrossTimeNetModel as CrossTimeNetModel,
+)
+from .modeling.modeling_mug import (
+    MUGForPreTraining as MUGForPreTraining,
+    MUGForTimeSeriesClassification as MUGForTimeSeriesClassification,
+    MUGForTimeSeriesPrediction as MUGForTimeSeriesPrediction,
+    MUGModel as MUGModel,
 )
 from .modeling.modeling_shapenet import (
     ShapeNetForPreTraining as ShapeNetForPreTraining,

@@ -158,7 +158,7 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         """Return the number of timestamps that the head on all tokens is for; None for the pooled one."""
         if self.classifier != "flatten":
             return None
-        described = self.domain_entries[self.domain_index(domain)]
+        described = self.domain_entries[self.served_domain_index(domain)]
         num_tokens = described.get("num_tokens") or self.num_tokens
         return num_tokens * described["patch_length"] if num_tokens else None
 

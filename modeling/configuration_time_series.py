@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,6 +23,44 @@ _WRITTEN_BY_TRANSFORMERS = frozenset(
 )
 # Options of `from_pretrained` that reach `from_dict`.
 _OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kwargs", "trust_remote_code"})
+
+
+# Fields of PreTrainedConfig that a head or the loading reads.
+_TYPES_OF_TRANSFORMERS: dict[str, Any] = {
+    "architectures": list | None,
+    "dtype": str | None,
+    "id2label": dict | None,
+    "label2id": dict | None,
+    "output_hidden_states": bool | None,
+    "problem_type": str | None,
+}
+_DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+_WORDS_OF_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "none"}
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    """Return whether a value is of an annotated type; an integer is a number, and neither is a truth value."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of_type(value, one) for one in arguments)
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_is_of_type(one, arguments[0]) for one in value)
+    if kind in (int, float):
+        wanted = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, wanted) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, origin or kind)
+
+
+def _type_words(kind: Any) -> list[str]:
+    """Return the words for an annotated type, one an alternative."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return [word for one in arguments for word in _type_words(one)]
+    if origin in (list, tuple) or kind in (list, tuple):
+        return ["a list" + (f" of which each is {_type_words(arguments[0])[0]}" if arguments else "")]
+    if dict in (origin, kind):
+        return ["a mapping"]
+    return [_WORDS_OF_TYPES.get(kind, getattr(kind, "__name__", str(kind)))]
 
 
 def near_match_hint(name: str, known: Iterable[str]) -> str:
@@ -39,6 +82,10 @@ class TaskShape:
         domain: Name of the model's domain that the corpus is; None for a model without domains.
         target_mean: Mean of every predicted channel, for a model whose head learns scaled targets; else None.
         target_scale: Deviation of every predicted channel, alike.
+        problem_type: What is told of a series, as transformers names it: "single_label_classification",
+            "multi_label_classification" or "regression", whose numbers have the names of class_names.
+        label_mean: Mean of every number of a regression, else None.
+        label_scale: Deviation of every number of a regression, else None.
     """
 
     num_input_channels: int
@@ -49,6 +96,9 @@ class TaskShape:
     domain: str | None = None
     target_mean: list[float] | None = None
     target_scale: list[float] | None = None
+    problem_type: str = "single_label_classification"
+    label_mean: list[float] | None = None
+    label_scale: list[float] | None = None
 
 
 class TimeSeriesConfig(PreTrainedConfig):
@@ -66,7 +116,12 @@ class TimeSeriesConfig(PreTrainedConfig):
             and `last_hidden_state` is (batch_size, num_input_channels, num_patches, hidden_size).
         prediction_length: Number of future timestamps that `XForTimeSeriesPrediction` predicts.
         num_output_channels: Number of channels predicted; None means `num_input_channels`.
+        prediction_context_length: Number of last timestamps from which `predict` tells the future, those of the
+            fine-tuning; None for all.
         classifier_dropout: Dropout probability before the classification layer.
+        label_mean: With problem_type "regression", mean of every number that the head predicts, (num_labels,): it
+            learns numbers of mean 0 and deviation 1, and returns them in the units of the labels. None for no scaling.
+        label_scale: Deviation of every such number, alike.
 
     Raises:
         TypeError: A key is unknown. The message names the near match and the fields that there are.
@@ -91,7 +146,10 @@ class TimeSeriesConfig(PreTrainedConfig):
     channel_mode: str = "joint"
     prediction_length: int = 24
     num_output_channels: int | None = None
+    prediction_context_length: int | None = None
     classifier_dropout: float = 0.0
+    label_mean: list[float] | None = None
+    label_scale: list[float] | None = None
 
     @property
     def head_reads_context(self) -> bool:
@@ -146,14 +204,26 @@ class TimeSeriesConfig(PreTrainedConfig):
     def fields_of_task(self, task: TaskShape) -> dict[str, Any]:
         """Return the fields that follow from a task; methods extend this."""
         if not task.class_names:
-            return {"num_input_channels": task.num_input_channels, "num_output_channels": task.num_output_channels}
+            return {
+                "num_input_channels": task.num_input_channels,
+                "num_output_channels": task.num_output_channels,
+                "prediction_context_length": task.sequence_length,
+            }
         names = dict(enumerate(task.class_names))
         label2id = {name: index for index, name in names.items()}
-        return {"num_input_channels": task.num_input_channels, "id2label": names, "label2id": label2id}
+        return {
+            "num_input_channels": task.num_input_channels,
+            "id2label": names,
+            "label2id": label2id,
+            "problem_type": task.problem_type,
+            "label_mean": task.label_mean,
+            "label_scale": task.label_scale,
+        }
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse unknown keys and check the ranges."""
+        """Refuse unknown keys, and check types and ranges."""
         self._refuse(self.unknown_keys(kwargs))
+        self.check_types({name: getattr(self, name) for name in self.field_types()})
         super().__post_init__(**kwargs)
         self.check_ranges()
 
@@ -170,11 +240,17 @@ class TimeSeriesConfig(PreTrainedConfig):
 
         Raises:
             TypeError: The user sets an unknown key, unless return_unused_kwargs asks for these.
+            ValueError: A value has another type than its field, or is out of its range.
         """
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse(cls.unknown_keys(kwargs) - _OPTIONS_OF_LOADING)
         unknown = cls.unknown_keys(config_dict)
         known = {key: value for key, value in config_dict.items() if key not in unknown}
+        cls.check_types(known)
+        if isinstance(known.get("dtype"), str) and known["dtype"] not in _DTYPES:
+            raise ValueError(f"{cls.__name__}.dtype is {known['dtype']!r}; it must be one of {', '.join(_DTYPES)}.")
+        if not all(str(key).isdigit() for key in known.get("id2label") or {}):
+            raise ValueError(f"{cls.__name__}.id2label is {known['id2label']!r}; its keys must be numbers of classes.")
         result = super().from_dict(known, **kwargs)
         config = result[0] if isinstance(result, tuple) else result
         for key in sorted(unknown):
@@ -182,6 +258,25 @@ class TimeSeriesConfig(PreTrainedConfig):
             logger.warning(f"{cls.__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
             setattr(config, key, config_dict[key])
         return result
+
+    @classmethod
+    def field_types(cls) -> dict[str, Any]:
+        """Return the types of the method's own fields, by name."""
+        own = [base for base in reversed(cls.__mro__) if issubclass(base, TimeSeriesConfig)]
+        found = {name: kind for base in own for name, kind in inspect.get_annotations(base, eval_str=True).items()}
+        return {name: kind for name, kind in found.items() if name in cls.field_names()}
+
+    @classmethod
+    def check_types(cls, values: Mapping[str, Any]) -> None:
+        """Raise ValueError for a value of another type than its field; the message names the type that it must have.
+
+        Args:
+            values: By name; names that are no fields are passed over.
+        """
+        for name, kind in {**_TYPES_OF_TRANSFORMERS, **cls.field_types()}.items():
+            if name in values and not _is_of_type(values[name], kind):
+                words = " or ".join(dict.fromkeys(_type_words(kind)))
+                raise ValueError(f"{cls.__name__}.{name} is {values[name]!r}; it must be {words}.")
 
     @classmethod
     def field_names(cls) -> set[str]:
@@ -216,6 +311,22 @@ class TimeSeriesConfig(PreTrainedConfig):
         self.require_one_of("pooling", ("max", "mean", "last"))
         self.require_one_of("channel_mode", ("joint", "independent"))
         self.require_probability("classifier_dropout")
+        if self.prediction_context_length is not None:
+            self.require_at_least(1, "prediction_context_length")
+        self._check_label_statistics()
+
+    def _check_label_statistics(self) -> None:
+        if self.label_mean is None and self.label_scale is None:
+            return
+        for name in ("label_mean", "label_scale"):
+            values = getattr(self, name)
+            if values is None or len(values) != self.num_labels or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} is {values}; label_mean and label_scale are both None, or have one "
+                    f"finite number for each of the {self.num_labels} labels."
+                )
+        if min(self.label_scale or [0.0]) <= 0:
+            raise ValueError(f"{type(self).__name__}.label_scale is {self.label_scale}; every one must be above 0.")
 
     def require_at_least(self, minimum: int, *names: str) -> None:
         """Raise ValueError when one of the named fields is below `minimum`."""

@@ -164,11 +164,6 @@ class TSTConfig(TimeSeriesConfig):
                 f"there are {self.max_position_embeddings} learned positions (max_position_embeddings); give a "
                 "shorter context_length, or train with more positions or position_embedding='fixed'."
             )
-        if self.problem_type == "multi_label_classification":
-            raise ValueError(
-                f"{name}.problem_type is 'multi_label_classification', which TST has not; use 'regression' or "
-                "'single_label_classification', or leave it out."
-            )
 
     def _check_masks(self) -> None:
         name = type(self).__name__

@@ -6,18 +6,14 @@ cannot change a result.
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 from transformers.utils import logging
-from transformers.utils.logging import tqdm
 
+from .batching_time_series import equal_length_batches, progress_bar, require_finite
 from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
 
@@ -98,13 +94,14 @@ class EncodeSettings:
         return (around, 0) if self.causal else (around // 2, around // 2)
 
 
-def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bool]:
+def as_series_list(series: Any, num_channels: int, layout: str | None = None) -> tuple[list[np.ndarray], bool]:
     """Turn any holder of series into a list of arrays, checked.
 
     Args:
         series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column
             of arrays (time, channel) of any lengths; (time,) will do for one channel.
         num_channels: Number of channels that the model expects.
+        layout: See `reading_time_series.in_layout`.
 
     Returns:
         The arrays (time, channel) in float32, and whether it was one series.
@@ -120,53 +117,7 @@ def as_series_list(series: Any, num_channels: int) -> tuple[list[np.ndarray], bo
     if not hasattr(series, "__iter__"):
         raise TypeError(f"encode takes one series or a list of series, not a {type(series).__name__}.")
     is_one = is_one_series(series)
-    return list(read_series(series, num_channels, is_one)), is_one
-
-
-def evaluating(model: Any) -> Any:
-    """Return a model as it is in evaluation mode, without a change to the model itself.
-
-    Another thread may train it or encode with it meanwhile, so a mode that is set and restored would reach that one.
-
-    Args:
-        model: A module in any mode.
-
-    Returns:
-        The model where all of it is in evaluation mode; else modules of the same classes with the same parameters,
-        buffers and hooks.
-    """
-    return _evaluating_twin(model, {}) if any(one.training for one in model.modules()) else model
-
-
-def _evaluating_twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in twins:
-        return twins[module]
-    twin = twins[module] = object.__new__(type(module))
-    own: dict[str, Any] = vars(twin)
-    own.update({name: _bound_to(twin, value, module) for name, value in vars(module).items()})
-    own["training"] = False
-    own["_compiled_call_impl"] = None  # what `compile` made of the module runs in the module's own mode
-    own["_modules"] = {
-        name: None if child is None else _evaluating_twin(child, twins) for name, child in module._modules.items()
-    }
-    return twin
-
-
-def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
-    """Return an attribute of a module for its twin: a forward that accelerate has wrapped is bound to one of them."""
-    if isinstance(value, types.MethodType) and value.__self__ is module:
-        return types.MethodType(value.__func__, twin)
-    if isinstance(value, functools.partial) and any(one is module for one in value.args):
-        return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
-    return value
-
-
-def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Yield index arrays of at most `batch_size` series of one length, in order of length."""
-    order = np.argsort(lengths, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1):
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
+    return list(read_series(series, num_channels, is_one, layout)), is_one
 
 
 def encode_series(
@@ -189,7 +140,7 @@ def encode_series(
     """
     _warn_of_missing(model, series)
     results = _encode_as_asked(model, series, settings, method_arguments)
-    _require_finite(results, series)
+    require_finite(results, series, "embedding")
     return results
 
 
@@ -199,7 +150,7 @@ def _encode_as_asked(
     if settings.level == "window":
         return _encode_windows(model, series, settings, method_arguments)
     results: list[np.ndarray] | np.ndarray
-    with _progress(len(series), settings.show_progress_bar) as bar:
+    with progress_bar(len(series), settings.show_progress_bar, "Encoding") as bar:
         if settings.window_length is not None:
             results = [_slide_one(model, values, settings, method_arguments, bar) for values in series]
         else:
@@ -220,11 +171,6 @@ def _warn_of_missing(model: Any, series: list[np.ndarray]) -> None:
         )
 
 
-def _progress(total: int, show: bool | None) -> Any:
-    shown = logger.getEffectiveLevel() <= logging.INFO if show is None else show
-    return tqdm(total=total, desc="Encoding", unit="series", disable=not shown)
-
-
 def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
     embeddings = embeddings.float()
     if normalize:
@@ -232,24 +178,6 @@ def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
         _, exponent = torch.frexp(embeddings.abs().amax(-1, keepdim=True))
         embeddings = torch.nn.functional.normalize(torch.ldexp(embeddings, -exponent), dim=-1)
     return embeddings.cpu()
-
-
-def _require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray]) -> None:
-    """Refuse embeddings of finite series that are not finite themselves.
-
-    Raises:
-        ValueError: The message names the series, its largest value and the fix.
-    """
-    if isinstance(results, np.ndarray) and np.isfinite(results).all():
-        return
-    for index, (embedding, values) in enumerate(zip(results, series, strict=True)):
-        if not np.isfinite(embedding).all():
-            largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
-            raise ValueError(
-                f"The embedding of series {index}, whose largest value is {largest:.3g}, is not finite. Scale series "
-                "of values beyond 1e15 (a model that was trained with scaler='standard' does so itself); with smaller "
-                "ones the weights are damaged, or half precision is too narrow."
-            )
 
 
 def _instance_pooling(model: Any, settings: EncodeSettings) -> str:
@@ -323,7 +251,7 @@ def _encode_windows(
             starts.append(starts[-1] + stride)
         windows += [values[start : start + length] for start in starts]
         counts.append(len(starts))
-    with _progress(len(windows), settings.show_progress_bar) as bar:
+    with progress_bar(len(windows), settings.show_progress_bar, "Encoding") as bar:
         instance = EncodeSettings(
             "instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None
         )
@@ -359,17 +287,65 @@ def slide_by_windows(
     num_windows = -(-len(values) // stride)
     beyond = num_windows * stride - len(values) + after
     padded = torch.nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
-    inside = observed_span(model.observed_timestamps(~padded.isnan()).unsqueeze(0))[0]
-    length = before + stride + after
-    windows = padded.unfold(0, length, stride).transpose(1, 2)
+    inside = sliding_span(model.observed_timestamps(~padded.isnan()), context, stride)
+    kept = range(before, before + stride)
+    return embed_windows(model, padded, inside, kept, after, batch_size, pooling, **method_arguments)
+
+
+def embed_windows(
+    model: Any,
+    values: torch.Tensor,
+    inside: torch.Tensor,
+    kept: range,
+    after: int,
+    batch_size: int,
+    pooling: int | str | None,
+    **method_arguments: Any,
+) -> torch.Tensor:
+    """Encode the windows of a stretch one by one, each as a series of its own, and keep a few timestamps of each.
+
+    Args:
+        model: The encoder.
+        values: (time, num_channels), NaN = missing; the first window begins with it and the last ends with it.
+        inside: (time,) bool, False = beyond the series.
+        kept: Positions in a window whose embeddings are kept; the windows move on by their number.
+        after: Number of steps of a window after them.
+        batch_size: Number of windows in one forward pass.
+        pooling: As for pool_timestamps, inside a window.
+        method_arguments: Further arguments of the method's `embed_timestamps`.
+
+    Returns:
+        (number of windows * number of kept positions, embedding_size).
+    """
+    length, stride = kept.stop + after, len(kept)
+    windows = values.unfold(0, length, stride).transpose(1, 2)
     spans = inside.unfold(0, length, stride)
     results = []
-    for start in range(0, num_windows, batch_size):
+    for start in range(0, len(windows), batch_size):
         chunk = slice(start, start + batch_size)
         embeddings, pooled = model.embed_timestamps(windows[chunk], inside=spans[chunk], **method_arguments)
-        kept = pool_timestamps(embeddings, pooling, pooled)[:, before : before + stride]
-        results.append(kept.reshape(-1, kept.shape[-1]))
+        embedded = pool_timestamps(embeddings, pooling, pooled)[:, kept.start : kept.stop]
+        results.append(embedded.reshape(-1, embedded.shape[-1]))
     return torch.cat(results)
+
+
+def sliding_span(observed: torch.Tensor, context: tuple[int, int], stride: int) -> torch.Tensor:
+    """Mark the timestamps that sliding windows take for the series' own; the others are padding.
+
+    A window that ends with the one step that it encodes must not know whether a gap at its end is the end of the
+    series: that would be knowledge of the future. There a series begins with its first observed timestamp and never
+    ends.
+
+    Args:
+        observed: (time,) bool, the series with what its windows see beyond its ends.
+        context: Number of steps that a window sees before and after those that it encodes.
+        stride: Number of steps that a window encodes.
+
+    Returns:
+        (time,) bool.
+    """
+    is_causal = stride == 1 and context[1] == 0
+    return observed.cumsum(0) > 0 if is_causal else observed_span(observed.unsqueeze(0))[0]
 
 
 def observed_span(observed: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Heads on any encoder: class scores of a series, and its future."""
+"""Heads on any encoder: class scores or numbers of a series, and its future."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from .configuration_time_series import TimeSeriesConfig
+from .losses_time_series import finish_scores, prediction_loss
+from .predicting_time_series import PredictsClasses, PredictsFuture
 
 
 @dataclass
@@ -31,11 +33,11 @@ class TimeSeriesModelOutput(ModelOutput):
 
 @dataclass
 class TimeSeriesClassificationOutput(ModelOutput):
-    """Class scores.
+    """Class scores, or numbers where `config.problem_type` is "regression".
 
     Args:
-        loss: Scalar cross-entropy, when labels are given.
-        logits: (batch_size, num_labels).
+        loss: Scalar, when labels are given: cross-entropy, or of numbers the squared error.
+        logits: (batch_size, num_labels); numbers are in the units of the labels.
         hidden_states: As in TimeSeriesModelOutput, when asked for.
     """
 
@@ -109,9 +111,15 @@ def max_pool_window(embeddings: torch.Tensor, window: int, observed: torch.Tenso
     """
     if observed is not None:
         embeddings = embeddings.masked_fill(~observed.unsqueeze(-1), -torch.inf)
-    before = window // 2
-    rows = F.pad(embeddings.transpose(1, 2), (before, window - 1 - before), value=-torch.inf)
-    pooled = F.max_pool1d(rows, window, stride=1).transpose(1, 2)
+    before, after = window // 2, window - 1 - window // 2
+    if torch.compiler.is_compiling():  # the pooling of one axis, and a bound on the window, would serve one length
+        rows = F.pad(embeddings.transpose(1, 2), (before, after), value=-torch.inf)
+        pooled = F.max_pool2d(rows.unsqueeze(2), (1, window), stride=1).squeeze(2).transpose(1, 2)
+    else:
+        # A window that reaches beyond all timestamps on a side sees no more than one that reaches the last of them.
+        before, after = (min(side, embeddings.shape[1]) for side in (before, after))
+        rows = F.pad(embeddings.transpose(1, 2), (before, after), value=-torch.inf)
+        pooled = F.max_pool1d(rows, before + 1 + after, stride=1).transpose(1, 2)
     return pooled if observed is None else pooled.masked_fill(pooled == -torch.inf, 0.0)
 
 
@@ -162,12 +170,13 @@ class ClassificationHead(nn.Module):
     """A linear layer on the embedding of a series.
 
     Args:
-        config: Gives embedding_size, num_labels and classifier_dropout.
+        config: Gives embedding_size, num_labels, problem_type, the labels' mean and scale, and classifier_dropout.
         num_labels: Number of classes; None for the config's.
     """
 
     def __init__(self, config: TimeSeriesConfig, num_labels: int | None = None) -> None:
         super().__init__()
+        self.config = config
         self.dropout = nn.Dropout(config.classifier_dropout)
         # transformers has two labels where the config says nothing
         num_labels = cast(int, config.num_labels) if num_labels is None else num_labels
@@ -176,17 +185,20 @@ class ClassificationHead(nn.Module):
     def forward(
         self, embedding: torch.Tensor, labels: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Score the classes.
+        """Score the classes, or predict numbers.
 
         Args:
             embedding: (batch_size, embedding_size).
-            labels: (batch_size,) class indices, or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+            The scalar loss or None, and the logits (batch_size, num_labels).
         """
-        logits = self.projection(self.dropout(embedding))
-        return classification_loss(logits, labels), logits
+        return finish_scores(self.scores(embedding), labels, self.config)
+
+    def scores(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what the layer computes of embeddings (batch_size, embedding_size): (batch_size, num_labels)."""
+        return self.projection(self.dropout(embedding))
 
 
 class PredictionHead(nn.Module):
@@ -220,44 +232,6 @@ class PredictionHead(nn.Module):
         """
         prediction = self.projection(embedding).unflatten(-1, (-1, self.num_output_channels))
         return prediction_loss(prediction, future_values, future_observed_mask), prediction
-
-
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the scalar cross-entropy of logits (batch_size, num_labels), or None without labels (batch_size,)."""
-    return None if labels is None else F.cross_entropy(logits.float(), labels)
-
-
-def prediction_loss(
-    prediction: torch.Tensor,
-    future_values: torch.Tensor | None,
-    future_observed_mask: torch.Tensor | None = None,
-) -> torch.Tensor | None:
-    """Compare a prediction with the observed future.
-
-    Args:
-        prediction: (batch_size, prediction_length, num_output_channels).
-        future_values: The same shape, NaN = missing, or None.
-        future_observed_mask: The same shape, True = observed, or None.
-
-    Returns:
-        The scalar mean squared error over observed values, or None without future values.
-
-    Raises:
-        ValueError: The shapes differ; the message names both.
-    """
-    if future_values is None:
-        return None
-    if future_values.shape != prediction.shape:
-        raise ValueError(
-            f"future_values has shape {tuple(future_values.shape)}, "
-            f"but the model predicts {tuple(prediction.shape)}: "
-            "(batch_size, prediction_length, num_output_channels). Cut the values or set these in the config."
-        )
-    observed = ~future_values.isnan()
-    if future_observed_mask is not None:
-        observed &= future_observed_mask.bool()
-    difference = torch.where(observed, prediction.float() - future_values.nan_to_num(0.0).float(), 0.0)
-    return difference.square().sum() / observed.sum().clamp(min=1)
 
 
 class EncodedForHead(NamedTuple):
@@ -317,7 +291,7 @@ class GenericWithHead:
         return self.compute_head_inputs(past_values, past_observed_mask, output_hidden_states)
 
 
-class GenericForTimeSeriesClassification(GenericWithHead):
+class GenericForTimeSeriesClassification(PredictsClasses, GenericWithHead):
     """Class scores: `self.head(**head_inputs, labels=labels)` returns loss and logits."""
 
     def forward(
@@ -334,7 +308,8 @@ class GenericForTimeSeriesClassification(GenericWithHead):
         Args:
             past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
             past_observed_mask: The same shape, True = observed, or None.
-            labels: (batch_size,) class indices, or None.
+            labels: (batch_size,) class indices, or what config.problem_type has in their place (see
+                losses_time_series.finish_scores); or None.
             head_inputs: What `compute_head_inputs` returned for the series, in place of past_values.
             output_hidden_states: Whether to return the encoder's hidden states.
             return_dict: Whether to return a TimeSeriesClassificationOutput instead of a tuple.
@@ -346,9 +321,9 @@ class GenericForTimeSeriesClassification(GenericWithHead):
             ValueError: Neither past_values nor head_inputs are given, or a shape does not fit.
         """
         encoded = self._encoded(head_inputs, past_values, past_observed_mask, output_hidden_states)
-        return self.score(encoded, labels, return_dict)
+        return self._score(encoded, labels, return_dict)
 
-    def score(
+    def _score(
         self, encoded: EncodedForHead, labels: torch.Tensor | None, return_dict: bool | None, **head_arguments: Any
     ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
         """Run the head on what the encoder made of the series; the rest is as in `forward`."""
@@ -357,7 +332,7 @@ class GenericForTimeSeriesClassification(GenericWithHead):
         return output if return_dict is not False else output.to_tuple()
 
 
-class GenericForTimeSeriesPrediction(GenericWithHead):
+class GenericForTimeSeriesPrediction(PredictsFuture, GenericWithHead):
     """The future: `self.head(**head_inputs, future_values=..., future_observed_mask=...)` returns loss and values."""
 
     def forward(
@@ -388,9 +363,9 @@ class GenericForTimeSeriesPrediction(GenericWithHead):
             ValueError: Neither past_values nor head_inputs are given, or a shape does not fit.
         """
         encoded = self._encoded(head_inputs, past_values, past_observed_mask, output_hidden_states)
-        return self.predict(encoded, future_values, future_observed_mask, return_dict)
+        return self._forecast(encoded, future_values, future_observed_mask, return_dict)
 
-    def predict(
+    def _forecast(
         self,
         encoded: EncodedForHead,
         future_values: torch.Tensor | None,

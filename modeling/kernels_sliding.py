@@ -8,13 +8,16 @@ is approximated; only the order of sums differs.
 
 The plain function is `slide_by_windows` in encoding_time_series.py, which encodes every window whole.
 
+A series that is embedded as it comes (`DilatedStream`) keeps the shared values of its last window, so that a step
+costs the positions near the borders and one shared position a layer.
+
 For TS2Vec's 11 blocks and a causal window of 201 steps that is 55 block evaluations a step where encoding each window
 whole takes 2,211.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -206,3 +209,186 @@ def _slide_chunk(
         stop = stride * (num_windows - 1) + 1
         kept *= torch.stack([gate[position : position + stop : stride] for position in layers[-1].needed], dim=1)
     return kept.flatten(0, 1)
+
+
+class _History:
+    """The last rows of a layer along the series; zeros before its first step, which nothing reads or a gate hides.
+
+    Args:
+        num_rows: How many are kept.
+        like: (width,), a tensor of their width, type and device.
+    """
+
+    def __init__(self, num_rows: int, like: torch.Tensor) -> None:
+        self.num_rows, self._stop = num_rows, num_rows
+        self._rows = like.new_zeros(2 * num_rows, len(like))
+
+    def append(self, rows: torch.Tensor) -> None:
+        """Take further rows; the old ones are moved only when the store is full, so that a row costs a constant."""
+        stop = self._stop + len(rows)
+        if stop > len(self._rows):
+            kept = self._rows[self._stop - self.num_rows : self._stop]
+            stop = self.num_rows + len(rows)
+            store = self._rows.new_zeros(max(2 * self.num_rows, stop), kept.shape[1])
+            store[: self.num_rows] = kept
+            self._rows, self._stop = store, self.num_rows
+        self._rows[self._stop : stop] = rows
+        self._stop = stop
+
+    def at(self, lags: torch.Tensor, num_steps: int) -> torch.Tensor:
+        """Return what each of the last `num_steps` steps sees so many rows before: (num_steps, num_lags, width)."""
+        last = torch.arange(self._stop - num_steps, self._stop, device=lags.device)
+        return self._rows[last.unsqueeze(1) - lags]
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where a step finds a layer's values: computed in the step, or kept from the steps before.
+
+    Attributes:
+        computed: Positions of the window that the step computes.
+        kept: Positions that earlier steps have computed.
+        newest: Position whose value is kept for the steps to come; None where a layer has no shared values.
+    """
+
+    computed: list[int]
+    kept: list[int]
+    newest: int | None
+
+    @property
+    def positions(self) -> list[int]:
+        """All, in the order in which a step holds their values."""
+        return [*self.computed, *self.kept]
+
+    def indices(self, wanted: Iterable[int]) -> list[int]:
+        """Return where the values of these positions are held; one beyond the window is the zero after the last."""
+        places = {position: place for place, position in enumerate(self.positions)}
+        return [places.get(position, len(places)) for position in wanted]
+
+
+def plan_stream(dilations: list[int], window_length: int, masked_last: bool) -> list[_Sources]:
+    """Find what a step computes of each layer and what it reads of earlier steps.
+
+    A shared value is computed when the window's end has moved on so far that it reaches it no more; the position where
+    that happens is the same in every step.
+
+    Args:
+        dilations: Dilation of each block, first block first.
+        window_length: Number of steps of a window.
+        masked_last: Whether the input at a window's last position is masked.
+
+    Returns:
+        1 + 2 * number of blocks layers: the projected input, then both convolutions of every block.
+    """
+    last = window_length - 1
+    layers = plan_layers(dilations, window_length, range(last, window_length), masked_last)
+    newest = [last - layer.right_reach if layer.has_shared else None for layer in layers]
+    newest[0] = last  # the projected input is there at once
+    computed = [[*layer.border, *([] if new is None else [new])] for layer, new in zip(layers, newest, strict=True)]
+    computed[0] = layers[0].border
+    sources = []
+    for number, own in enumerate(computed):
+        read: set[int] = {last} if number == len(layers) - 1 else set()
+        if number < len(layers) - 1:
+            read |= _taps(set(computed[number + 1]), dilations[number // 2], window_length)
+        if number % 2 == 0 and number < len(layers) - 1:
+            read |= set(computed[number + 2])  # the residual connection
+        sources.append(_Sources(own, sorted(read - set(own)), newest[number]))
+    return sources
+
+
+class DilatedStream:
+    """A series that is embedded as it comes: each step from the window that ends with it, and equal to slide.
+
+    Args:
+        blocks: The residual blocks, first block first; their weights are taken now.
+        window_length: Number of steps of a window.
+        masked_last: Whether the input at the last step of every window is masked.
+        gates_padding: Whether activations before the first observed timestamp are zero.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, blocks: Sequence[DilatedResidualBlock], window_length: int, masked_last: bool, gates_padding: bool
+    ) -> None:
+        self.blocks, self.window_length, self.gates_padding = blocks, window_length, gates_padding
+        convolutions = [one for block in blocks for one in (block.first_convolution, block.second_convolution)]
+        self.sources = plan_stream([one.dilation for one in convolutions[::2]], window_length, masked_last)
+        self._weights = [one.weight.permute(2, 1, 0).flatten(0, 1).contiguous() for one in convolutions]
+        self._biases = [one.bias for one in convolutions]
+        device = self._biases[0].device
+        self._taps, self._residuals = [], []
+        for number, convolution in enumerate(convolutions):
+            below, here = self.sources[number], self.sources[number + 1].computed
+            shifts = (-convolution.dilation, 0, convolution.dilation)
+            taps = below.indices(position + shift for position in here for shift in shifts)
+            self._taps.append(torch.tensor(taps, device=device))
+            block_input = self.sources[number - 1].indices(here) if number % 2 else []
+            self._residuals.append(torch.tensor(block_input, dtype=torch.long, device=device))
+        self._positions = [torch.tensor(one.positions, device=device) for one in self.sources]
+        self._lags, self._histories = [], []
+        widths = [convolutions[0].weight.shape[1], *(one.weight.shape[0] for one in convolutions)]
+        for one, width in zip(self.sources, widths, strict=True):
+            lags = [(0 if one.newest is None else one.newest) - position for position in one.kept]
+            self._lags.append(torch.tensor(lags, dtype=torch.long, device=device))
+            like = self._weights[0].new_empty(width)
+            self._histories.append(_History(max(lags) + 1, like) if lags else None)
+        self._num_steps, self._begin = 0, None if gates_padding else -window_length
+        if not gates_padding and window_length > 1:  # before the first step a window sees masked ones
+            self._advance(self._weights[0].new_zeros(window_length - 1, widths[0]))
+
+    def push(self, projected: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+        """Embed further steps.
+
+        Args:
+            projected: (num_steps, hidden_size), the projected input.
+            observed: (num_steps,) bool.
+
+        Returns:
+            (num_steps, embedding_size).
+        """
+        if self._begin is None and bool(observed.any()):
+            self._begin = self._num_steps + int(observed.to(torch.uint8).argmax())
+        at_once = _WINDOWS_ON_CPU if projected.device.type == "cpu" else _WINDOWS_ON_ACCELERATOR
+        results = [self._advance(chunk) for chunk in projected.split(at_once)]
+        return torch.cat(results)
+
+    def _advance(self, projected: torch.Tensor) -> torch.Tensor:
+        num_steps = len(projected)
+        steps = torch.arange(self._num_steps, self._num_steps + num_steps, device=projected.device)
+        masked = projected.new_zeros(num_steps, len(self.sources[0].computed), projected.shape[1])
+        values = [self._with_kept(0, masked, projected)]
+        for number, (taps, weight, bias) in enumerate(zip(self._taps, self._weights, self._biases, strict=True)):
+            below = F.gelu(values[number])
+            gate = self._gate(number, steps)
+            below = F.pad(below if gate is None else below * gate, (0, 0, 0, 1))
+            rows = below[:, taps].reshape(-1, len(weight))
+            output = torch.addmm(bias, rows, weight).view(num_steps, -1, weight.shape[1])
+            if number % 2:
+                block_input = values[number - 1][:, self._residuals[number]]
+                output = output + self.blocks[number // 2].residual(block_input)
+            newest = None if self.sources[number + 1].newest is None else output[:, -1]
+            values.append(self._with_kept(number + 1, output, newest))
+        (last,) = self.sources[-1].indices([self.window_length - 1])
+        gate = self._gate(len(values) - 1, steps)
+        self._num_steps += num_steps
+        return values[-1][:, last] if gate is None else (values[-1] * gate)[:, last]
+
+    def _with_kept(self, layer: int, computed: torch.Tensor, newest: torch.Tensor | None) -> torch.Tensor:
+        """Return a layer's values at all positions that the step reads, and keep the newest."""
+        history = self._histories[layer]
+        if history is None:
+            return computed
+        assert newest is not None, "only a layer with shared values is read at earlier steps"
+        history.append(newest)
+        return torch.cat([computed, history.at(self._lags[layer], len(computed))], dim=1)
+
+    def _gate(self, layer: int, steps: torch.Tensor) -> torch.Tensor | None:
+        """Return (num_steps, num_positions, 1), zeros before the series begins; None for ones only."""
+        if not self.gates_padding or (
+            self._begin is not None and self._num_steps - self.window_length + 1 >= self._begin
+        ):
+            return None
+        begin = self._num_steps + len(steps) if self._begin is None else self._begin
+        times = steps.unsqueeze(1) - (self.window_length - 1) + self._positions[layer]
+        return (times >= begin).to(self._weights[0].dtype).unsqueeze(-1)

@@ -57,9 +57,9 @@ from .heads_time_series import (
     TimeSeriesClassificationOutput,
     TimeSeriesModelOutput,
     TimeSeriesPredictionOutput,
-    classification_loss,
     pool_instance,
 )
+from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 from .pairing_crosstimenet import (
     NO_LABEL,
@@ -602,6 +602,10 @@ class _ReadsTokens(CrossTimeNetPreTrainedModel):
         real = self.model.real_tokens(input_ids, attended)
         return EncodedForHead(self._head_inputs(encoded, real), encoded.hidden_states)
 
+    def predict_arguments(self, domain: str | int | None = None) -> dict[str, Any]:
+        """Take the domain of the series as a further argument of `predict`; None where there is only one."""
+        return {"domain": domain}
+
     def _domain_of_head(self, domain: str | int | None) -> str | int | None:
         return domain
 
@@ -656,7 +660,7 @@ class CrossTimeNetForTimeSeriesClassification(_ReadsTokens, GenericForTimeSeries
             encoded = self.compute_head_inputs(
                 past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
             )
-        return self.score(encoded, labels, return_dict, domain=domain)
+        return self._score(encoded, labels, return_dict, domain=domain)
 
     def _domain_of_head(self, domain: str | int | None) -> str | int | None:
         place = self.head.place_of(domain)
@@ -718,7 +722,7 @@ class CrossTimeNetForTimeSeriesPrediction(_ReadsTokens, GenericForTimeSeriesPred
             encoded = self.compute_head_inputs(
                 past_values, past_observed_mask, output_hidden_states, input_ids, attention_mask, domain
             )
-        return self.predict(encoded, future_values, future_observed_mask, return_dict)
+        return self._forecast(encoded, future_values, future_observed_mask, return_dict)
 
     def _head_inputs(self, encoded: TimeSeriesModelOutput, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the embedding of the last token: (batch_size, embedding_size)."""
@@ -771,8 +775,8 @@ class FlattenClassifier(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, num_labels)
 
-    def forward(self, tokens: torch.Tensor) -> tuple[None, torch.Tensor]:
-        """Map tokens (batch_size, num_tokens, embedding_size) to no loss and logits (batch_size, num_labels).
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map tokens (batch_size, num_tokens, embedding_size) to logits (batch_size, num_labels).
 
         Raises:
             ValueError: The number of tokens is another one.
@@ -782,7 +786,7 @@ class FlattenClassifier(nn.Module):
                 f"The series have {tokens.shape[1]} tokens, but classifier='flatten' was built for {self.num_tokens}; "
                 "pad or cut them, or use classifier='pooled'."
             )
-        return None, self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
+        return self.projection(self.norm(self.dropout(F.gelu(tokens.flatten(1)))))
 
 
 class _ZeroGradients(torch.autograd.Function):
@@ -842,22 +846,24 @@ class DomainClassifiers(nn.Module):
             features: The pooled tokens (batch_size, embedding_size), or with classifier="flatten" all tokens
                 (batch_size, num_tokens, embedding_size).
             domain: Name or place of the domain; None where there is one head.
-            labels: (batch_size,) class indices, or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar cross-entropy or None, and the logits (batch_size, number of the domain's labels).
+            The scalar loss or None, and the logits (batch_size, number of the domain's labels).
 
         Raises:
             ValueError: The domain is unknown, or has no head.
         """
         place = self.place_of(domain)
-        head = self.heads[0 if place is None else self.places.index(place)]
-        _, logits = head(features)
+        head = cast(
+            "ClassificationHead | FlattenClassifier", self.heads[0 if place is None else self.places.index(place)]
+        )
+        scores = head.scores(features)
         if self.training:
             others = [value for other in self.heads if other is not head for value in other.parameters()]
             learning = [value for value in others if value.requires_grad]
-            logits = _ZeroGradients.apply(logits, *learning) if learning else logits
-        return classification_loss(logits, labels), logits
+            scores = _ZeroGradients.apply(scores, *learning) if learning else scores
+        return finish_scores(scores, labels, self.config)
 
     def place_of(self, domain: str | int | torch.Tensor | None) -> int | None:
         """Return the place of the domain whose head scores; None where one head serves all domains.

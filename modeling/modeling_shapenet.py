@@ -42,10 +42,10 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    classification_loss,
     pool_instance,
 )
 from .layers_convolution import CausalEncoder
+from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 logger = logging.get_logger(__name__)
@@ -551,6 +551,72 @@ NOTHING_TO_COMPARE_WARNING = (
 )
 
 
+def cluster_losses(
+    segments: ShapeNetSegments,
+    batch: GlobalBatch,
+    values: torch.Tensor,
+    observed: torch.Tensor,
+    draws: ShapeNetDraws,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute the cluster-wise triplet loss of a batch of series, with all processes' segments.
+
+    Args:
+        segments: What cuts and embeds segments.
+        batch: The global batch, of which every process embeds its share of the segments that are compared.
+        values: (batch_size, sequence_length, num_input_channels), anything where not observed.
+        observed: The same shape, bool.
+        draws: The random choices, for the global batch.
+
+    Returns:
+        Scalars: mean over lengths and clusters of the loss, of the logarithm of its ratio, and of D_pos + D_neg.
+    """
+    values, observed = batch.gather(torch.where(observed, values, 0.0).detach()), batch.gather(observed)
+    groups = cut_segments(values, observed, observed_span(observed.any(-1)), segments.config)
+    terms = [_compare_clusters(segments, batch, group, draws, number) for number, group in enumerate(groups)]
+    # A batch with nothing to compare still has a gradient, zero, for every parameter.
+    unused = torch.stack([one for _, one in terms]).sum()
+    compared = [one for of_group, _ in terms for one in of_group]
+    if not compared:
+        logger.warning_once(NOTHING_TO_COMPARE_WARNING)
+        return unused, unused.detach(), unused.detach()
+    loss, ratio, intra = (torch.stack(one).mean() for one in zip(*compared, strict=True))
+    return loss + unused, ratio, intra
+
+
+def _compare_clusters(
+    segments: ShapeNetSegments, batch: GlobalBatch, group: SegmentGroup, draws: ShapeNetDraws, number: int
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], torch.Tensor]:
+    """Return the loss of every cluster of one length, and a zero that every parameter has a gradient of."""
+    with torch.no_grad(), torch.autocast(group.values.device.type, enabled=False):
+        device, config = group.values.device, segments.config
+        seen = group.observed.any(0).flatten()
+        points = comparable_points(group)
+        clusters, distance = k_means(points, seen, draws.centres[number].to(device), config.num_clustering_steps)
+        triplets = draw_triplets(clusters, distance, draws.keys[number].to(device), config)
+        chosen = [one.chosen for one in triplets] or [torch.zeros(1, dtype=torch.long, device=device)]
+        unique, places = torch.cat(chosen).unique(return_inverse=True)
+    embeddings = _embed_share(segments.encoder, batch, group, unique)[places]
+    terms, start = [], 0
+    for one in triplets:
+        sizes = [1, len(one.positives), *map(len, one.negatives)]
+        parts = embeddings[start : start + sum(sizes)].split(sizes)
+        start += sum(sizes)
+        terms.append(cluster_triplet_loss(parts[0][0], parts[1], parts[2:], config.margin, config.intra_weight))
+    return terms, 0.0 * embeddings.float().sum()
+
+
+def _embed_share(
+    encoder: ShapeNetEncoder, batch: GlobalBatch, group: SegmentGroup, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Embed the chosen segments (num_chosen, embedding_size), every process an equal share of them."""
+    share = -(-len(chosen) // batch.num_processes)
+    places = torch.arange(batch.rank * share, (batch.rank + 1) * share, device=chosen.device)
+    own = chosen[places.clamp(max=len(chosen) - 1)]
+    values, observed = group.rows
+    embeddings = encoder(values[own], observed[own])
+    return batch.gather(embeddings)[: len(chosen)]
+
+
 @dataclass
 class ShapeNetModelOutput(TimeSeriesModelOutput):
     """Embeddings of a batch of series.
@@ -702,54 +768,9 @@ class ShapeNetForPreTraining(ShapeNetPreTrainedModel):
         batch = GlobalBatch.of(self)
         if draws is None:
             draws = batch.draw(lambda size, source: draw_choices(size, self.config, source), past_values, generator)
-        values, observed = batch.gather(torch.where(observed, past_values, 0.0).detach()), batch.gather(observed)
-        groups = cut_segments(values, observed, observed_span(observed.any(-1)), self.config)
-        terms = [self._compare(batch, group, draws, number) for number, group in enumerate(groups)]
-        loss, ratio, intra = self._mean([one for of_group in terms for one in of_group[0]])
-        # A batch with nothing to compare still has a gradient, zero, for every parameter.
-        loss = loss + torch.stack([unused for _, unused in terms]).sum()
+        loss, ratio, intra = cluster_losses(self.model.segments, batch, past_values, observed, draws)
         output = ShapeNetForPreTrainingOutput(loss=loss, ratio_loss=ratio.detach(), intra_loss=intra.detach())
         return output if return_dict is not False else output.to_tuple()
-
-    def _compare(
-        self, batch: GlobalBatch, group: SegmentGroup, draws: ShapeNetDraws, number: int
-    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], torch.Tensor]:
-        """Return the loss of every cluster of one length, and a zero that every parameter has a gradient of."""
-        with torch.no_grad(), torch.autocast(group.values.device.type, enabled=False):
-            device, config = group.values.device, self.config
-            seen = group.observed.any(0).flatten()
-            points = comparable_points(group)
-            clusters, distance = k_means(points, seen, draws.centres[number].to(device), config.num_clustering_steps)
-            triplets = draw_triplets(clusters, distance, draws.keys[number].to(device), config)
-            chosen = [one.chosen for one in triplets] or [torch.zeros(1, dtype=torch.long, device=device)]
-            unique, places = torch.cat(chosen).unique(return_inverse=True)
-        embeddings = self._embed_share(batch, group, unique)[places]
-        terms, start = [], 0
-        for one in triplets:
-            sizes = [1, len(one.positives), *map(len, one.negatives)]
-            parts = embeddings[start : start + sum(sizes)].split(sizes)
-            start += sum(sizes)
-            terms.append(cluster_triplet_loss(parts[0][0], parts[1], parts[2:], config.margin, config.intra_weight))
-        return terms, 0.0 * embeddings.float().sum()
-
-    def _embed_share(self, batch: GlobalBatch, group: SegmentGroup, chosen: torch.Tensor) -> torch.Tensor:
-        """Embed the chosen segments (num_chosen, embedding_size), every process an equal share of them."""
-        share = -(-len(chosen) // batch.num_processes)
-        places = torch.arange(batch.rank * share, (batch.rank + 1) * share, device=chosen.device)
-        own = chosen[places.clamp(max=len(chosen) - 1)]
-        values, observed = group.rows
-        embeddings = self.model.segments.encoder(values[own], observed[own])
-        return batch.gather(embeddings)[: len(chosen)]
-
-    def _mean(
-        self, terms: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if not terms:
-            logger.warning_once(NOTHING_TO_COMPARE_WARNING)
-            zero = torch.zeros((), device=self.device)
-            return zero, zero, zero
-        loss, ratio, intra = (torch.stack(one).mean() for one in zip(*terms, strict=True))
-        return loss, ratio, intra
 
 
 def candidate_utility(embeddings: torch.Tensor, cluster_sizes: torch.Tensor, weight: float) -> torch.Tensor:
@@ -798,7 +819,8 @@ class ShapeletHead(nn.Module):
     Before any are selected they are random noise.
 
     Args:
-        config: Gives num_shapelets, shapelet_length, num_labels and classifier_dropout.
+        config: Gives num_shapelets, shapelet_length, num_labels, problem_type, the labels' mean and scale, and
+            classifier_dropout.
     """
 
     shapelets: torch.Tensor
@@ -809,6 +831,7 @@ class ShapeletHead(nn.Module):
 
     def __init__(self, config: ShapeNetConfig) -> None:
         super().__init__()
+        self.config = config
         shape = (config.num_shapelets, config.shapelet_length)
         self.ratios, self.num_channels = config.ratios_in_permille, config.num_input_channels
         self.register_buffer("shapelets", torch.empty(shape))  # raw values, anything where not observed
@@ -841,14 +864,14 @@ class ShapeletHead(nn.Module):
 
         Args:
             distances: (batch_size, num_shapelets), NaN-free; see shapelet_distances.
-            labels: (batch_size,) class indices, or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+            The scalar loss or None, and the logits (batch_size, num_labels).
         """
         standardised = (distances - self.distance_mean) / self.distance_scale
-        logits = self.projection(self.dropout(standardised.to(self.projection.weight.dtype)))
-        return classification_loss(logits, labels), logits
+        scores = self.projection(self.dropout(standardised.to(self.projection.weight.dtype)))
+        return finish_scores(scores, labels, self.config)
 
 
 def shapelet_distances(

@@ -38,9 +38,7 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
-    classification_loss,
     pool_instance,
-    prediction_loss,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
@@ -50,6 +48,7 @@ from .layers_normalization import (
     denormalize_instances,
 )
 from .layers_patching import align_series, take_context
+from .losses_time_series import finish_scores, prediction_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 
@@ -347,12 +346,13 @@ class ContextClassificationHead(nn.Module):
     """Class scores from the point-wise representations of all channels: two linear layers, a sigmoid in between.
 
     Args:
-        config: Gives the widths, num_labels and classifier_dropout.
+        config: Gives the widths, num_labels, problem_type, the labels' mean and scale, and classifier_dropout.
         num_features: Number of numbers of a series.
     """
 
     def __init__(self, config: SimMTMConfig, num_features: int) -> None:
         super().__init__()
+        self.config = config
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.hidden = nn.Linear(num_features, config.classifier_hidden_size)
         self.projection = nn.Linear(config.classifier_hidden_size, cast(int, config.num_labels))
@@ -360,17 +360,17 @@ class ContextClassificationHead(nn.Module):
     def forward(
         self, features: torch.Tensor, labels: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Score the classes.
+        """Score the classes, or predict numbers.
 
         Args:
             features: (batch_size, num_features).
-            labels: (batch_size,) class indices, or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar cross-entropy or None, and the logits (batch_size, num_labels).
+            The scalar loss or None, and the logits (batch_size, num_labels).
         """
-        logits = self.projection(self.hidden(self.dropout(features)).sigmoid())
-        return classification_loss(logits, labels), logits
+        scores = self.projection(self.hidden(self.dropout(features)).sigmoid())
+        return finish_scores(scores, labels, self.config)
 
 
 @dataclass

@@ -19,13 +19,15 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import cached_file, logging
 
+from .batching_time_series import evaluating
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
-from .encoding_time_series import EncodeSettings, as_series_list, encode_series, evaluating, slide_by_windows
+from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .reading_time_series import is_one_series, observed_values
+from .streaming_time_series import SeriesStream, WindowStream
 
 logger = logging.get_logger(__name__)
 
@@ -119,19 +121,58 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """Load a model with its preparation; see PreTrainedModel.from_pretrained.
 
         Raises:
-            ValueError: A file of weights is damaged or was cut off; the message names it and the fix.
+            ValueError: A file of weights is damaged or was cut off, or is not that of the configuration; the message
+                names it and the fix.
         """
+        wants_info = kwargs.pop("output_loading_info", False)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            opened: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+            model, info = opened
+            model._require_whole_encoder(info, str(pretrained_model_name_or_path))
             model.preparation = _preparation_beside(pretrained_model_name_or_path, cls, kwargs)
-            return loaded
+            return (model, info) if wants_info else model
         except SafetensorError as error:
             place = _damaged_file(str(pretrained_model_name_or_path), kwargs.get("subfolder") or "")
             raise ValueError(
                 f"{place} cannot be read as safetensors ({error}); it is damaged or was cut off. Save the model "
                 "again, or download it again with force_download=True."
             ) from error
+
+    def _require_whole_encoder(self, info: dict[str, Any], place: str) -> None:
+        """Refuse an encoder some of whose weights are fresh, left over or no numbers: it would encode noise.
+
+        Args:
+            info: What transformers found out when it loaded the weights.
+            place: Where they were loaded from.
+
+        Raises:
+            ValueError: The message names a parameter and the fix.
+        """
+        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
+        parts = {name for name, _ in self.base_model.named_children()}
+        changed = {one[0] if isinstance(one, tuple) else one for one in info["mismatched_keys"]}
+        missing = sorted(name for name in set(info["missing_keys"]) - changed if name.startswith(prefix))
+        left_over = sorted(
+            name for name in info["unexpected_keys"] if name.removeprefix(prefix).partition(".")[0] in parts
+        )
+        if missing or left_over:
+            what = (
+                f"lack {missing[0]}" if missing else f"have {left_over[0]}, which the configuration has no place for"
+            )
+            sizes = f"num_hidden_layers={getattr(self.config, 'num_hidden_layers', 'none')}"
+            raise ValueError(
+                f"{place}: the weights {what} ({len(missing)} missing, {len(left_over)} left over). config.json is "
+                f"not that of the weights: a size, such as {sizes}, is wrong or was deleted. Save the model again, or "
+                "restore the file."
+            )
+        for name, parameter in self.base_model.named_parameters():
+            if not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(
+                    f"{place}: {name} holds numbers that are not finite. The weights are damaged; save or "
+                    "download them again."
+                )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save config, weights (safetensors), preparation and code; see PreTrainedModel.save_pretrained."""
@@ -249,6 +290,38 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """Embed one series by a sliding window; see slide_by_windows. A method may have an equal, faster way."""
         return slide_by_windows(self, values, context, stride, batch_size, pooling, **method_arguments)
 
+    def stream(
+        self, window_length: int, pooling: int | str | None = None, batch_size: int = 32, **method_arguments: Any
+    ) -> SeriesStream:
+        """Begin a series whose steps are embedded as they come, each from the window that ends with it.
+
+        Step by step or many at once, the embeddings are those of
+        `encode(series, level="timestamp", window_length=window_length, causal=True, prepared=True)`.
+
+        Args:
+            window_length: Number of steps that an embedding sees, its own the last; before the first step all are
+                missing.
+            pooling: See `encode`, level "timestamp".
+            batch_size: Number of windows in one forward pass, where many steps come at once.
+            method_arguments: Further arguments of the method, as in `encode`.
+
+        Returns:
+            Its `push` takes model inputs (num_steps, num_input_channels).
+
+        Raises:
+            TypeError: An argument is unknown.
+            ValueError: A setting is out of its range.
+        """
+        EncodeSettings("timestamp", window_length, None, True, pooling, batch_size, False, False)
+        arguments = self._checked_encode_arguments(method_arguments)
+        return evaluating(self.base_model).open_stream(window_length, batch_size, pooling, **arguments)
+
+    def open_stream(
+        self, window_length: int, batch_size: int, pooling: int | str | None = None, **method_arguments: Any
+    ) -> SeriesStream:
+        """Return what `stream` returns, its arguments checked. A method may have an equal, faster way."""
+        return WindowStream(self, window_length, batch_size, pooling, **method_arguments)
+
     def observed_values(self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None) -> torch.Tensor:
         """Return which values are observed: neither NaN nor masked out.
 
@@ -272,6 +345,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         show_progress_bar: bool | None = None,
         timestamps: Any = None,
         prepared: bool = False,
+        layout: str | None = None,
         **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Turn series of any length into embeddings; their order and the batch size never change a result.
@@ -299,6 +373,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             timestamps: Dates of the steps, for a model with calendar features: (time,) for one series or for all, else
                 a list of one (time,) a series. A DataFrame brings its own.
             prepared: Whether the series are model inputs already, so that nothing is scaled again.
+            layout: "ntc" for (series, time, channel) or (time, channel); "nct" for (series, channel, time) or
+                (channel, time), as in aeon, sktime and tsai. None: "ntc", but refused where all series are as long as
+                wide.
             method_arguments: Further arguments of the method, those of its `encode_arguments`.
 
         Returns:
@@ -314,7 +391,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
         )
         method_arguments = self._checked_encode_arguments(method_arguments)
-        arrays, single = self._read_series(series, timestamps, prepared, method_arguments)
+        arrays, single = self._read_series(series, timestamps, prepared, layout, method_arguments)
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
@@ -337,7 +414,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         return None if is_other else preparation
 
     def _read_series(
-        self, series: Any, timestamps: Any, prepared: bool, method_arguments: dict[str, Any]
+        self, series: Any, timestamps: Any, prepared: bool, layout: str | None, method_arguments: dict[str, Any]
     ) -> tuple[list[np.ndarray], bool]:
         """Return the model inputs of series, and whether it was one series."""
         preparation = self.preparation_for(**method_arguments)
@@ -347,8 +424,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                     "timestamps were given, and nothing reads them: the series are prepared, or the model has no "
                     "preparation. Leave them out."
                 )
-            return as_series_list(series, self.num_channels_of(**method_arguments))
-        return preparation.transform(series, timestamps), is_one_series(series)
+            return as_series_list(series, self.num_channels_of(**method_arguments), layout)
+        return preparation.transform(series, timestamps, layout), is_one_series(series)
 
     def _checked_encode_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the method's further arguments of `encode` from those given, or say which one it does not have."""

@@ -37,7 +37,6 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
-    prediction_loss,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import (
@@ -53,6 +52,7 @@ from .layers_transformer import (
     LearnedPositions,
     sinusoidal_positions,
 )
+from .losses_time_series import prediction_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 JITTER_DEVIATION = 0.1

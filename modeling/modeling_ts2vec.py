@@ -28,7 +28,7 @@ from .conversion_time_series import (
     require_parameters,
 )
 from .distributed_time_series import GlobalBatch
-from .encoding_time_series import observed_span, slide_by_windows
+from .encoding_time_series import observed_span, slide_by_windows, sliding_span
 from .heads_time_series import (
     ClassificationHead,
     EncodedForHead,
@@ -39,9 +39,10 @@ from .heads_time_series import (
     pool_instance,
 )
 from .kernels_contrast import dual_loss as tiled_dual_loss
-from .kernels_sliding import slide_dilated_blocks
+from .kernels_sliding import DilatedStream, slide_dilated_blocks
 from .layers_convolution import DilatedResidualBlock
 from .modeling_time_series import TimeSeriesPreTrainedModel
+from .streaming_time_series import SeriesStream
 
 
 def binomial_mask(
@@ -520,7 +521,7 @@ class TS2VecModel(TS2VecPreTrainedModel):
         beyond = num_windows * stride - len(values) + after
         padded = nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
         observed = ~padded.isnan().any(-1)
-        gate = self._gate(observed.unsqueeze(0), None)
+        gate = self._gate(observed.unsqueeze(0), sliding_span(observed, context, stride).unsqueeze(0))
         return slide_dilated_blocks(
             cast(list[DilatedResidualBlock], list(self.blocks)),
             self.project(padded, observed),
@@ -530,6 +531,40 @@ class TS2VecModel(TS2VecPreTrainedModel):
             stride=stride,
             masked_last=mask == "mask_last",
         )
+
+    def open_stream(  # type: ignore[override]  # it names the argument that the base takes by any name
+        self, window_length: int, batch_size: int, pooling: int | str | None = None, mask: str | None = None
+    ) -> SeriesStream:
+        """Embed a series as it comes: equal to the base's way, but a step computes only what no step before has."""
+        if pooling is not None or mask == "all_false":
+            return super().open_stream(window_length, batch_size, pooling, mask=mask)
+        return TS2VecStream(self, window_length, masked_last=mask == "mask_last")
+
+
+class TS2VecStream(SeriesStream):
+    """A series that is embedded as it comes, by the state of the dilated convolutions; see DilatedStream.
+
+    Args:
+        model: The encoder; its weights are those of the beginning until `reset`.
+        window_length: Number of steps of a window.
+        masked_last: Whether the last step of every window is masked.
+    """
+
+    def __init__(self, model: TS2VecModel, window_length: int, masked_last: bool) -> None:
+        self.model, self.window_length, self.masked_last = model, window_length, masked_last
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the series: the next step is the first of another one."""
+        blocks = cast(list[DilatedResidualBlock], list(self.model.blocks))
+        gates = self.model.config.gate_padding
+        self._stream = DilatedStream(blocks, self.window_length, self.masked_last, gates)
+
+    @torch.no_grad()
+    def push(self, values: torch.Tensor) -> torch.Tensor:
+        """Embed further steps, (num_steps, num_input_channels) with NaN = missing, as (num_steps, embedding_size)."""
+        observed = ~values.isnan().any(-1)
+        return self._stream.push(self.model.project(values, observed), observed)
 
 
 class TS2VecForPreTraining(TS2VecPreTrainedModel):

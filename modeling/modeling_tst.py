@@ -37,9 +37,7 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
-    classification_loss,
     pool_instance,
-    prediction_loss,
 )
 from .layers_attention import AttentionProjection
 from .layers_dropout import DropoutDraws, SeededDropout
@@ -53,6 +51,7 @@ from .layers_transformer import (
     TransformerLayer,
     sinusoidal_positions,
 )
+from .losses_time_series import finish_scores, prediction_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 # Learned positions begin uniformly in plus and minus so much, as in the official code.
@@ -568,12 +567,12 @@ class FlattenedClassificationHead(nn.Module):
     """Class scores, or numbers, from all tokens of the context beside each other (section 3.3).
 
     Args:
-        config: Gives the widths, num_labels, problem_type and classifier_dropout.
+        config: Gives the widths, num_labels, problem_type, the labels' mean and scale, and classifier_dropout.
     """
 
     def __init__(self, config: TSTConfig) -> None:
         super().__init__()
-        self.is_regression = config.problem_type == "regression"
+        self.config = config
         self.output_l2_weight = config.output_l2_weight
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.projection = nn.Linear(config.num_context_tokens * config.hidden_size, cast(int, config.num_labels))
@@ -585,44 +584,16 @@ class FlattenedClassificationHead(nn.Module):
 
         Args:
             features: (batch_size, num_context_tokens * hidden_size).
-            labels: (batch_size,) class indices; for a regression (batch_size, num_labels) numbers, NaN = missing, or
-                (batch_size,) of one; or None.
+            labels: See losses_time_series.finish_scores.
 
         Returns:
-            The scalar loss or None, and the logits (batch_size, num_labels). The loss is the cross-entropy, or the
-            squared errors, summed over the numbers of a series and averaged over the series.
+            The scalar loss or None, and the logits (batch_size, num_labels).
         """
-        logits = self.projection(self.dropout(features))
-        if labels is not None and self.is_regression:
-            loss: torch.Tensor | None = regression_loss(logits, labels.view(len(logits), -1))
-        else:
-            loss = classification_loss(logits, labels)
+        scores = self.projection(self.dropout(features))
+        loss, logits = finish_scores(scores, labels, self.config)
         if loss is not None and self.training:
             loss = penalized(loss, self.projection, self.output_l2_weight)
         return loss, logits
-
-
-def regression_loss(predicted: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Compare numbers: the sum of squared errors of a series, averaged over the series.
-
-    Args:
-        predicted: (batch_size, num_labels).
-        numbers: The same shape, NaN = missing, which is left out.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        ValueError: The shapes differ; the message names both.
-    """
-    if numbers.shape != predicted.shape:
-        raise ValueError(
-            f"labels has shape {tuple(numbers.shape)}, but the model predicts {tuple(predicted.shape)}: (batch_size, "
-            "num_labels)."
-        )
-    given = ~numbers.isnan()
-    errors = torch.where(given, predicted.float() - torch.where(given, numbers, 0.0).float(), 0.0)
-    return errors.square().sum(-1).mean()
 
 
 class FlattenedPredictionHead(nn.Module):
@@ -668,7 +639,7 @@ class TSTForTimeSeriesClassification(GenericForTimeSeriesClassification, TSTPreT
     """The encoder with class scores on all timestamps of the context.
 
     The first observed timestamp of a series is the context's first one; of longer series the first ones are taken.
-    With problem_type="regression" in the config it predicts num_labels numbers instead.
+    With problem_type="regression" in the config it predicts num_labels numbers instead, as the official code does.
 
     Args:
         config: Configuration; num_labels or id2label gives the classes.

@@ -5,22 +5,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+LAYOUTS = ("ntc", "nct")
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class PreparedSeries(list):
-    """Series that are model inputs already: `encode` takes them as they are."""
+    """Series (time, channel) that are model inputs already: `encode` takes them as they are."""
 
     is_prepared = True
+    series_layout = "ntc"
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a series, or for a slice some of them, which are as prepared as all."""
+        chosen = super().__getitem__(index)
+        return type(self)(chosen) if isinstance(index, slice) else chosen
 
 
 def is_frame(series: Any) -> bool:
     """Whether this is a table of pandas or polars."""
     return hasattr(series, "columns") and hasattr(series, "to_numpy")
+
+
+def holds_cells_of_series(frame: Any) -> bool:
+    """Whether this is a frame of pandas with a series in every cell, as sktime has it."""
+    if not hasattr(frame, "iloc") or 0 in frame.shape or str(frame.dtypes.iloc[0]) != "object":
+        return False
+    first = frame.iloc[0, 0]
+    return not isinstance(first, (str, bytes)) and hasattr(first, "__len__")
 
 
 def is_one_series(series: Any, num_channels: int | None = None) -> bool:
@@ -33,7 +50,9 @@ def is_one_series(series: Any, num_channels: int | None = None) -> bool:
             number. None for nested lists that are always a batch.
     """
     if is_frame(series):
-        return True
+        return getattr(getattr(series, "index", None), "nlevels", 1) == 1 and not holds_cells_of_series(series)
+    if hasattr(series, "to_numpy"):  # a column of pandas or polars
+        series = series.to_numpy()
     if isinstance(series, np.ndarray) and series.dtype == object:  # numbers and None, or arrays of several lengths
         return series.ndim < 3 and bool(series.size) and _is_number(series.flat[0])
     if isinstance(series, (np.ndarray, torch.Tensor)):
@@ -62,14 +81,68 @@ def separate_series(series: Any, is_one: bool) -> Iterator[tuple[str, Any]]:
     if is_one:
         yield "the series", series
         return
-    if not hasattr(series, "__iter__"):
+    if not hasattr(series, "__iter__") or isinstance(series, (str, bytes)):
         raise ValueError(f"Give one series or a list of series, not a {type(series).__name__}.")
+    if is_frame(series):
+        yield from _series_of_frame(series)
+        return
     # A tensor goes to the CPU as a whole: a transfer a series would cost more than all the rest.
     for index, one in enumerate(as_numbers(series, "the batch") if isinstance(series, torch.Tensor) else series):
         yield f"series {index}", one
 
 
-def read_series(series: Any, num_channels: int, is_one: bool) -> Iterator[np.ndarray]:
+def _series_of_frame(frame: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the series of a frame that holds several, each as a frame by time, or as an array (time, channel)."""
+    if getattr(frame.index, "nlevels", 1) == 1:
+        for name, cells in zip(frame.index, frame.to_numpy(), strict=True):
+            columns = [as_numbers(cell, f"series {name!r}, column {index}") for index, cell in enumerate(cells)]
+            lengths = [len(np.atleast_1d(column)) for column in columns]
+            if len(set(lengths)) != 1 or any(column.ndim != 1 for column in columns):
+                raise ValueError(f"series {name!r}: its cells are no series of one length, but of {lengths} steps.")
+            yield f"series {name!r}", np.stack(columns, axis=1)
+        return
+    kinds = [str(level.dtype) for level in frame.index.levels]
+    dates = [place for place, kind in enumerate(kinds) if kind.startswith("datetime")]
+    time = dates[0] if len(dates) == 1 else frame.index.nlevels - 1
+    items = [place for place in range(frame.index.nlevels) if place != time]
+    for name, rows in frame.groupby(level=items if len(items) > 1 else items[0], sort=False):
+        one = rows.droplevel(items)
+        if not (one.index.is_monotonic_increasing and one.index.is_unique):
+            raise ValueError(f"item {name!r}: its times are not in order, or one appears twice. Sort the frame.")
+        yield f"item {name!r}", one
+
+
+def in_layout(
+    arrays: Iterable[tuple[str, np.ndarray, bool]], num_channels: int, layout: str | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield arrays with time before channels.
+
+    Args:
+        arrays: Name, array and whether its axes are known to lie in this order, as those of a frame are.
+        num_channels: Number of channels of a series.
+        layout: "ntc" for (series, time, channel), "nct" for (series, channel, time), None for "ntc" where it tells.
+
+    Raises:
+        ValueError: The layout is not said, and every array has as many steps as channels; or it contradicts a frame.
+    """
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(
+            f"layout={layout!r} is unknown; 'ntc' is (series, time, channel), 'nct' (series, channel, time)."
+        )
+    squares = []
+    for name, values, is_known in arrays:
+        if is_known and layout == "nct":
+            raise ValueError(f"layout='nct' does not fit {name}, which has channels last; leave layout out.")
+        squares.append(not is_known and num_channels > 1 and values.shape == (num_channels, num_channels))
+        yield name, np.ascontiguousarray(values.T) if layout == "nct" and values.ndim == 2 else values
+    if layout is None and squares and all(squares):
+        raise ValueError(
+            f"The series have as many steps as channels, {num_channels}, so that both readings fit. Say layout='ntc' "
+            "where channels come last, or layout='nct' where time does, as in aeon, sktime and tsai."
+        )
+
+
+def read_series(series: Any, num_channels: int, is_one: bool, layout: str | None = None) -> Iterator[np.ndarray]:
     """Yield checked series, one by one.
 
     Args:
@@ -77,6 +150,7 @@ def read_series(series: Any, num_channels: int, is_one: bool) -> Iterator[np.nda
             column of arrays (time, channel) of any lengths; (time,) will do for one channel. NaN or None = missing.
         num_channels: Number of channels of a series.
         is_one: What is_one_series says of it.
+        layout: See in_layout.
 
     Yields:
         (time, num_channels) float32, NaN = missing.
@@ -85,9 +159,13 @@ def read_series(series: Any, num_channels: int, is_one: bool) -> Iterator[np.nda
         ValueError: A series is empty, has another number of channels, or holds text or infinite values; or these are
             no series. The message names the series and what was expected.
     """
-    for name, one in separate_series(series, is_one):
-        values = _numbers_of_frame(one, name) if is_frame(one) else as_numbers(one, name)
-        yield checked_series(values.astype(np.float32, copy=False), num_channels, name)
+    is_known = is_frame(series) or hasattr(series, "series_layout")
+    arrays = (
+        (name, numbers_of_frame(one, name) if is_frame(one) else as_numbers(one, name), is_known or is_frame(one))
+        for name, one in separate_series(series, is_one)
+    )
+    for name, values in in_layout(arrays, num_channels, layout):
+        yield checked_series(values, num_channels, name).astype(np.float32, copy=False)
 
 
 def as_numbers(values: Any, name: str) -> np.ndarray:
@@ -101,18 +179,24 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
         ValueError: There are other things than real numbers, or rows of several lengths.
     """
     if isinstance(values, torch.Tensor):
+        if values.is_meta:
+            raise ValueError(f"{name} is a tensor on the meta device, which holds no values.")
+        if values.is_complex():
+            raise ValueError(f"{name} holds complex numbers ({values.dtype}); give real ones.")
         values = values.detach().cpu()
         # NumPy has no bfloat16; a double holds every smaller number.
         return (values if values.dtype in (torch.float32, torch.float64) else values.double()).numpy()
     try:
-        array = np.asarray(values)
+        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fiub":  # the mask means missing
+            return np.ma.filled(values.astype(np.float64), np.nan)
+        array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
         holds_text = array.dtype.kind in "USM" or (
             array.dtype == object and any(isinstance(one, (str, bytes)) for one in array.flat)
         )
-        if not holds_text and array.dtype.kind != "c":
+        if not holds_text and array.dtype.kind in "fiubO":
             return array if array.dtype.kind in "fiub" else array.astype(np.float64)  # None becomes NaN
         problem = "there is text among them" if holds_text else f"they are {array.dtype}"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         problem = str(error)
     raise ValueError(
         f"{name} does not hold numbers in equal rows ({problem}); give float arrays (time, channel)."
@@ -143,17 +227,23 @@ def check_shape(shape: tuple[int, ...], num_channels: int, name: str, expected: 
     if shape and shape[0] == 0:
         raise ValueError(f"{name} has no timestamps; leave it out.")
     if len(shape) != 2 or shape[1] != num_channels:
-        hint = " Transpose it." if len(shape) == 2 and shape[0] == num_channels else ""
+        is_turned = len(shape) == 2 and shape[0] == num_channels
+        hint = " Transpose it, or say layout='nct' for (series, channel, time)." if is_turned else ""
         expected = expected or f"{num_channels} channel(s) last"
         raise ValueError(f"{name} has shape {shape}; expected (time, {num_channels}): {expected}.{hint}")
 
 
 def check_finite(values: np.ndarray, name: str) -> None:
-    """Refuse an infinite value of a series (time, num_channels)."""
-    infinite = np.isinf(values)
-    if infinite.any():
-        step, channel = np.argwhere(infinite)[0]
-        raise ValueError(f"{name} is infinite at timestamp {step}, channel {channel}; write NaN for a missing value.")
+    """Refuse a value of a series (time, num_channels) that is infinite, or that float32 cannot hold."""
+    too_large = np.abs(values) > LARGEST
+    if too_large.any():
+        step, channel = np.argwhere(too_large)[0]
+        value = values[step, channel]
+        if np.isinf(value):
+            problem = "is infinite at timestamp {}, channel {}; write NaN for a missing value."
+        else:
+            problem = f"has {value:g} at timestamp {{}}, channel {{}}: beyond float32, which ends at {LARGEST:g}."
+        raise ValueError(f"{name} {problem.format(step, channel)}")
 
 
 def check_batch(
@@ -201,13 +291,29 @@ def observed_values(
     return observed if past_observed_mask is None else observed & past_observed_mask.bool()
 
 
-def _numbers_of_frame(frame: Any, name: str) -> np.ndarray:
-    for column in frame.columns:
-        dtype = frame[column].dtype
-        numeric = dtype.is_numeric() if hasattr(dtype, "is_numeric") else getattr(dtype, "kind", "O") in "fiub"
-        if not numeric:
-            raise ValueError(f"Column {column!r} of {name} holds {dtype}, not numbers; drop it or make it the index.")
-    return np.asarray(frame.to_numpy(), dtype=np.float32)
+def numbers_of_frame(frame: Any, name: str) -> np.ndarray:
+    """Return (time, column) float64 of a frame, NaN = missing; refuse a column of other things than numbers."""
+    columns = [
+        numbers_of_column(
+            frame.iloc[:, place] if hasattr(frame, "iloc") else frame[column], f"{name}, column {column!r}"
+        )
+        for place, column in enumerate(frame.columns)
+    ]
+    return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
+
+
+def numbers_of_column(column: Any, name: str) -> np.ndarray:
+    """Return (time,) float64 of a column of pandas or polars, NaN = missing; refuse other things than numbers."""
+    dtype = column.dtype
+    if hasattr(dtype, "is_numeric"):
+        is_numeric = dtype.is_numeric() or str(dtype) == "Boolean"
+    else:
+        is_numeric = getattr(dtype, "kind", "O") in "fiubO" and str(dtype) not in ("category", "str", "string")
+    if not is_numeric:
+        raise ValueError(f"{name} holds {dtype}, not numbers; drop it, convert it or make it the index.")
+    if hasattr(column, "astype") and str(dtype) != "object":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)  # also of pandas' own types of numbers
+    return as_numbers(column.to_numpy(), name).astype(np.float64)
 
 
 def _is_number(value: Any) -> bool:

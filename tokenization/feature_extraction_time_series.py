@@ -6,14 +6,23 @@ values need never be given raw ones by accident.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .reading_time_series import PreparedSeries, as_numbers, checked_series, is_frame, is_one_series, separate_series
+from .reading_time_series import (
+    PreparedSeries,
+    as_numbers,
+    checked_series,
+    in_layout,
+    is_frame,
+    is_one_series,
+    numbers_of_column,
+    separate_series,
+)
 
 TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
 
@@ -108,7 +117,9 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         names = self.channel_names or [f"channel_{index}" for index in range(self.num_channels)]
         return [*(TIME_FEATURE_NAMES if self.time_features else ()), *names]
 
-    def __call__(self, series: Any, timestamps: Any = None, return_tensors: str | None = None) -> BatchFeature:
+    def __call__(
+        self, series: Any, timestamps: Any = None, return_tensors: str | None = None, layout: str | None = None
+    ) -> BatchFeature:
         """Turn raw series into one padded batch.
 
         Args:
@@ -117,6 +128,9 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             timestamps: With time features: dates of the steps, (time,) for one series or for all that share them, else
                 a list of one (time,) a series. A DataFrame brings its own, as its one column of dates or its index.
             return_tensors: "pt" for tensors; None or "np" for arrays.
+            layout: "ntc" for (series, time, channel) or (time, channel); "nct" for (series, channel, time) or
+                (channel, time), as in aeon, sktime and tsai. None: "ntc", but refused where all series are as long as
+                wide.
 
         Returns:
             past_values (num_series, longest time, num_input_channels) float32, where missing values and the padding
@@ -125,7 +139,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         Raises:
             ValueError: See transform.
         """
-        arrays = self.transform(series, timestamps)
+        arrays = self.transform(series, timestamps, layout)
         longest = max((len(values) for values in arrays), default=0)
         past_values = np.full((len(arrays), longest, self.num_input_channels), np.nan, dtype=np.float32)
         for row, values in zip(past_values, arrays, strict=True):
@@ -133,12 +147,13 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         batch = {"past_values": past_values, "past_observed_mask": ~np.isnan(past_values)}
         return BatchFeature(batch, tensor_type=return_tensors)
 
-    def transform(self, series: Any, timestamps: Any = None) -> PreparedSeries:
+    def transform(self, series: Any, timestamps: Any = None, layout: str | None = None) -> PreparedSeries:
         """Turn raw series into scaled ones without padding, for `model.encode`.
 
         Args:
             series: See __call__.
             timestamps: See __call__.
+            layout: See __call__.
 
         Returns:
             One array (time, num_input_channels) float32 a series, NaN = missing, in a list that `encode` knows as
@@ -148,7 +163,7 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             ValueError: A series is empty, has other channels than the training series, text or infinite values; or
                 timestamps are needed and not given, or do not fit. The message names the series and what was expected.
         """
-        pairs = list(self._read(series))
+        pairs = self._read(series, layout)
         dates = self._read_timestamps(timestamps, pairs) if self.time_features else [None] * len(pairs)
         return PreparedSeries(
             self._scaled(values, date, index)
@@ -201,10 +216,19 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             )
         return inputs
 
-    def _read(self, series: Any) -> Iterable[tuple[np.ndarray, Any]]:
-        """Yield (time, num_channels) float64 and, of a frame, its dates."""
-        for name, one in separate_series(series, is_one_series(series)):
-            yield self._read_frame(one, name) if is_frame(one) else (self._checked(as_numbers(one, name), name), None)
+    def _read(self, series: Any, layout: str | None) -> list[tuple[np.ndarray, Any]]:
+        """Return (time, num_channels) float64 and, of a frame, its dates."""
+        is_known = is_frame(series) or hasattr(series, "series_layout")
+        dates: list[Any] = []
+
+        def arrays() -> Iterator[tuple[str, np.ndarray, bool]]:
+            for name, one in separate_series(series, is_one_series(series)):
+                values, own = self._read_frame(one, name) if is_frame(one) else (as_numbers(one, name), None)
+                dates.append(own)
+                yield name, values, is_known or is_frame(one)
+
+        read = [self._checked(values, name) for name, values in in_layout(arrays(), self.num_channels, layout)]
+        return list(zip(read, dates, strict=True))
 
     def _read_frame(self, frame: Any, name: str) -> tuple[np.ndarray, Any]:
         columns = {str(column): frame[column] for column in frame.columns}
@@ -215,11 +239,11 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"{name} lacks {', '.join(absent)}: its columns are {', '.join(columns)}; expected {self._expected()}."
             )
-        values = [_column(columns[channel], channel, name) for channel in channels]
+        values = [numbers_of_column(columns[channel], f"{name}, column {channel!r}") for channel in channels]
         table = np.stack(values, axis=1) if values else np.empty((len(frame), 0))
         index = getattr(frame, "index", None)
         own_dates = columns[dates[0]] if len(dates) == 1 else index if _is_dates(index) else None
-        return self._checked(table, name), own_dates
+        return table, own_dates
 
     def _checked(self, values: np.ndarray, name: str) -> np.ndarray:
         return checked_series(values.astype(np.float64, copy=False), self.num_channels, name, self._expected())
@@ -260,14 +284,6 @@ def _standardised(values: np.ndarray, mean: list[float] | None, scale: list[floa
 def _is_dates(column: Any) -> bool:
     """Whether a column or index of pandas or polars holds dates."""
     return str(getattr(column, "dtype", "")).lower().startswith(("datetime", "date"))
-
-
-def _column(column: Any, channel: str, name: str) -> np.ndarray:
-    try:
-        values = column.astype("float64") if hasattr(column, "astype") else column.to_numpy()
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}, column {channel!r} does not hold numbers ({error}); drop or convert it.") from None
 
 
 def _per_series(timestamps: Any, num_series: int) -> list[Any]:

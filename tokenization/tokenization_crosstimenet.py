@@ -385,7 +385,7 @@ def read_batches(
         return
     ahead: list[np.ndarray] = []
     num_done = num_read = 0
-    for one in read_series(series, num_channels, is_one_series(series, num_channels)):
+    for one in read_series(series, num_channels, is_one_series(series, num_channels), "ntc"):
         ahead.append(one)
         num_read += len(one)
         if num_read >= STEPS_READ_AHEAD:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from ..inference.tables import PROVENANCE, replace_file
+
 SUFFIXES = (".npz", ".parquet", ".npy", ".csv")
-PROVENANCE = "provenance"
 
 
 @dataclass
@@ -30,21 +28,6 @@ class EmbeddingTable:
     embeddings: np.ndarray
     columns: dict[str, np.ndarray]
     provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def check_output(path: Path) -> None:
-    """Refuse a place that cannot be written, before anything is computed.
-
-    Raises:
-        ValueError: The suffix is unknown.
-        FileNotFoundError: The folder does not exist.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--output {path}: the suffix says the format; choose one of {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"--output {path}: the folder {path.parent} does not exist.")
-    if path.is_dir():
-        raise ValueError(f"--output {path} is a folder; name a file.")
 
 
 def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
@@ -68,35 +51,21 @@ def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
             **table.columns,
             PROVENANCE: np.asarray(json.dumps(table.provenance)),
         }
-        _replace(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # mypy takes an array for allow_pickle
+        replace_file(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # mypy takes an array for allow_pickle
         return [path]
     if suffix == ".parquet":
-        _replace(path, lambda file: _write_parquet(file, table))
+        replace_file(path, lambda file: _write_parquet(file, table))
         return [path]
     neighbour = path.with_name(path.name + ".json")
     described: dict[str, Any] = {PROVENANCE: table.provenance}
     if suffix == ".npy":
         described["columns"] = {name: _plain(values) for name, values in table.columns.items()}
-    _replace(neighbour, lambda file: file.write((json.dumps(described, indent=1) + "\n").encode()))
+    replace_file(neighbour, lambda file: file.write((json.dumps(described, indent=1) + "\n").encode()))
     if suffix == ".npy":
-        _replace(path, lambda file: np.save(file, table.embeddings))
+        replace_file(path, lambda file: np.save(file, table.embeddings))
     else:
-        _replace(path, lambda file: _write_csv(file, table))
+        replace_file(path, lambda file: _write_csv(file, table))
     return [path, neighbour]
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def _plain(values: np.ndarray) -> list[Any]:

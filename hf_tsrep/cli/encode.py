@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from ..results import environment_versions
+from ..inference.inputs import channels_of_model, chosen_splits, dates_of_model, label_names
+from ..inference.provenance import answer_provenance
+from ..inference.tables import check_output
 from .arguments import (
     DataDirectory,
     Device,
@@ -27,12 +26,9 @@ from .arguments import (
     split_at_commas,
     take_reading,
 )
-from .embedding_files import EmbeddingTable, check_output, write_embeddings
-from .models import OpenedModel, open_model, weights_fingerprint
+from .embedding_files import SUFFIXES, EmbeddingTable, write_embeddings
+from .models import OpenedModel, open_model
 
-logger = logging.getLogger(__name__)
-
-_INVENTED_NAME = re.compile(r"channel_\d+")  # of files that name no channels: not a name to go by
 _UNEQUAL_WIDTHS = (
     "pooling='multiscale' has more scales for longer series, so that these rows have unequal widths: choose a number "
     "of steps, or encode series of one length."
@@ -66,16 +62,12 @@ def encode_command(
     Raw values are prepared by the feature extractor that is saved beside the model. What `encode` of the model's
     method takes besides the options below is given by its name, too: --mask mask_last.
     """
-    from hf_tsrep.data import load_corpus
-
-    check_output(output)
+    check_output(output, SUFFIXES)
     fields = parse_fields(context.args)
     given = take_reading(fields)
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     further = read_method_arguments(context, opened.model, fields)
-    reading = {**opened.reading_of(input), **given}
-    reading |= {"split": "none", "target": None}
-    corpus = load_corpus(input, data_directory=data_directory, **reading)
+    corpus = opened.load_input(input, given, data_directory)
     settings: dict[str, Any] = {
         "level": level,
         "window_length": window_length,
@@ -145,24 +137,22 @@ def encode_corpus(
     Raises:
         ValueError: An unknown split, or channels that the model does not take.
     """
-    from ..data import corpus_metadata, get_series
+    from ..data import SeriesList, corpus_metadata, get_series
 
-    chosen = list(splits or corpus)
-    for name in chosen:
-        if name not in corpus:
-            raise ValueError(f"There is no split {name!r}; the corpus has {', '.join(map(str, corpus))}.")
+    chosen = chosen_splits(corpus, splits)
     told = {"domain": settings["domain"]} if "domain" in settings else {}
     preparation = opened.model.preparation_for(**told)
-    channels = _channels(preparation, corpus_metadata(corpus).channel_names)
+    channels = channels_of_model(preparation, corpus_metadata(corpus).channel_names)
     blocks: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
     for name in chosen:
-        series = [one if channels is None else one[:, channels] for one in get_series(corpus[name])]
+        whole_series = get_series(corpus[name])
+        series = SeriesList(one if channels is None else one[:, channels] for one in whole_series)
         embeddings = opened.model.encode(
             series,
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
-            timestamps=_dates(preparation, corpus[name]),
+            timestamps=dates_of_model(preparation, corpus[name]),
             **settings,
         )
         if settings["level"] != "instance":
@@ -178,39 +168,6 @@ def encode_corpus(
         raise ValueError(_UNEQUAL_WIDTHS)
     embeddings = np.concatenate(blocks)
     return EmbeddingTable(embeddings, whole, _provenance(opened, corpus, settings, embeddings.shape[1]))
-
-
-def _channels(preparation: Any, names: Sequence[str]) -> list[int] | None:
-    """Return which channels of the corpus the model takes, by name where the names are known; None for all."""
-    wanted = [] if preparation is None else list(preparation.channel_names or ())
-    names = list(names)
-    if not wanted or wanted == names:
-        return None
-    if set(wanted) <= set(names) and not all(_INVENTED_NAME.fullmatch(name) for name in names):
-        return [names.index(name) for name in wanted]
-    if len(wanted) == len(names):
-        logger.info("The channels are taken in order: %s for %s.", ", ".join(names[:10]), ", ".join(wanted[:10]))
-        return None
-    absent = [name for name in wanted if name not in names]
-    raise ValueError(
-        f"The model takes {len(wanted)} channels, {', '.join(wanted[:20])}; the input has {len(names)}, "
-        f"{', '.join(names[:20])}. It lacks {', '.join(absent[:20])}: choose the columns with --value-columns, or "
-        "train a model on this input."
-    )
-
-
-def _dates(preparation: Any, split: Any) -> Any:
-    """Return the dates of every series where the model has calendar features; None where it has none."""
-    from ..data import get_timestamps
-
-    if preparation is None or not preparation.time_features:
-        return None
-    timestamps = get_timestamps(split) if "timestamp" in split.column_names else None
-    if timestamps is None or any(not len(one) for one in timestamps):
-        raise ValueError(
-            "The model uses calendar features, but the input has no dates; name them with --timestamp-column."
-        )
-    return timestamps
 
 
 def _row_columns(corpus: Any, split: str, series: list[np.ndarray], settings: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -236,10 +193,9 @@ def _row_columns(corpus: Any, split: str, series: list[np.ndarray], settings: di
         "item_id": np.repeat(np.asarray([str(one) for one in dataset["item_id"]]), counts),
         "split": np.repeat(np.asarray([split]), counts.sum()),
     }
-    if "label" in dataset.column_names:
-        feature = dataset.features["label"]
-        labels = np.asarray([feature.int2str(one) if hasattr(feature, "int2str") else one for one in dataset["label"]])
-        columns["label"] = np.repeat(labels, counts)
+    labels = label_names(dataset)
+    if labels is not None:
+        columns["label"] = np.repeat(np.asarray(labels), counts)
     return {**columns, **steps}
 
 
@@ -252,37 +208,8 @@ def _window_starts(length: int, window_length: int, stride: int | None) -> np.nd
 
 
 def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embedding_size: int) -> dict[str, Any]:
-    from ..data import corpus_fingerprint, corpus_metadata
-
-    config = opened.model.config
     pooling = settings["pooling"]
     if pooling is None and settings["level"] != "timestamp":
-        pooling = config.pooling
-    name = corpus_metadata(corpus).name
-    return {
-        "model": opened.name,
-        "revision": opened.revision,
-        "weights_sha256": weights_fingerprint(opened.model),
-        "method": config.model_type,
-        "embedding_size": embedding_size,
-        **settings,
-        "pooling": pooling,
-        "preparation": None if opened.model.preparation is None else _preparation(opened.model.preparation),
-        "corpus": Path(name).name if Path(name).exists() else name,
-        "corpus_fingerprint": corpus_fingerprint(corpus),
-        "versions": environment_versions(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _preparation(extractor: Any) -> dict[str, Any]:
-    names = (
-        "num_channels",
-        "channel_names",
-        "mean",
-        "scale",
-        "time_features",
-        "time_feature_mean",
-        "time_feature_scale",
-    )
-    return {name: value for name in names if (value := getattr(extractor, name)) is not None}
+        pooling = opened.model.config.pooling
+    asked = {"embedding_size": embedding_size, **settings, "pooling": pooling}
+    return answer_provenance(opened.model, asked, name=opened.name, revision=opened.revision, corpus=corpus)

@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from . import convert, data, demo, encode, evaluate, finetune, list_models, pretrain, push, results
+from . import (
+    convert,
+    data,
+    demo,
+    detect,
+    encode,
+    evaluate,
+    finetune,
+    list_models,
+    predict,
+    pretrain,
+    push,
+    results,
+)
 from .arguments import FREE_FIELDS, FieldsCommand, UsageError
 
 EXIT_FAILED = 1
@@ -54,6 +67,8 @@ def global_options(
 app.command("pretrain", cls=FieldsCommand, context_settings=FREE_FIELDS)(pretrain.pretrain_command)
 app.command("finetune", cls=FieldsCommand, context_settings=FREE_FIELDS)(finetune.finetune_command)
 app.command("encode", cls=FieldsCommand, context_settings=FREE_FIELDS)(encode.encode_command)
+app.command("predict", cls=FieldsCommand, context_settings=FREE_FIELDS)(predict.predict_command)
+app.command("detect", cls=FieldsCommand, context_settings=FREE_FIELDS)(detect.detect_command)
 app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
 app.command("push")(push.push_command)

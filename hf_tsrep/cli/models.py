@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 from ..data.domains import find_domain
 from ..errors import near_matches
+from ..inference.prediction import auto_class_of_head
+from ..inference.provenance import corpus_facts
 from .progress import without_file_bars
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,38 @@ class OpenedModel:
         fields = (*(one.name for one in dataclasses.fields(FileSettings)), "target", "split")
         return {name: recorded[name] for name in fields if recorded.get(name) is not None}
 
+    def load_input(self, written: str, given: dict[str, Any], data_directory: str | None = None) -> Any:
+        """Load the corpus of an answer: raw values, whole series, read as the training read this corpus.
+
+        Args:
+            written: How the user named it.
+            given: Options of `load_corpus` that were given; they go first.
+            data_directory: Where known corpora lie.
+        """
+        from ..data import load_corpus
+
+        reading = {**self.reading_of(written), **given, "split": "none", "target": None}
+        return load_corpus(written, data_directory=data_directory, **reading)
+
+    def sign(self, provenance: dict[str, Any], corpus: Any) -> dict[str, Any]:
+        """Return the provenance of an answer with the name of the model as the user knows it, and the corpus."""
+        return {**provenance, "model": self.name, "revision": self.revision, **corpus_facts(corpus)}
+
+    def reading_of_table(self, written: str) -> dict[str, Any]:
+        """Return the options with which new series of the training's kind are read.
+
+        Args:
+            written: How the user named the corpus. For one that the model was not trained on it is what the training
+                said of its table, but not of labels, which new series need not have.
+        """
+        from ..training.settings import FileSettings
+
+        if self.trained_on(written):
+            return {name: value for name, value in self.reading_of(written).items() if name not in ("target", "split")}
+        fields = {one.name for one in dataclasses.fields(FileSettings)} - {"label_column"}
+        recorded = self.training.get("data") or {}
+        return {name: recorded[name] for name in sorted(fields) if recorded.get(name) is not None}
+
     def preparation(self) -> dict[str, Any]:
         """Return the scaler and the time features that the training had, for `load_corpus`."""
         recorded = self.training.get("data")
@@ -80,7 +113,12 @@ class OpenedModel:
 
 
 def open_model(
-    name_or_path: str, *, revision: str | None = None, device: str | None = None, trust_remote_code: bool = False
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    with_head: bool = False,
 ) -> OpenedModel:
     """Load a model and the record of its training.
 
@@ -89,13 +127,14 @@ def open_model(
         revision: Branch, tag or commit on the Hub.
         device: Where to compute; None for cuda where there is one.
         trust_remote_code: Whether code of the repository may run.
+        with_head: Whether the head that it was fine-tuned with is opened, too.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         FileNotFoundError: There is no such folder, or no finished model in it.
-        ValueError: It is no encoder of time series.
+        ValueError: It is no encoder of time series, or has no head.
         OSError: It is not on the Hub, or the Hub cannot be reached.
     """
     import torch
@@ -113,8 +152,9 @@ def open_model(
     except OSError as error:
         place = "cannot be read" if folder is not None else "is no folder here, and cannot be had from the Hub"
         raise OSError(f"{name_or_path} {place}: {error}") from error
+    auto_class = auto_class_of_head(config, name_or_path) if with_head else AutoModel
     with without_file_bars():
-        model = AutoModel.from_pretrained(name_or_path, config=config, **options).eval()
+        model = auto_class.from_pretrained(name_or_path, config=config, **options).eval()
     if not hasattr(model, "encode"):
         raise ValueError(
             f"{name_or_path} is a {type(model).__name__}, which has no encode: no encoder of time series."
@@ -149,12 +189,3 @@ def _local_folder(name_or_path: str) -> Path | None:
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")
     return None
-
-
-def weights_fingerprint(model: Any) -> str:
-    """Return a sha256 over names, shapes and values of the parameters: what identifies a model that has no commit."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .corpus import (
         CorpusError,
         CorpusMetadata,
+        SeriesList,
         corpus_fingerprint,
         corpus_metadata,
         get_anomaly_labels,
@@ -27,6 +28,7 @@ _MODULE_OF_NAME = {
     "CorpusError": "corpus",
     "CorpusMetadata": "corpus",
     "SeriesBank": "windows",
+    "SeriesList": "corpus",
     "WindowDataset": "windows",
     "corpus_fingerprint": "corpus",
     "corpus_metadata": "corpus",
@@ -47,6 +49,7 @@ __all__ = [
     "CorpusError",
     "CorpusMetadata",
     "SeriesBank",
+    "SeriesList",
     "WindowDataset",
     "corpus_fingerprint",
     "corpus_metadata",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,62 @@ def read_array_file(path: Path, layout: str | None = None) -> RawCorpus:
         return _one_series_a_split(stretches, labels_of, path, layout)
     _tell_unread(path, set(arrays), list(named.values()))
     return _instances_by_split(stretches, {}, path, layout)
+
+
+def holds_arrays(holder: Any) -> bool:
+    """Whether this holds series without a file: an array, a tensor, a list of arrays or numbers, a nested frame."""
+    from ..modeling.reading_time_series import holds_cells_of_series, is_frame  # imports torch
+
+    if isinstance(holder, (list, tuple)):
+        return bool(holder) and not isinstance(holder[0], (str, bytes, Path, Mapping))
+    return holds_cells_of_series(holder) if is_frame(holder) else hasattr(holder, "__array__")
+
+
+def corpus_from_arrays(holder: Any, layout: str | None = None) -> RawCorpus:
+    """Return the corpus of arrays: one array or tensor, a list or an array of objects of them, sktime's nested frame.
+
+    Args:
+        holder: One series (time, channel) or (time,); an array (series, time, channel); or series of any lengths.
+        layout: "ntc" for (series, time, channel), "nct" for (series, channel, time), also of single series. None for
+            "ntc" where lengths that differ show it, or where it gives more steps than channels.
+
+    Returns:
+        One split, `train`.
+
+    Raises:
+        CorpusError: Text, complex numbers, another number of axes, no series, or a layout that must be said.
+    """
+    from ..modeling.reading_time_series import as_numbers, is_frame, is_one_series, separate_series  # imports torch
+
+    check_layout(layout, "the arrays")
+    is_known = is_frame(holder)
+    try:
+        read = [(name, as_numbers(one, name)) for name, one in separate_series(holder, is_one_series(holder))]
+    except CorpusError:
+        raise
+    except ValueError as error:
+        raise CorpusError(str(error)) from error
+    for name, values in read:
+        if values.ndim not in (1, 2):
+            raise CorpusError(
+                f"{name} has shape {values.shape}; a series is (time, channel), or (time,) of one channel."
+            )
+    series = [(name, values if values.ndim == 2 else values[:, None]) for name, values in read]
+    lengths, widths = ({values.shape[axis] for _, values in series} for axis in (0, 1))
+    if layout is None and len(widths) == 1 < len(lengths) and all(values.ndim == 2 for _, values in read):
+        is_known = True  # series of several lengths have as many channels
+    flat = {name for name, values in read if values.ndim == 1}
+    records = [
+        SeriesRecord(
+            values if is_known or name in flat else steps_before_channels(values, layout, name),
+            name.removeprefix("series ").removeprefix("item ").strip("'"),
+            origin=name,
+        )
+        for name, values in series
+    ]
+    num_channels = records[0].values.shape[1] if records else 1
+    names = tuple(map(str, holder.columns)) if is_frame(holder) else default_channel_names(num_channels)
+    return RawCorpus({"train": records}, names)
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -98,6 +98,17 @@ def default_channel_names(num_channels: int) -> tuple[str, ...]:
     return ("value",) if num_channels == 1 else tuple(f"channel_{index}" for index in range(num_channels))
 
 
+class SeriesList(list):
+    """Series that are known to be (time, channel), so that `encode` need not be told."""
+
+    series_layout = "ntc"
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a series, or for a slice some of them."""
+        chosen = super().__getitem__(index)
+        return type(self)(chosen) if isinstance(index, slice) else chosen
+
+
 def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> list[np.ndarray]:
     """Return every series of a split.
 
@@ -113,7 +124,7 @@ def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> li
         CorpusError: A dictionary of splits, an unknown column, or one that holds no (time, channel) arrays.
     """
     _check_split(dataset, column)
-    series = _read_column(dataset, column)
+    series = SeriesList(_read_column(dataset, column))
     if not (column == "series" and corpus_metadata(dataset).is_prepared):
         return series
     from ..modeling.reading_time_series import PreparedSeries  # torch is heavy, and this module is read at start-up

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import near_matches
+from .arrays import corpus_from_arrays, holds_arrays
 from .checks import check_corpus, check_datasets
 from .corpus import CorpusError, CorpusMetadata, RawCorpus, attach_metadata
 from .hub_layout import (
@@ -67,7 +68,8 @@ def load_corpus(
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus: one row a series, with standard splits.
 
-    Names are looked up in this order: a pandas or polars data frame, or a DatasetDict; a local folder (Hub layout,
+    Names are looked up in this order: a pandas or polars data frame (with items as levels of its index, too), an array
+    or a list of arrays, or a DatasetDict; a local folder (Hub layout,
     `save_to_disk`, `NAME_TRAIN` and `NAME_TEST` with .ts, .arff, .tsv, .txt or .csv, or `train.csv`, `validation.csv`
     and `test.csv`), file (.csv, .tsv and .txt, packed or not, .xlsx, .feather, .orc, .parquet, .ts, .arff, .npz, .npy)
     or `folder/NAME` for NAME_TRAIN and NAME_TEST in it; a known name such as `ett/ETTh1`, `ucr/GunPoint` or
@@ -168,15 +170,10 @@ def _find(
     token: str | bool | None,
 ) -> Source | tuple[Any, CorpusMetadata]:
     """Return records, or datasets that are already in Arrow files."""
-    if hasattr(name_or_path, "columns"):
-        corpus = corpus_from_frame(name_or_path, options, place="data frame", item_id="series")
-        return Source(corpus, CorpusMetadata("data frame", task=corpus.task))
+    if not isinstance(name_or_path, (str, os.PathLike, Mapping)):
+        return _read_object(name_or_path, options)
     if isinstance(name_or_path, Mapping):
         return name_or_path, metadata_or_default(name_or_path, None, "datasets")
-    if not isinstance(name_or_path, (str, os.PathLike)):
-        raise CorpusError(
-            f"A corpus is a name, a path, a data frame or a DatasetDict, not {type(name_or_path).__name__}."
-        )
     name = os.fspath(name_or_path)
     local = _find_on_disk(name, options, streaming)
     if local is not None:
@@ -188,6 +185,17 @@ def _find(
     if find_known_corpus(name) is None and looks_like_path(name):
         raise CorpusError(f"{name}: there is no such file or folder.{near_files(Path(name).expanduser())}")
     return _find_on_hub(name, directory, tried, streaming, revision, token)
+
+
+def _read_object(holder: Any, options: ReadingOptions) -> Source:
+    if holds_arrays(holder):
+        return Source(corpus_from_arrays(holder, options.layout), CorpusMetadata("arrays"))
+    if hasattr(holder, "columns"):
+        corpus = corpus_from_frame(holder, options, place="data frame", item_id="series")
+        return Source(corpus, CorpusMetadata("data frame", task=corpus.task))
+    raise CorpusError(
+        f"A corpus is a name, a path, a data frame, arrays or a DatasetDict, not {type(holder).__name__}."
+    )
 
 
 def _find_on_disk(name: str, options: ReadingOptions, streaming: bool) -> Source | tuple[Any, CorpusMetadata] | None:

@@ -120,6 +120,12 @@ def is_stationary(series: np.ndarray, significance: float = 0.05) -> bool:
     return all(adfuller(series, maxlag=limit, result_object=True).pvalue <= significance for limit in (1, None))
 
 
+def masks_steps(model: Any) -> bool:
+    """Return whether a model's `encode` can mask steps, so that the masked difference can be computed."""
+    parameters = inspect.signature(model.encode).parameters.values()
+    return any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+
+
 def anomaly_scores(
     model: Any,
     series: np.ndarray,
@@ -143,8 +149,7 @@ def anomaly_scores(
     Raises:
         ValueError: A model whose `encode` has no argument `mask`.
     """
-    parameters = inspect.signature(model.encode).parameters.values()
-    if not any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+    if not masks_steps(model):
         raise ValueError(
             f"{type(model).__name__}.encode has no argument 'mask': the anomaly protocol compares representations "
             "with and without the last step masked, which needs a method whose encode masks steps."

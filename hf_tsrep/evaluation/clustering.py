@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from ..data import get_labels, get_series
+from ..data import SeriesList, get_labels, get_series
 from .checks import check_finite, choose_domain, preparation_arguments, require_splits
 
 
@@ -76,7 +76,7 @@ def evaluate_clustering(
     """
     chosen = require_splits(corpus, splits, "clustering")
     labels = np.concatenate([np.asarray(get_labels(chosen[name])) for name in splits])
-    series = [one for name in splits for one in get_series(chosen[name])]
+    series = SeriesList(one for name in splits for one in get_series(chosen[name]))
     told, recorded = choose_domain(model, corpus, domain)
     begin = time.perf_counter()
     features = model.encode(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import corpus_metadata, get_series
+from ..data import SeriesList, corpus_metadata, get_series
 from ..data.scaling import TARGET_SCALER, ChannelScaler
 from .checks import check_finite, choose_domain, preparation_arguments, require_splits
 from .forecast_windows import ForecastSplit
@@ -157,7 +157,7 @@ def evaluate_forecasting(
     metadata = corpus_metadata(corpus)
     parts = {name: get_series(require_splits(corpus, SPLITS, "forecasting")[name]) for name in SPLITS}
     bounds = _common_bounds(parts)
-    series = [np.concatenate(stretches) for stretches in zip(*(parts[name] for name in SPLITS), strict=True)]
+    series = SeriesList(np.concatenate(stretches) for stretches in zip(*(parts[name] for name in SPLITS), strict=True))
     chosen = tuple(horizons) if horizons is not None else default_horizons(metadata.name, metadata.freq)
     skipped = context_length - 1 if history_to_skip is None else history_to_skip
     told, recorded = choose_domain(model, corpus, domain)

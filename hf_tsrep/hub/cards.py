@@ -168,8 +168,10 @@ def _title(method: Method, corpus: Mapping[str, Any], model_id: str | None) -> s
 
 
 def _summary(method: Method, config: Any, corpus: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, config.id2label.values()))
+    told = f"predict {names}" if config.problem_type == "regression" else f"tell {config.num_labels} classes"
     heads = {
-        "classification": f", fine-tuned to tell {config.num_labels} classes",
+        "classification": f", fine-tuned to {told}",
         "prediction": f", fine-tuned to predict {config.prediction_length} steps",
     }
     what = heads.get(_head(config), ", pre-trained" if corpus else "")

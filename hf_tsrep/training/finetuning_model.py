@@ -103,6 +103,7 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
     config = config_of(settings.model)
     is_classifier = bool(data.class_names)
     covers = is_classifier and settings.is_given("context_length")
+    statistics: dict[str, Any] = {} if is_classifier or not config.scales_targets else target_statistics(data)
     task = TaskShape(
         num_input_channels=data.num_input_channels,
         sequence_length=data.sequence_length,
@@ -110,7 +111,7 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         num_output_channels=None if is_classifier else data.num_input_channels - data.metadata.num_time_features,
         context_length=settings.data.context_length if covers else None,
         domain=data.domain,
-        **({} if is_classifier or not config.scales_targets else target_statistics(data)),
+        **statistics,
     )
     config.fit_to_task(task, **settings.config)
     return config

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import get_labels, get_series
+from ..data import SeriesList, get_labels, get_series
 from ..evaluation import protocols as frozen
 from ..evaluation.checks import choose_domain, preparation_arguments, require_names, require_splits
 from ..evaluation.classification import classification_metrics
@@ -258,7 +258,7 @@ def _regressed_classification(
     told, recorded = choose_domain(model, corpus, chosen.domain)
     options = {**options, **told, **preparation_arguments(model, corpus)}
     begin = time.perf_counter()
-    train = model.encode([series["train"][index] for index in kept], level="instance", **options)
+    train = model.encode(SeriesList(series["train"][index] for index in kept), level="instance", **options)
     test = model.encode(series["test"], level="instance", **options)
     timings = {"encode": time.perf_counter() - begin}
     begin = time.perf_counter()

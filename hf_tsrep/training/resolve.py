@@ -49,7 +49,12 @@ FINETUNING = "finetuning"  # folder of the recipes of fine-tunings
 # Two names of one corpus: a recipe serves both.
 _OTHER_NAMES = {"wisdm": "wisdm_partial", "wisdm_partial": "wisdm"}
 # Fields of a config that nobody can set, because the corpus says them.
-_OF_A_CORPUS = {"num_input_channels": "the corpus says how many channels there are"}
+_OF_A_CORPUS = {
+    "num_input_channels": "the corpus says how many channels there are",
+    "prediction_context_length": "it is the context_length of a fine-tuning",
+    "label_mean": "the training part of a labelled corpus says it",
+    "label_scale": "the training part of a labelled corpus says it",
+}
 _OF_A_LABELLED_CORPUS = _OF_A_CORPUS | {
     "num_output_channels": "the corpus says how many channels are predicted",
     "num_labels": "the corpus says which classes there are",

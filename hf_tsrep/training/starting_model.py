@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import near_matches
+from ..opening import check_place, read_config
 from ..registry import METHODS, get_method
 
 
@@ -53,36 +54,3 @@ def config_of(model: Any) -> Any:
         config_class: Any = get_method(model).config_class
         return config_class()
     return read_config(str(model)) if isinstance(model, (str, Path)) else deepcopy(model.config)
-
-
-def check_place(name: str) -> None:
-    """Refuse a path without a model.
-
-    Raises:
-        FileNotFoundError: The message names what is missing, and the near matches.
-    """
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
-        return
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
-        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-        hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
-        raise FileNotFoundError(f"There is no folder {name}.{hint}")
-
-
-def read_config(name: str) -> Any:
-    """Return the config of a folder or Hub id."""
-    from transformers import AutoConfig
-
-    import hf_tsrep  # noqa: F401 - registers the methods
-
-    try:
-        return AutoConfig.from_pretrained(name)
-    except OSError as error:
-        if Path(name).is_dir():
-            raise OSError(f"{name} cannot be read: {error}") from error
-        raise OSError(
-            f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
-        ) from error

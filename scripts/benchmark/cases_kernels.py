@@ -73,8 +73,24 @@ def sliding_kernel(plain: bool, num_steps: int = 1024, window_length: int = 201)
     return {"seconds": seconds, "sample": embeddings[::16].flatten()[:4096].tolist()}
 
 
+def stream_kernel(plain: bool, num_steps: int = 100, window_length: int = 201) -> dict[str, Any]:
+    """Embed steps one by one as they come; the plain side encodes the last window whole at each."""
+    from hf_tsrep.modeling.configuration_ts2vec import TS2VecConfig
+    from hf_tsrep.modeling.modeling_ts2vec import TS2VecModel
+    from hf_tsrep.modeling.streaming_time_series import WindowStream
+
+    torch.manual_seed(0)
+    model = TS2VecModel(TS2VecConfig(num_input_channels=NUM_CHANNELS)).eval()
+    values = torch.from_numpy(etth1_like_series()[: window_length + num_steps])
+    stream = WindowStream(model, window_length, 32) if plain else model.stream(window_length)
+    stream.push(values[:window_length])
+    seconds, embeddings = timed(lambda: torch.cat([stream.push(one[None]) for one in values[window_length:]]))
+    return {"seconds": seconds, "sample": embeddings[::4].flatten()[:4096].tolist()}
+
+
 CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "contrast_kernel": contrast_kernel,
     "attention_kernel": attention_kernel,
     "sliding_kernel": sliding_kernel,
+    "stream_kernel": stream_kernel,
 }

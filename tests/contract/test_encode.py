@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from hf_tsrep import TimeSeriesFeatureExtractor, get_method
-from hf_tsrep.data import corpus_metadata, get_series
+from hf_tsrep.data import SeriesList, corpus_metadata, get_series
 from hf_tsrep.data.corpus import attach_metadata
 from hf_tsrep.modeling.encoding_time_series import slide_by_windows
 from hf_tsrep.modeling.modeling_time_series import TimeSeriesPreTrainedModel
@@ -32,7 +32,7 @@ def series_of(lengths, missing=0.0, seed=0):
     series = [generator.standard_normal((length, 3)).astype(np.float32) for length in lengths]
     for values in series:
         values[generator.random(len(values)) < missing] = np.nan
-    return series
+    return SeriesList(series)
 
 
 @every_method
@@ -47,9 +47,9 @@ def series_of(lengths, missing=0.0, seed=0):
 def test_order_and_batch_size_change_nothing(name, lengths, batch_size, missing, level, seed):
     model, series = MODELS[name], series_of(lengths, missing, seed)
     order = np.random.default_rng(seed).permutation(len(series))
-    together = model.encode([series[index] for index in order], level=level, batch_size=batch_size)
+    together = model.encode(SeriesList(series[index] for index in order), level=level, batch_size=batch_size)
     for position, index in enumerate(order):
-        alone = model.encode(series[index], level=level)
+        alone = model.encode(series[index], level=level, layout="ntc")
         np.testing.assert_allclose(together[position], alone, rtol=1e-5, atol=1e-6)
         assert np.isfinite(alone).all()
 
@@ -68,7 +68,8 @@ def test_sliding_is_equal_to_encoding_every_window(name, length, stride, around,
     model = MODELS[name]
     (values,) = series_of([length], missing, seed)
     window_length = stride + (around if causal else 2 * around)
-    found = model.encode(values, level="timestamp", window_length=window_length, stride=stride, causal=causal)
+    sliding = {"level": "timestamp", "window_length": window_length, "stride": stride, "causal": causal}
+    found = model.encode(values, **sliding, layout="ntc")
     context = (around, 0) if causal else (around, around)
     with torch.inference_mode():
         expected = slide_by_windows(model, torch.from_numpy(values), context, stride, 16, None)[:length]
@@ -164,8 +165,6 @@ def test_wrong_settings_are_named_with_the_fix(name, case):
 
 @every_method
 def test_wrong_series_are_named_with_the_place(name):
-    import pandas as pd
-
     model, (good,) = MODELS[name], series_of([10])
     infinite = good.copy()
     infinite[4, 2] = np.inf
@@ -176,7 +175,7 @@ def test_wrong_series_are_named_with_the_place(name):
         ([good, good[:0]], "series 1 has no timestamps"),
         ([good, infinite], "series 1 is infinite at timestamp 4, channel 2"),
         ([good, [["a", "b", "c"]]], "series 1 does not hold numbers"),
-        (frame, "Column 'b'"),
+        (frame, "column 'b' holds"),
     ]
     for series, words in cases:
         with pytest.raises(ValueError, match=re.escape(words)):
@@ -185,6 +184,82 @@ def test_wrong_series_are_named_with_the_place(name):
         model.encode({"series": [good]})
     with pytest.raises(TypeError, match=r"no argument 'windw_length'. Did you mean 'window_length'\? It takes series"):
         model.encode(good, windw_length=3)
+
+
+@every_method
+def test_series_with_time_last_are_read_where_it_is_said(name):
+    model, batch = MODELS[name], np.stack(series_of([24, 24]))
+    expected = model.encode(batch)
+    np.testing.assert_array_equal(model.encode(batch.transpose(0, 2, 1), layout="nct"), expected)
+    np.testing.assert_array_equal(model.encode([one.T for one in batch], layout="nct"), expected)
+    np.testing.assert_allclose(model.encode(batch[0].T, layout="nct"), expected[0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"shape \(3, 24\).*layout='nct'"):
+        model.encode(batch.transpose(0, 2, 1))
+    with pytest.raises(ValueError, match="layout='tnc' is unknown"):
+        model.encode(batch, layout="tnc")
+
+
+@every_method
+def test_a_square_is_refused_unless_its_layout_is_known(name):
+    model, (square, longer) = MODELS[name], series_of([3, 24])
+    for series in (square, square[None], [square, square]):
+        with pytest.raises(ValueError, match=r"as many steps as channels, 3, .*layout='ntc'.*layout='nct'"):
+            model.encode(series)
+    told = model.encode(square, layout="ntc")
+    np.testing.assert_array_equal(model.encode(square.T, layout="nct"), told)
+    np.testing.assert_array_equal(model.encode(pd.DataFrame(square)), told)
+    np.testing.assert_allclose(
+        model.encode([square, longer])[0], told, rtol=1e-5, atol=1e-6
+    )  # the longer one shows the layout
+    np.testing.assert_array_equal(model.encode(SeriesList([square]))[0], told)
+
+
+@every_method
+def test_holders_of_several_series_are_no_single_one(name):
+    model, series = MODELS[name], series_of([20, 30])
+    expected = model.encode(series)
+    index = [(item, step) for item, one in zip("ba", series, strict=True) for step in range(len(one))]
+    items = pd.DataFrame(np.concatenate(series), index=pd.MultiIndex.from_tuples(index, names=["item", "time"]))
+    nested = pd.DataFrame({channel: [pd.Series(one[:, channel]) for one in series] for channel in range(3)})
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = series
+    for holder in (items, nested, ragged, pd.Series(list(series))):
+        np.testing.assert_array_equal(model.encode(holder), expected)
+    with pytest.raises(ValueError, match="item 'b': its times are not in order"):
+        model.encode(items.iloc[[1, 0, *range(2, 50)]])
+
+
+@every_method
+def test_a_mask_means_missing(name):
+    (one,) = series_of([30])
+    masked = np.ma.masked_array(np.where(np.isnan(one), 7.0, one), mask=np.isnan(one))
+    masked[2, :] = np.ma.masked
+    missing = one.copy()
+    missing[2] = np.nan
+    for holder in (masked, [masked], masked[None]):
+        np.testing.assert_array_equal(np.reshape(MODELS[name].encode(holder), -1), MODELS[name].encode(missing))
+
+
+@every_method
+def test_what_holds_no_real_numbers_of_float32_is_refused(name):
+    import pandas as pd
+
+    (one,) = series_of([20])
+    large = one.astype(np.float64)
+    large[4, 2] = 1e300
+    cases = [
+        (one.astype(str), "text"),
+        (one.astype(complex), "complex128"),
+        (torch.tensor(one, dtype=torch.complex64), "complex64"),
+        (np.zeros((20, 3), dtype="timedelta64[s]"), "timedelta64"),
+        (pd.DataFrame(one).astype(complex), "complex128"),
+        (pd.DataFrame(one).astype(str), "column 0 holds"),
+        (large, r"has 1e\+300 at timestamp 4, channel 2: beyond float32"),
+        (pd.DataFrame(large), r"has 1e\+300 at timestamp 4, channel 2: beyond float32"),
+    ]
+    for series, words in cases:
+        with pytest.raises(ValueError, match=words):
+            MODELS[name].encode(series)
 
 
 @every_method
@@ -314,3 +389,27 @@ def test_damaged_weights_are_told_from_large_values():
     next(model.parameters()).data.fill_(torch.nan)
     with pytest.raises(ValueError, match=r"series 0, whose largest value is 1, is not finite.*weights are damaged"):
         model.encode(np.ones((5, 3)))
+
+
+@every_method
+def test_a_window_of_pooling_beyond_the_series_costs_no_more_than_the_series(name):
+    (values,) = series_of([30], 0.2)
+    expected = MODELS[name].encode(values, level="timestamp", pooling=61)
+    for window in (10**6 + 1, 10**9, 10**12):
+        found = MODELS[name].encode(values, level="timestamp", pooling=window)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("series", "told"),
+    [
+        ([10**400], "the series does not hold numbers"),
+        (torch.zeros(5, 3, device="meta"), "meta device"),
+        (torch.zeros(5, 3, dtype=torch.complex64), "complex"),
+        (np.zeros((5, 3), dtype=complex), "complex"),
+        (np.array([["a", "b", "c"]]), "text"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused_by_name(series, told):
+    with pytest.raises(ValueError, match=told):
+        MODELS["ts2vec"].encode(series)

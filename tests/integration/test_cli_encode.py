@@ -141,15 +141,15 @@ def test_channels_are_taken_by_name(work, command_line):
 def test_channels_without_names_are_not_taken_by_their_numbers():
     from types import SimpleNamespace
 
-    from hf_tsrep.cli.encode import _channels
+    from hf_tsrep.inference.inputs import channels_of_model
 
     def preparation(*names):
         return SimpleNamespace(channel_names=names)
 
-    assert _channels(preparation("a", "channel_0"), ["x", "channel_0", "a"]) == [2, 1]
-    assert _channels(preparation("channel_0", "channel_1"), ["channel_0", "channel_1"]) is None
+    assert channels_of_model(preparation("a", "channel_0"), ["x", "channel_0", "a"]) == [2, 1]
+    assert channels_of_model(preparation("channel_0", "channel_1"), ["channel_0", "channel_1"]) is None
     with pytest.raises(ValueError, match=r"takes 2 channels.*the input has 3"):
-        _channels(preparation("channel_0", "channel_1"), ["channel_0", "channel_1", "channel_2"])
+        channels_of_model(preparation("channel_0", "channel_1"), ["channel_0", "channel_1", "channel_2"])
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(work, command_line, monkeypatch):

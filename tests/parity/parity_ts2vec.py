@@ -147,7 +147,7 @@ def _check_unbuffered(fixture, model, padding):
     expected = []
     for step in range(values.shape[1]):
         window = {"level": "timestamp", "window_length": padding + 1, "stride": 1, "causal": True}
-        expected.append(model.encode(values[:, : step + 1], **window)[:, -1])
+        expected.append(model.encode(values[:, : step + 1], layout="ntc", **window)[:, -1])
         first = step - padding
         if first >= 0:
             values[:, first : step + 1] = _with_zeros(values[:, first : step + 1])

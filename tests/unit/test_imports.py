@@ -21,9 +21,11 @@ ORDER = (
     ("demo",),
     ("training",),
     ("hub",),
-    ("visualization", "visualization_tokens", "evaluation"),
+    ("visualization_detection",),
+    ("inference",),
+    ("visualization", "visualization_attention", "visualization_tokens", "evaluation"),
     ("data",),
-    ("auto",),
+    ("auto", "opening"),
     ("results", "registry"),
     ("modeling", "tokenization"),
     ("errors",),
@@ -192,7 +194,7 @@ def test_an_import_inside_a_function_keeps_something_heavy_out_of_the_start():
     assert needless_in_functions(modules()) == set(), "import these at the top of the file"
 
 
-@pytest.mark.parametrize("name", ["data", "evaluation", "hub", "training"])
+@pytest.mark.parametrize("name", ["data", "evaluation", "hub", "inference", "training"])
 def test_no_public_name_of_a_room_is_a_file_of_it(name):
     """Importing the file would put it in the place of what its name stands for."""
     files = {path.stem for path in (ROOT / PACKAGE / name).glob("*.py")}
@@ -256,7 +258,7 @@ def test_an_import_hidden_in_a_function_for_nothing_is_found(tmp_path):
     assert needless_in_functions(modules(tmp_path)) == {("hf_tsrep.data.first", "hf_tsrep.data.light")}
 
 
-ROOMS = ("training", "evaluation", "cli", "data", "hub")
+ROOMS = ("training", "inference", "evaluation", "cli", "data", "hub")
 NAMES = {*METHODS, *(method.title.lower() for method in METHODS.values())}
 
 

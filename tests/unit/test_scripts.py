@@ -11,7 +11,8 @@ import pytest
 import reproduce
 import yaml
 from benchmark.cases_crosstimenet import exact_codes_kernel
-from benchmark.cases_kernels import attention_kernel, contrast_kernel, sliding_kernel
+from benchmark.cases_kernels import attention_kernel, contrast_kernel, sliding_kernel, stream_kernel
+from benchmark.cases_mug import mug_step, soft_spearman
 from benchmark.measure import compare, table
 from reproduction.plan import build_parser, list_grids, load_grid, plan
 from reproduction.work import complete, own_function, record_file
@@ -33,7 +34,10 @@ RESULTS = SCRIPTS.parent / "results"
         (contrast_kernel, {"batch_size": 2, "length": 37}),
         (attention_kernel, {"num_rows": 2, "length": 40}),
         (sliding_kernel, {"num_steps": 40, "window_length": 21}),
+        (stream_kernel, {"num_steps": 20, "window_length": 21}),
         (exact_codes_kernel, {"num_series": 4}),
+        (mug_step, {"length": 270, "batch_size": 2}),
+        (soft_spearman, {"num_queries": 3, "num_candidates": 40}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

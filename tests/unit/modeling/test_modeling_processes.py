@@ -12,6 +12,8 @@ from hf_tsrep import (
     CrossTimeNetConfig,
     CrossTimeNetForPreTraining,
     CrossTimeNetForTimeSeriesClassification,
+    MUGConfig,
+    MUGForPreTraining,
     ShapeNetConfig,
     ShapeNetForPreTraining,
     SimMTMConfig,
@@ -38,7 +40,14 @@ TST = {
     **{"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
     **{"mask_ratio": 0.4, "output_l2_weight": 0.1},
 }
+MUG = {
+    **{"num_input_channels": 2, "hidden_size": 8, "segment_size": 8, "num_attention_heads": 2, "dropout": 0.2},
+    **{"intermediate_size": 8, "num_fine_layers": 1, "coarse_hidden_size": 6, "num_coarse_layers": 2},
+    **{"coarse_reduced_size": 7, "max_num_segments": 24, "retrieval_size": 6, "coarse_weight": 1.0},
+}
 SERIES_CASES = {
+    "mug": (MUGForPreTraining, MUGConfig, MUG),
+    "mug infonce": (MUGForPreTraining, MUGConfig, {**MUG, "retrieval_loss": "infonce", "fusion": "max"}),
     "shapenet": (ShapeNetForPreTraining, ShapeNetConfig, {**SHAPENET, "num_input_channels": 2, "num_clusters": 3}),
     "ts2vec gated": (TS2VecForPreTraining, TS2VecConfig, TS2VEC),
     "ts2vec official": (TS2VecForPreTraining, TS2VecConfig, {**TS2VEC, "gate_padding": False}),

@@ -453,7 +453,6 @@ REFUSED = {
     "unmasked_channels holds 3; channels are 0 to 2": {"unmasked_channels": [3]},
     "unmasked_channels holds all": {"unmasked_channels": [0, 1, 2]},
     "predicts masked_channels; name at least one": {"mask_rule": "transduction"},
-    "problem_type is 'multi_label_classification'": {"problem_type": "multi_label_classification"},
 }
 
 

@@ -294,7 +294,7 @@ def test_the_vocabulary_names_every_code_of_every_domain(tokenizer):
         (lambda values: [[[1.0, 2.0, 3.0], [1.0]]], "series 0 does not hold numbers in equal rows"),
         (
             lambda values: pd.DataFrame({"when": ["x"], "load": [1.0], "oil": [2.0]}),
-            "Column 'when' of",
+            "column 'when' holds str",
         ),
         (
             lambda values: np.where(values == values[3, 1, 2], np.inf, values),

@@ -1,0 +1,65 @@
+"""Opening a model that is named by its folder or its Hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import near_matches
+
+
+def check_place(name: str) -> None:
+    """Refuse a path without a model.
+
+    Raises:
+        FileNotFoundError: The message names what is missing, and the near matches.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
+        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+        hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
+        raise FileNotFoundError(f"There is no folder {name}.{hint}")
+
+
+def load_encoder(model: Any) -> Any:
+    """Return the encoder that is named, or the one that is given.
+
+    Args:
+        model: Folder or Hub id of a model, or a model.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no finished model in it.
+        OSError: It is not on the Hub, or the Hub cannot be reached.
+        ValueError: It is no encoder of time series.
+    """
+    from transformers import AutoModel
+
+    import hf_tsrep  # noqa: F401 - registers the methods
+
+    if isinstance(model, (str, Path)):
+        check_place(str(model))
+        config = read_config(str(model))
+        model = AutoModel.from_pretrained(str(model), config=config).eval()
+    if not hasattr(model, "encode"):
+        raise ValueError(f"{type(model).__name__} has no encode: it is no encoder of time series.")
+    return model
+
+
+def read_config(name: str) -> Any:
+    """Return the config of a folder or Hub id."""
+    from transformers import AutoConfig
+
+    import hf_tsrep  # noqa: F401 - registers the methods
+
+    try:
+        return AutoConfig.from_pretrained(name)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise OSError(f"{name} cannot be read: {error}") from error
+        raise OSError(
+            f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
+        ) from error

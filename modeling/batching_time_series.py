@@ -1,0 +1,96 @@
+"""How `encode` and `predict` go through any series: those of one length share a batch, and no mode is changed."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers.utils import logging
+from transformers.utils.logging import tqdm
+
+logger = logging.get_logger(__name__)
+
+
+def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield index arrays of at most `batch_size` series of one length, in order of length."""
+    order = np.argsort(lengths, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1):
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def progress_bar(total: int, show: bool | None, doing: str) -> Any:
+    """Return a progress bar of series.
+
+    Args:
+        total: Number of series.
+        show: Whether it is shown; None: when transformers' logging is at level INFO.
+        doing: Its title.
+    """
+    shown = logger.getEffectiveLevel() <= logging.INFO if show is None else show
+    return tqdm(total=total, desc=doing, unit="series", disable=not shown)
+
+
+def evaluating(model: Any) -> Any:
+    """Return a model as it is in evaluation mode, without a change to the model itself.
+
+    Another thread may train it or encode with it meanwhile, so a mode that is set and restored would reach that one.
+
+    Args:
+        model: A module in any mode.
+
+    Returns:
+        The model where all of it is in evaluation mode; else modules of the same classes with the same parameters,
+        buffers and hooks.
+    """
+    return _evaluating_twin(model, {}) if any(one.training for one in model.modules()) else model
+
+
+def _evaluating_twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in twins:
+        return twins[module]
+    twin = twins[module] = object.__new__(type(module))
+    own: dict[str, Any] = vars(twin)
+    own.update({name: _bound_to(twin, value, module) for name, value in vars(module).items()})
+    own["training"] = False
+    own["_compiled_call_impl"] = None  # what `compile` made of the module runs in the module's own mode
+    own["_modules"] = {
+        name: None if child is None else _evaluating_twin(child, twins) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
+    """Return an attribute of a module for its twin: a forward that accelerate has wrapped is bound to one of them."""
+    if isinstance(value, types.MethodType) and value.__self__ is module:
+        return types.MethodType(value.__func__, twin)
+    if isinstance(value, functools.partial) and any(one is module for one in value.args):
+        return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
+    return value
+
+
+def require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray], what: str) -> None:
+    """Refuse results of finite series that are not finite themselves.
+
+    Args:
+        results: One array a series.
+        series: Arrays (time, num_channels).
+        what: What a result is called in the message.
+
+    Raises:
+        ValueError: The message names the series, its largest value and the fix.
+    """
+    if isinstance(results, np.ndarray) and np.isfinite(results).all():
+        return
+    for index, (result, values) in enumerate(zip(results, series, strict=True)):
+        if not np.isfinite(result).all():
+            largest = float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
+            raise ValueError(
+                f"The {what} of series {index}, whose largest value is {largest:.3g}, is not finite. Scale series "
+                "of values beyond 1e15 (a model that was trained with scaler='standard' does so itself); with smaller "
+                "ones the weights are damaged, or half precision is too narrow."
+            )

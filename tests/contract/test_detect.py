@@ -1,0 +1,101 @@
+"""What `detect` promises, for the encoder of every method."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from contract_support import METHOD_NAMES, build
+
+import hf_tsrep
+from hf_tsrep import TimeSeriesFeatureExtractor
+from hf_tsrep.evaluation.anomaly_scoring import masks_steps
+from hf_tsrep.inference.detection import DISTANCE, MASKED_DIFFERENCE
+
+every_method = pytest.mark.parametrize("name", METHOD_NAMES)
+MODELS = {name: build(name, "model") for name in METHOD_NAMES}
+OPTIONS = {"context_length": 8, "reference": 60, "show_progress_bar": False}
+
+
+def wave(length=100, seed=0):
+    steps = np.arange(length)[:, None]
+    noise = 0.1 * np.random.default_rng(seed).standard_normal((length, 3))
+    return (np.sin(0.7 * steps + [0, 1, 2]) + noise).astype(np.float32)
+
+
+@every_method
+def test_every_method_has_a_score_after_its_capability(name):
+    found = hf_tsrep.detect(MODELS[name], wave(), **OPTIONS)
+    expected = MASKED_DIFFERENCE if masks_steps(MODELS[name]) else DISTANCE
+    assert found.provenance["score"] == expected
+    assert found.provenance["method"] == name
+    assert len(found.provenance["weights_sha256"]) == 64
+    assert found.scores.shape == (100,)
+    assert np.isfinite(found.scores[22:]).all()
+    assert np.isfinite(found.threshold)
+
+
+@every_method
+@pytest.mark.parametrize("score", [MASKED_DIFFERENCE, DISTANCE])
+def test_a_score_does_not_see_the_future(name, score):
+    if score == MASKED_DIFFERENCE and not masks_steps(MODELS[name]):
+        pytest.skip("its encode cannot mask")
+    values = wave()
+    changed = values.copy()
+    changed[80:] += 5
+    before, after = (hf_tsrep.detect(MODELS[name], one, score=score, **OPTIONS) for one in (values, changed))
+    assert before.threshold == pytest.approx(after.threshold, rel=1e-4)
+    np.testing.assert_allclose(before.scores[:80], after.scores[:80], rtol=1e-3, atol=1e-5)
+    assert np.abs(before.scores[80:] - after.scores[80:]).max() > 1e-3
+
+
+@every_method
+def test_steps_off_the_pattern_are_furthest_from_it(name):
+    values = wave(160)
+    values[120:124, 1] += 30
+    found = hf_tsrep.detect(MODELS[name], values, score=DISTANCE, threshold=0.0, gap=0, **OPTIONS)
+    assert 120 <= int(np.nanargmax(found.scores)) < 124 + OPTIONS["context_length"]
+    assert max(found.alarms, key=lambda one: one.score).peak == int(np.nanargmax(found.scores))
+    assert all(alarm.start >= 60 for alarm in found.alarms)
+
+
+@every_method
+def test_raw_series_are_prepared_whatever_holds_them(name):
+    model = build(name, "model")
+    model.preparation = TimeSeriesFeatureExtractor(
+        num_channels=3, channel_names=["a", "b", "c"], mean=[1.0, -2.0, 30.0], scale=[2.0, 0.5, 10.0]
+    )
+    raw = wave() * 4 + 2
+    expected = hf_tsrep.detect(model, model.preparation.transform([raw]), **OPTIONS)[0]
+    frame = pd.DataFrame(raw[:, ::-1], columns=["c", "b", "a"])
+    frame.index = pd.date_range("2026-01-01", periods=len(raw), freq="h")
+    for holder in (raw, frame):
+        found = hf_tsrep.detect(model, holder, **OPTIONS)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+    assert found.timestamps[1] == np.datetime64("2026-01-01T01:00")
+    assert found.provenance["preparation"]["channel_names"] == ["a", "b", "c"]
+
+
+@every_method
+def test_series_of_their_own_are_a_reference(name):
+    series = [wave(70, 1), wave(50, 2)]
+    options = {**OPTIONS, "reference": [wave(90, 3), wave(60, 4)]}
+    found = hf_tsrep.detect(MODELS[name], series, **options)
+    assert [len(one.scores) for one in found] == [70, 50]
+    assert found[0].threshold == found[1].threshold
+    assert found[0].reference_length == 0
+    alone = hf_tsrep.detect(MODELS[name], series[1], **options)
+    np.testing.assert_allclose(alone.scores, found[1].scores, rtol=1e-3, atol=1e-5)
+
+
+@every_method
+def test_missing_values_leave_scores(name):
+    values = wave()
+    values[30:33] = np.nan
+    values[85] = np.nan
+    found = hf_tsrep.detect(MODELS[name], values, **OPTIONS)
+    assert np.isfinite(found.scores[22:]).all()
+
+
+@every_method
+def test_a_constant_series_has_no_alarm(name):
+    found = hf_tsrep.detect(MODELS[name], np.full((100, 3), 2.0, np.float32), **OPTIONS, batch_size=7)
+    assert found.alarms == []
