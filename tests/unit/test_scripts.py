@@ -16,6 +16,7 @@ from benchmark.cases_mug import mug_step, soft_spearman
 from benchmark.measure import compare, table
 from reproduction.plan import build_parser, list_grids, load_grid, plan
 from reproduction.work import complete, own_function, record_file
+from rivals import problems_of
 from safetensors.torch import load_file
 
 import hf_tsrep
@@ -137,6 +138,9 @@ COMMANDS = {
         "Epilepsy --variants full without-constraint masked-modelling random --selection last --seeds 1 2 3",
     ],
     "crosstimenet": ["--tokenizer-steps 1000"],
+    "tst": ["--seeds 1 2"],
+    "shapenet": ["--seeds 1 2"],
+    "mug": ["--seeds 1 2"],
 }
 
 
@@ -152,6 +156,13 @@ def test_every_result_is_the_file_of_a_planned_run_with_its_setting(method, know
         assert (run.method, run.corpus, run.protocol, run.seed) == wanted
         assert run.settings.get("setting", result.setting) == result.setting
         assert set(run.settings) <= set(result.settings)
+
+
+def test_mug_is_compared_with_its_branches_on_the_same_problems(known_corpora):
+    problems = {method: problems_of(method) for method in ("mug", "tst", "shapenet")}
+    assert set(problems["tst"]) == set(problems["shapenet"]) == set(problems["mug"])
+    assert [sum(name.startswith(family) for name in problems["mug"]) for family in ("ucr/", "uea/")] == [21, 11]
+    assert len({run.result for run in plan_of("mug", "--seeds 1 2")}) == 32 * 4 * 2
 
 
 def test_the_series_of_kpi_are_one_run_and_every_ucr_corpus_its_own(known_corpora):
