@@ -28,7 +28,7 @@ _FUNCTIONS = {
     "pretrain": "training",
     "push_to_hub": "hub",
 }
-_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "tokenization", "training")
+_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "sklearn", "tokenization", "training")
 
 __all__ = [
     "METHODS",

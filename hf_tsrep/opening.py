@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,17 @@ def read_config(name: str) -> Any:
         raise OSError(
             f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
         ) from error
+
+
+@contextmanager
+def without_file_bars() -> Iterator[None]:
+    """Keep transformers' bars for the loading and writing of files away; those of `encode` are asked for later."""
+    from transformers.utils import logging
+
+    active = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if active:
+            logging.enable_progress_bar()

@@ -12,7 +12,7 @@ from ..data.domains import find_domain
 from ..errors import near_matches
 from ..inference.prediction import auto_class_of_head
 from ..inference.provenance import corpus_facts
-from .progress import without_file_bars
+from ..opening import without_file_bars
 
 logger = logging.getLogger(__name__)
 

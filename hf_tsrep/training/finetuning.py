@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import default_collate
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback
+from transformers import EvalPrediction
 
 from ..data import corpus_fingerprint
 from ..data.scaling import TARGET_SCALER
@@ -201,11 +201,7 @@ class FinetuningRun(TrainingRun):
         """Compute once what never changes, and return the trainer."""
         run = self.settings.run
         prepare_inputs(model, self.data, self.arguments, run.mode == "linear-probe", run.feature_memory)
-        trainer = build_trainer(self.settings, self.arguments, model, self.data)
-        if not self.shows_progress:
-            for printing in (PrinterCallback, ProgressCallback):
-                trainer.remove_callback(printing)
-        return trainer
+        return build_trainer(self.settings, self.arguments, model, self.data)
 
     def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> FinetuningResult:
         """Test the selected model once, and save it."""
