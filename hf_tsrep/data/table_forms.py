@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -209,7 +210,7 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
     pairs = list(zip(kinds, kinds_below, strict=True))
     is_row = any(kind == "date" and "date" in others for kind, others in pairs)
     is_named = any(kind == "word" and others & {"number", "date"} for kind, others in pairs)
-    if is_named and not is_row:
+    if is_named and not is_row and _numbers_are_names(first, kinds):
         return True
     if all(kind == "word" for kind in kinds) and not is_row:
         return True  # words over words, or over nothing: whatever they are, they are no values
@@ -219,6 +220,18 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
         "header=False (--no-header) where they are values, header=True (--header) where they are names, or "
         "layout='ucr' (--layout ucr) where a row is a series with its class first."
     )
+
+
+def _numbers_are_names(first: Sequence[str], kinds: Sequence[str]) -> bool:
+    """Return whether the numbers of a first row may be names: years, places or quantiles, after all words."""
+    if "number" not in kinds:
+        return True
+    numbers = [cell.strip() for cell, kind in zip(first, kinds, strict=True) if kind == "number"]
+    if not all(number.isdecimal() or re.fullmatch(r"0?\.\d+", number) for number in numbers):
+        return False
+    values = [float(number) for number in numbers]
+    are_last = "word" not in kinds[kinds.index("number") :]
+    return are_last and all(one < following for one, following in pairwise(values))
 
 
 def cell_kind(cell: str) -> str:
@@ -295,7 +308,8 @@ def with_numbers_of_text(
     changed = {}
     for column, cells in marked.items():
         fits = [bool(pattern.fullmatch(cell)) for cell in cells]
-        if not cells or not any(fits):
+        is_number = not _is_text(frame[column])  # with a decimal point, which another form forbids
+        if not cells or (not any(fits) and not is_number):
             continue
         if not all(fits):
             wrong = cells[fits.index(False)]
