@@ -151,7 +151,8 @@ def _read_column(dataset: Dataset | IterableDataset, column: str) -> list[np.nda
                 )
             num_channels = int(widths[0]) if len(widths) else 1
             inner = inner.flatten()
-        values = inner.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, num_channels)
+        with np.errstate(over="ignore"):  # infinite values are refused by who checks the corpus
+            values = inner.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, num_channels)
         series.extend(np.split(values, np.cumsum(lengths)[:-1]))
     return series
 
