@@ -72,7 +72,10 @@ def read_text_table(text: str, place: str, options: ReadingOptions) -> TextTable
     body = all_lines[skipped:]
     delimiter = options.delimiter or find_delimiter(body)
     rows = _count_rows(body, delimiter, skipped, place)
-    sample = _cells_of(body[: rows.ends[: _SAMPLE + 1][-1]], delimiter)[: _SAMPLE + 1]
+    if not rows.starts:
+        raise CorpusError(f"{place}: the file has blanks only. It needs a line of column names.")
+    spans = list(zip(rows.starts, rows.ends, strict=True))[: _SAMPLE + 1]
+    sample = _cells_of((line for start, end in spans for line in body[start - skipped - 1 : end]), delimiter)
     has_names = holds_names(sample[0], sample[1:], options.header, f"{place}, line {rows.starts[0]}")
     names = column_names(sample[0], has_names, place)
     rest = "\n".join(body[rows.ends[0] :]) if has_names else "\n".join(body)
@@ -113,7 +116,7 @@ def find_delimiter(lines: Sequence[str]) -> str:
         counts = {len(cells) for cells in _cells_of(sample, delimiter)}
         if len(counts) == 1 and counts.pop() > 1:
             return delimiter
-    return max(reversed(DELIMITERS), key=sample[0].count)
+    return max(reversed(DELIMITERS), key=sample[0].count) if sample else ","
 
 
 def _cells_of(lines: Iterable[str], delimiter: str) -> list[list[str]]:
