@@ -408,7 +408,8 @@ def test_series_beyond_the_length_of_the_head_and_series_without_values_are_refu
 def test_the_separation_of_numbers_is_the_f_statistic_of_a_line():
     from sklearn.feature_selection import f_regression
 
-    distances, numbers = random(20, 5), random(20)
+    generator = torch.Generator().manual_seed(0)
+    distances, numbers = torch.rand(20, 5, generator=generator), torch.rand(20, generator=generator)
     distances[:, 2] += 2 * numbers
     expected, _ = f_regression(distances.numpy(), numbers.numpy())
     np.testing.assert_allclose(number_separation(distances, numbers), expected, rtol=1e-4, atol=1e-5)
