@@ -19,6 +19,7 @@ _FUNCTIONS = {
     "StreamingEncoder": "inference",
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
+    "cluster": "inference.clustering",
     "convert_checkpoint": "hub",
     "detect": "inference.detection",
     "evaluate": "training.protocols",
@@ -27,8 +28,9 @@ _FUNCTIONS = {
     "predict": "inference.prediction",
     "pretrain": "training",
     "push_to_hub": "hub",
+    "search": "inference.searching",
 }
-_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "tokenization", "training")
+_SUBPACKAGES = ("data", "evaluation", "hub", "inference", "modeling", "sklearn", "tokenization", "training")
 
 __all__ = [
     "METHODS",

@@ -13,11 +13,17 @@ from .hub import (
 from .inference import (
     StreamingEncoder as StreamingEncoder,
 )
+from .inference.clustering import (
+    cluster as cluster,
+)
 from .inference.detection import (
     detect as detect,
 )
 from .inference.prediction import (
     predict as predict,
+)
+from .inference.searching import (
+    search as search,
 )
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,

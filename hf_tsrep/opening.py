@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import near_matches
+
+# Endings of files that hold weights: a name with one of them is that of a file.
+FILES_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".onnx", ".h5", ".json")
+
+
+def is_place(name: str) -> bool:
+    """Return whether a name can only be meant as a path of this machine, and is no id of the Hub."""
+    path = Path(name)
+    if name.startswith((".", "/", "~")) or "\\" in name or path.suffix.lower() in FILES_OF_WEIGHTS:
+        return True
+    return name.count("/") > 1 or ("/" in name and path.parent.is_dir())
 
 
 def check_place(name: str) -> None:
@@ -19,7 +32,7 @@ def check_place(name: str) -> None:
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
         return
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir()):
+    if is_place(name):
         siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name}.{hint}")
@@ -63,3 +76,17 @@ def read_config(name: str) -> Any:
         raise OSError(
             f"{name!r} is no folder here, no method of hf_tsrep, and cannot be had from the Hub: {error}"
         ) from error
+
+
+@contextmanager
+def without_file_bars() -> Iterator[None]:
+    """Keep transformers' bars for the loading and writing of files away; those of `encode` are asked for later."""
+    from transformers.utils import logging
+
+    active = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if active:
+            logging.enable_progress_bar()

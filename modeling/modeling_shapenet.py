@@ -4,8 +4,8 @@ Segments of several lengths of every channel -> segment_spans, cut_segments. The
 multi-length-input dilated causal convolution network (Mdc-CNN) -> ShapeNetEncoder. The cluster-wise triplet loss ->
 k_means, draw_triplets, anchor_distance, intra_distance, cluster_triplet_loss, ShapeNetForPreTraining. Representations
 of segments with marks of position, length and channel -> ShapeNetSegments; of timestamps and series -> ShapeNetModel.
-The selection of shapelets with labels -> candidate_utility, class_separation, shapelet_distances,
-ShapeNetForTimeSeriesClassification.
+The selection of shapelets with labels -> candidate_utility, class_separation, number_separation,
+shapelet_distances, ShapeNetForTimeSeriesClassification.
 
 The paper's text was not at hand; what is from its abstract, from memory, from the behaviour of the code around it, or
 our own is told apart in ShapeNetConfig and in the model card.
@@ -812,6 +812,18 @@ def class_separation(distances: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return between / within.clamp(min=1e-12)
 
 
+def number_separation(distances: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return how well each of distances (num_series, num_candidates) follows numbers (num_series,): (num_candidates,).
+
+    The F statistic of a straight line, r^2 / (1 - r^2) (n - 2): class_separation for a regression (ours).
+    """
+    centred = numbers.to(distances.dtype) - numbers.to(distances.dtype).mean()
+    deviations = distances - distances.mean(0)
+    squares = deviations.square().sum(0) * centred.square().sum()
+    explained = ((centred @ deviations).square() / squares.clamp(min=1e-12)).clamp(max=1.0)
+    return explained / (1 - explained).clamp(min=1e-6) * max(len(distances) - 2, 1)
+
+
 class ShapeletHead(nn.Module):
     """Shapelets, which are buffers chosen from training data, and a linear layer on the distances from them.
 
@@ -964,7 +976,7 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
 
         Args:
             past_values: (num_series, sequence_length, num_input_channels), NaN = missing.
-            labels: (num_series,) class indices.
+            labels: (num_series,) class indices, or the numbers of a regression.
             past_observed_mask: The same shape, True = observed, or None.
             generator: Source of the random choices of the clustering, on the CPU; None for seed 0.
             batch_size: Number of series in one pass.
@@ -988,7 +1000,8 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
         distances = torch.where(known, distances, mean)
         deviation = (distances - mean).square().mean(0).sqrt()
         if self.config.shapelet_ranking == "separation":
-            score = class_separation(distances, labels.to(distances.device))
+            separation = number_separation if self.config.problem_type == "regression" else class_separation
+            score = separation(distances, labels.to(distances.device))
         else:
             embeddings = self.model.segments.encoder(values, seen)
             score = candidate_utility(embeddings, sizes.to(embeddings.device), self.config.utility_weight)

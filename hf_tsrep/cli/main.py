@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    cluster,
     convert,
     data,
     demo,
@@ -24,6 +25,7 @@ from . import (
     pretrain,
     push,
     results,
+    search,
 )
 from .arguments import FREE_FIELDS, FieldsCommand, UsageError
 
@@ -69,6 +71,8 @@ app.command("finetune", cls=FieldsCommand, context_settings=FREE_FIELDS)(finetun
 app.command("encode", cls=FieldsCommand, context_settings=FREE_FIELDS)(encode.encode_command)
 app.command("predict", cls=FieldsCommand, context_settings=FREE_FIELDS)(predict.predict_command)
 app.command("detect", cls=FieldsCommand, context_settings=FREE_FIELDS)(detect.detect_command)
+app.command("search", cls=FieldsCommand, context_settings=FREE_FIELDS)(search.search_command)
+app.command("cluster", cls=FieldsCommand, context_settings=FREE_FIELDS)(cluster.cluster_command)
 app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
 app.command("push")(push.push_command)

@@ -12,7 +12,7 @@ from ..data.domains import find_domain
 from ..errors import near_matches
 from ..inference.prediction import auto_class_of_head
 from ..inference.provenance import corpus_facts
-from .progress import without_file_bars
+from ..opening import is_place, without_file_bars
 
 logger = logging.getLogger(__name__)
 
@@ -183,8 +183,7 @@ def _local_folder(name_or_path: str) -> Path | None:
         return path
     if path.is_file():
         raise FileNotFoundError(f"{name_or_path} is a file; a model is a folder with config.json, or a Hub id.")
-    looks_like_path = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1
-    if looks_like_path or ("/" in name_or_path and path.parent.is_dir()):
+    if is_place(name_or_path):
         siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..opening import without_file_bars
+
 _SHOWN = {
     "loss": "loss",
     "effective_rank": "rank",
@@ -61,17 +63,3 @@ def training_progress(*, quiet: bool) -> Iterator[None]:
             yield
     finally:
         trainer.DEFAULT_PROGRESS_CALLBACK, trainer.PrinterCallback = usual, printing  # type: ignore[misc]  # as above
-
-
-@contextmanager
-def without_file_bars() -> Iterator[None]:
-    """Keep transformers' bars for the loading and writing of files away; those of `encode` are asked for later."""
-    from transformers.utils import logging
-
-    active = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if active:
-            logging.enable_progress_bar()

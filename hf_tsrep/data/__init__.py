@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         get_anomaly_labels,
         get_labels,
         get_series,
+        get_target_values,
         get_timestamps,
     )
     from .known_corpora import list_known_corpora
@@ -35,6 +36,7 @@ _MODULE_OF_NAME = {
     "get_anomaly_labels": "corpus",
     "get_labels": "corpus",
     "get_series": "corpus",
+    "get_target_values": "corpus",
     "get_timestamps": "corpus",
     "list_known_corpora": "known_corpora",
     "load_corpus": "loading",
@@ -56,6 +58,7 @@ __all__ = [
     "get_anomaly_labels",
     "get_labels",
     "get_series",
+    "get_target_values",
     "get_timestamps",
     "list_known_corpora",
     "load_corpus",

@@ -151,7 +151,8 @@ def _read_column(dataset: Dataset | IterableDataset, column: str) -> list[np.nda
                 )
             num_channels = int(widths[0]) if len(widths) else 1
             inner = inner.flatten()
-        values = inner.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, num_channels)
+        with np.errstate(over="ignore"):  # infinite values are refused by who checks the corpus
+            values = inner.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, num_channels)
         series.extend(np.split(values, np.cumsum(lengths)[:-1]))
     return series
 
@@ -174,6 +175,38 @@ def get_labels(dataset: Dataset | IterableDataset, column: str = "label") -> np.
             f"Column {column!r} holds class names; number them with dataset.class_encode_column({column!r})."
         )
     return np.asarray(labels, dtype=np.int64)
+
+
+def get_target_values(dataset: Dataset | IterableDataset) -> np.ndarray:
+    """Return the target values of a split, (num_series,) float32; labels that are numbers will do.
+
+    Raises:
+        CorpusError: No such column, or a value is missing or no number.
+    """
+    columns = list(dataset.column_names or ())
+    if "target_value" in columns:
+        values, column = list(dataset["target_value"]), "target_value"
+    elif "label" in columns:
+        values, column = _label_texts(dataset), "label"
+    else:
+        raise CorpusError(
+            "The corpus has no target values, which a regression needs: name the column of numbers with label_column, "
+            f"one number an item. Columns: {columns}."
+        )
+    numbers = np.empty(len(values), dtype=np.float32)
+    for row, value in enumerate(values):
+        try:
+            numbers[row] = np.nan if value is None else float(value)
+        except ValueError:
+            numbers[row] = np.nan
+        if not np.isfinite(numbers[row]):
+            raise CorpusError(f"Row {row}, column {column!r}: {value!r} is no number, which a regression needs.")
+    return numbers
+
+
+def _label_texts(dataset: Any) -> list[Any]:
+    names = getattr(dataset.features["label"], "names", None)
+    return [one if names is None or one is None else names[one] for one in dataset["label"]]
 
 
 def get_timestamps(dataset: Dataset | IterableDataset, column: str = "timestamp") -> list[np.ndarray]:

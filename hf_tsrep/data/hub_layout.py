@@ -86,11 +86,15 @@ def load_parquet(path: Path, *, streaming: bool = False) -> Any:
 
     try:
         num_rows = parquet.read_metadata(path).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorpusError(f"{path}: cannot be read as a Parquet file ({error}). Write it again.") from error
     if num_rows == 0:
         raise CorpusError(f"{path}: no rows.")
-    return load_dataset("parquet", data_files={"train": str(path)}, streaming=streaming)
+    try:
+        return load_dataset("parquet", data_files={"train": str(path)}, streaming=streaming)
+    except Exception as error:  # datasets and Arrow raise many kinds for a file that is damaged inside
+        reason = error.__cause__ or error
+        raise CorpusError(f"{path}: cannot be read as a Parquet file ({reason}). Write it again.") from error
 
 
 def _load_saved(folder: Path, streaming: bool) -> Any:

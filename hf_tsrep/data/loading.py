@@ -24,7 +24,7 @@ from .hub_layout import (
     records_of_foreign_datasets,
 )
 from .known_corpora import find_known_corpus
-from .local_files import Source, looks_like_path, near_files, read_file, read_folder, read_problem
+from .local_files import Source, is_there, looks_like_path, near_files, read_file, read_folder, read_problem
 from .options import ReadingOptions
 from .scaling import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
 from .sources import known_names, read_known
@@ -201,26 +201,18 @@ def _read_object(holder: Any, options: ReadingOptions) -> Source:
 def _find_on_disk(name: str, options: ReadingOptions, streaming: bool) -> Source | tuple[Any, CorpusMetadata] | None:
     """Return what a file, a folder or NAME_TRAIN and NAME_TEST in a folder hold; None where they are not there."""
     path = Path(name).expanduser()
-    if _exists(path.is_file):
+    if is_there(path.is_file):
         if path.suffix.lower() == ".parquet":
             loaded = load_parquet(path, streaming=streaming)
             return loaded, metadata_or_default(loaded, None, path.stem)
         return read_file(path, options)
-    if _exists(path.is_dir):
+    if is_there(path.is_dir):
         source = read_folder(path, options)
         if source is not None:
             return source
         loaded, stored = load_hub_layout(str(path), streaming=streaming)
         return loaded, metadata_or_default(loaded, stored, path.name)
-    return read_problem(path.parent, path.name, options) if _exists(path.parent.is_dir) else None
-
-
-def _exists(look: Any) -> bool:
-    """Ask the file system; a name that it cannot hold is no file."""
-    try:
-        return bool(look())
-    except (OSError, ValueError):
-        return False
+    return read_problem(path.parent, path.name, options) if is_there(path.parent.is_dir) else None
 
 
 def _near_names(name: str, known: list[str]) -> str:

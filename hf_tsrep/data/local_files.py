@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,12 +54,20 @@ def looks_like_path(name: str) -> bool:
         return True
     if "/" not in name:  # ids of the Hub without an owner have no ending
         return re.fullmatch(r"\.[a-z][a-z0-9]{0,5}", suffix) is not None
-    return name.endswith("/") or Path(name).parent.is_dir()
+    return name.endswith("/") or is_there(Path(name).parent.is_dir)
+
+
+def is_there(look: Callable[[], bool]) -> bool:
+    """Ask the file system, by `Path.is_file` or `is_dir`; a name that it cannot hold is not there."""
+    try:
+        return look()
+    except (OSError, ValueError):
+        return False
 
 
 def near_files(path: Path, cutoff: float = 0.5) -> str:
     """Return the hint that names the files that a path may have meant."""
-    if not path.parent.is_dir():
+    if not is_there(path.parent.is_dir):
         return f" The folder {str(path.parent)!r} does not exist either."
     return near_matches(path.name, [file.name for file in path.parent.iterdir()], cutoff=cutoff)
 
@@ -93,7 +101,7 @@ def read_problem(folder: Path, name: str, options: ReadingOptions) -> Source | N
         for compression in ("", *COMPRESSIONS):
             ending = suffix + compression
             train = folder / f"{name}_TRAIN{ending}"
-            if not train.is_file():
+            if not is_there(train.is_file):
                 continue
             test = folder / f"{name}_TEST{ending}"
             corpus = _read_files({"train": train, **({"test": test} if test.is_file() else {})}, options)

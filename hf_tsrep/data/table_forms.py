@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,10 @@ def read_text_table(text: str, place: str, options: ReadingOptions) -> TextTable
     body = all_lines[skipped:]
     delimiter = options.delimiter or find_delimiter(body)
     rows = _count_rows(body, delimiter, skipped, place)
-    sample = _cells_of(body[: rows.ends[: _SAMPLE + 1][-1]], delimiter)[: _SAMPLE + 1]
+    if not rows.starts:
+        raise CorpusError(f"{place}: the file has blanks only. It needs a line of column names.")
+    spans = list(zip(rows.starts, rows.ends, strict=True))[: _SAMPLE + 1]
+    sample = _cells_of((line for start, end in spans for line in body[start - skipped - 1 : end]), delimiter)
     has_names = holds_names(sample[0], sample[1:], options.header, f"{place}, line {rows.starts[0]}")
     names = column_names(sample[0], has_names, place)
     rest = "\n".join(body[rows.ends[0] :]) if has_names else "\n".join(body)
@@ -112,7 +116,7 @@ def find_delimiter(lines: Sequence[str]) -> str:
         counts = {len(cells) for cells in _cells_of(sample, delimiter)}
         if len(counts) == 1 and counts.pop() > 1:
             return delimiter
-    return max(reversed(DELIMITERS), key=sample[0].count)
+    return max(reversed(DELIMITERS), key=sample[0].count) if sample else ","
 
 
 def _cells_of(lines: Iterable[str], delimiter: str) -> list[list[str]]:
@@ -209,7 +213,7 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
     pairs = list(zip(kinds, kinds_below, strict=True))
     is_row = any(kind == "date" and "date" in others for kind, others in pairs)
     is_named = any(kind == "word" and others & {"number", "date"} for kind, others in pairs)
-    if is_named and not is_row:
+    if is_named and not is_row and _numbers_are_names(first, kinds):
         return True
     if all(kind == "word" for kind in kinds) and not is_row:
         return True  # words over words, or over nothing: whatever they are, they are no values
@@ -219,6 +223,18 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
         "header=False (--no-header) where they are values, header=True (--header) where they are names, or "
         "layout='ucr' (--layout ucr) where a row is a series with its class first."
     )
+
+
+def _numbers_are_names(first: Sequence[str], kinds: Sequence[str]) -> bool:
+    """Return whether the numbers of a first row may be names: years, places or quantiles, after all words."""
+    if "number" not in kinds:
+        return True
+    numbers = [cell.strip() for cell, kind in zip(first, kinds, strict=True) if kind == "number"]
+    if not all(number.isdecimal() or re.fullmatch(r"0?\.\d+", number) for number in numbers):
+        return False
+    values = [float(number) for number in numbers]
+    are_last = "word" not in kinds[kinds.index("number") :]
+    return are_last and all(one < following for one, following in pairwise(values))
 
 
 def cell_kind(cell: str) -> str:
@@ -295,7 +311,8 @@ def with_numbers_of_text(
     changed = {}
     for column, cells in marked.items():
         fits = [bool(pattern.fullmatch(cell)) for cell in cells]
-        if not cells or not any(fits):
+        is_number = not _is_text(frame[column])  # with a decimal point, which another form forbids
+        if not cells or (not any(fits) and not is_number):
             continue
         if not all(fits):
             wrong = cells[fits.index(False)]

@@ -15,7 +15,10 @@ from sklearn.metrics import (
     average_precision_score,
     cohen_kappa_score,
     f1_score,
+    mean_absolute_error,
     precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
 )
 
 
@@ -41,6 +44,25 @@ def classification_scores(labels: np.ndarray, predicted: np.ndarray, scores: np.
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
         "kappa": kappa,
         "auprc": auprc(labels, scores),
+    }
+
+
+def regression_scores(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return the metrics that every regression of this package reports.
+
+    Args:
+        targets: (num_samples,) true numbers.
+        predicted: (num_samples,) predicted numbers.
+
+    Returns:
+        `rmse` and `mae` in the units of the targets; the coefficient of determination `r2`, NaN of fewer than two
+        samples.
+    """
+    targets, predicted = np.asarray(targets, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    return {
+        "rmse": float(root_mean_squared_error(targets, predicted)),
+        "mae": float(mean_absolute_error(targets, predicted)),
+        "r2": float(r2_score(targets, predicted)) if len(targets) > 1 else float("nan"),
     }
 
 

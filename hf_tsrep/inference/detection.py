@@ -21,6 +21,7 @@ from ..evaluation.anomaly_scoring import (
     masks_steps,
     relative_scores,
 )
+from ..opening import load_encoder
 from .inputs import ModelInputs, model_inputs
 from .provenance import answer_provenance
 
@@ -112,7 +113,8 @@ def detect(
     """Find what is unlike the reference in series; the score of a timestamp sees nothing after it.
 
     Args:
-        model: An encoder. Where its `encode` can mask, the score is the masked difference, else a distance.
+        model: An encoder, or its folder or Hub id. Where its `encode` can mask, the score is the masked difference,
+            else a distance.
         series: One series or several, as `encode` takes them: raw where the model has a preparation.
         reference: What is normal: the share (a float below 1) or the number (int) of the first steps of every series;
             or series of their own, such as those that the model was trained on, without what is examined.
@@ -137,6 +139,7 @@ def detect(
         ValueError: A setting is out of its range, or the reference is too short.
     """
     _check_settings(context_length, deviations, gap)
+    model = load_encoder(model)
     inputs = model_inputs(model, series, timestamps, prepared, method_arguments)
     options = {
         "batch_size": batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,15 @@ class InputSeries:
     timestamps: list[np.ndarray] | None
     channel_names: tuple[str, ...]
     labels: list[str] | None = None
+
+    def take(self, places: Sequence[int]) -> InputSeries:
+        """Return the series at these places."""
+
+        def taken(column: list[Any] | None) -> Any:
+            return None if column is None else [column[place] for place in places]
+
+        columns = ("item_ids", "splits", "series", "dates", "timestamps", "labels")
+        return replace(self, **{name: taken(getattr(self, name)) for name in columns})
 
 
 def read_input_series(

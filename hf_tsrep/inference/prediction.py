@@ -37,6 +37,7 @@ def predict(
     splits: Sequence[str] | None = None,
     timestamps: Any = None,
     prepared: bool = False,
+    layout: str | None = None,
     batch_size: int = 32,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -54,6 +55,7 @@ def predict(
         splits: Splits of the corpus; None for all.
         timestamps: Dates of the steps of arrays, (time,) or one (time,) a series.
         prepared: Whether arrays are model inputs already.
+        layout: Of arrays: "ntc", or "nct" for those with time last; see `encode`. Of files it is said in `reading`.
         batch_size: Number of series in one forward pass.
         device: Where to compute; None: where the model is.
         show_progress_bar: As in `encode`.
@@ -77,7 +79,7 @@ def predict(
     require_head(model)
     corpus = _corpus_of(series, reading)
     if corpus is None:
-        questions = _of_arrays(model, series, timestamps, method_arguments)
+        questions = _of_arrays(model, series, timestamps, layout, method_arguments)
     else:
         written = str(series) if isinstance(series, (str, Path)) else ""
         method_arguments = {**domain_of_head(model, written, corpus), **method_arguments}
@@ -89,6 +91,7 @@ def predict(
         questions.series,
         timestamps=questions.timestamps,
         prepared=prepared or questions.is_prepared,
+        layout=questions.layout,
         batch_size=batch_size,
         device=device,
         show_progress_bar=show_progress_bar,
@@ -114,6 +117,7 @@ class Questions:
         timestamps: What the model takes as dates, or None.
         channel_names: Names of the channels; empty where they are not known.
         is_prepared: Whether these are model inputs.
+        layout: "ntc" where it is known that channels are the last axis, else None.
     """
 
     series: list[Any]
@@ -123,6 +127,7 @@ class Questions:
     timestamps: Any = None
     channel_names: tuple[str, ...] = ()
     is_prepared: bool = False
+    layout: str | None = None
 
 
 def open_head(name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -218,9 +223,13 @@ def _corpus_of(series: Any, reading: Mapping[str, Any] | None) -> Any:
     return None
 
 
-def _of_arrays(model: Any, series: Any, timestamps: Any, method_arguments: Mapping[str, Any]) -> Questions:
+def _of_arrays(
+    model: Any, series: Any, timestamps: Any, layout: str | None, method_arguments: Mapping[str, Any]
+) -> Questions:
     several = [series] if is_one_series(series) else list(series)
     arrays = [one if is_frame(one) else np.asarray(one) for one in several]
+    if layout == "nct":
+        arrays = [one if is_frame(one) else one.T for one in arrays]
     arrays = [one[:, None] if one.ndim == 1 else one for one in arrays]
     dates = None if timestamps is None else _dates_of_arrays(timestamps, len(arrays))
     reads_dates = bool(getattr(model.preparation_for(**method_arguments), "time_features", False))
@@ -231,6 +240,7 @@ def _of_arrays(model: Any, series: Any, timestamps: Any, method_arguments: Mappi
         [""] * len(arrays),
         dates if reads_dates else None,
         is_prepared=bool(getattr(series, "is_prepared", False)),
+        layout="ntc" if layout == "nct" else layout or getattr(series, "series_layout", None),
     )
 
 
@@ -262,6 +272,7 @@ def _of_corpus(
         found.timestamps,
         found.channel_names,
         corpus_metadata(corpus).is_prepared,
+        "ntc",
     )
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import default_collate
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback
+from transformers import EvalPrediction
 
 from ..data import corpus_fingerprint
 from ..data.scaling import TARGET_SCALER
 from ..errors import SettingsError
-from ..evaluation.metrics import classification_scores
+from ..evaluation.metrics import classification_scores, regression_scores
 from .batches import IndexedCollator, IndexedDataset
 from .callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
 from .finetuning_data import FinetuningData, load_finetuning_data, prepare_inputs
@@ -34,8 +34,12 @@ from .saving import FinetuningResult, finetuning_outcome, save_finetuned_model
 from .settings import FINETUNING_FILE, FinetuneSettings
 from .trainer import FinetuningTrainer
 
-SELECTION_METRIC = {"classification": "accuracy", "forecasting": "mse"}
-METRICS = {"classification": ("accuracy", "macro_f1", "kappa", "auprc"), "forecasting": ("mse", "mae")}
+SELECTION_METRIC = {"classification": "accuracy", "regression": "rmse", "forecasting": "mse"}
+METRICS = {
+    "classification": ("accuracy", "macro_f1", "kappa", "auprc"),
+    "regression": ("rmse", "mae", "r2"),
+    "forecasting": ("mse", "mae"),
+}
 
 
 def finetune(
@@ -57,7 +61,8 @@ def finetune(
             all start at random.
         corpus: What `hf_tsrep.data.load_corpus` takes.
         output_dir: Folder of the finished model; checkpoints go to `checkpoint-N` inside.
-        task: "classification" of the corpus's labels, or "forecasting" of `prediction_length` steps.
+        task: "classification" of the corpus's labels, "regression" of its target values, or "forecasting" of
+            `prediction_length` steps.
         config_file: YAML file of further fields; the arguments go before it, and it goes before the recipe.
         resume_from_checkpoint: True to go on from the newest whole checkpoint of output_dir, or a checkpoint's folder.
         fields: Any of `finetuning_fields(method)`: fields of the method's config, of FinetuneDataSettings, of
@@ -131,7 +136,7 @@ def training_arguments(settings: FinetuneSettings) -> Any:
 
 def label_name(settings: FinetuneSettings) -> str:
     """Return what the labels of the task are called in a batch."""
-    return "labels" if settings.task == "classification" else "future_values"
+    return "future_values" if settings.task == "forecasting" else "labels"
 
 
 class FinetuningRun(TrainingRun):
@@ -181,7 +186,7 @@ class FinetuningRun(TrainingRun):
         has_scaled_targets = not data.class_names and model.config.target_deviations is not None
         return {
             **data.facts,
-            **({"target_scaler": TARGET_SCALER} if has_scaled_targets else {}),
+            **({"target_scaler": TARGET_SCALER} if has_scaled_targets or data.label_statistics else {}),
             "sequence_length": data.sequence_length,
             "num_input_channels": data.num_input_channels,
             "num_parameters": sum(one.numel() for one in model.parameters()),
@@ -201,11 +206,7 @@ class FinetuningRun(TrainingRun):
         """Compute once what never changes, and return the trainer."""
         run = self.settings.run
         prepare_inputs(model, self.data, self.arguments, run.mode == "linear-probe", run.feature_memory)
-        trainer = build_trainer(self.settings, self.arguments, model, self.data)
-        if not self.shows_progress:
-            for printing in (PrinterCallback, ProgressCallback):
-                trainer.remove_callback(printing)
-        return trainer
+        return build_trainer(self.settings, self.arguments, model, self.data)
 
     def finish(self, trainer: Any, train_runtime: float, facts: dict[str, Any]) -> FinetuningResult:
         """Test the selected model once, and save it."""
@@ -270,14 +271,18 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
     if settings.selects and run.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingByEpochs(run.early_stopping_patience))
     validation = data.datasets.get("validation")
-    is_classifier = settings.task == "classification"
+    meters: dict[str, Callable[[], Any]] = {
+        "classification": ClassificationMeter,
+        "regression": RegressionMeter,
+        "forecasting": lambda: ForecastMeter(model.config.target_deviations),
+    }
     return FinetuningTrainer(
         model=model,
         args=arguments,
         train_dataset=IndexedDataset(data.datasets["train"]),
         eval_dataset=None if validation is None else IndexedDataset(validation),
         data_collator=IndexedCollator(default_collate),
-        compute_metrics=ClassificationMeter() if is_classifier else ForecastMeter(model.config.target_deviations),
+        compute_metrics=meters[settings.task](),
         callbacks=callbacks,
         decay_all_parameters=run.decay_all_parameters,
         label_name=label_name(settings),
@@ -313,6 +318,32 @@ class ClassificationMeter:
         # Log-probabilities, not logits: the area under a curve compares one class's scores over the samples.
         scores = scores - np.logaddexp.reduce(scores.astype(np.float64), axis=1, keepdims=True)
         return classification_scores(labels, scores.argmax(axis=1), scores)
+
+
+class RegressionMeter:
+    """Metrics of numbers in the units of the targets, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._predicted: list[np.ndarray] = []
+        self._targets: list[np.ndarray] = []
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        """Take a batch, and return the metrics of all batches since the last result.
+
+        Args:
+            prediction: predictions (batch_size, 1) and label_ids (batch_size,), tensors.
+            compute_result: Whether this is the last batch.
+
+        Returns:
+            rmse, mae and r2; nothing before the last batch.
+        """
+        self._predicted.append(_as_array(prediction.predictions)[:, 0])
+        self._targets.append(_as_array(prediction.label_ids))
+        if not compute_result:
+            return {}
+        targets, predicted = np.concatenate(self._targets), np.concatenate(self._predicted)
+        self._targets, self._predicted = [], []
+        return regression_scores(targets, predicted)
 
 
 class ForecastMeter:

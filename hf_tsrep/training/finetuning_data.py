@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data import SeriesBank, WindowDataset, corpus_metadata, get_labels, get_series, load_corpus
+from ..data import SeriesBank, WindowDataset, corpus_metadata, get_labels, get_series, get_target_values, load_corpus
+from ..data.scaling import TARGET_SCALER, ChannelScaler
 from .data import Columns, TensorRows, map_tensors
 from .settings import FinetuneSettings
 
@@ -65,9 +66,11 @@ class FinetuningData:
         datasets: Dataset by part; validation is absent where there is none. Items have `past_values`
             (sequence_length, num_input_channels) and `labels` () or `future_values`
             (prediction_length, num_output_channels).
-        class_names: Names of the classes; empty in forecasting.
+        class_names: Names of the classes, or of the number that a regression predicts; empty in forecasting.
         facts: How many samples each part has and where validation comes from, for the record.
         domain: Which of the model's domains the corpus is; None for a method without domains.
+        label_statistics: Of a regression label_mean and label_scale, each of one number, of the training part; else
+            empty.
     """
 
     corpus: Any
@@ -76,6 +79,7 @@ class FinetuningData:
     class_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     domain: str | None = None
+    label_statistics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def num_input_channels(self) -> int:
@@ -114,20 +118,23 @@ def load_finetuning_data(
                 "Cut long series with split, such as 70/10/20."
             )
     metadata = corpus_metadata(corpus)
-    if settings.task == "classification":
-        return _classification_data(settings, corpus, metadata, seed)
-    return _forecasting_data(settings, corpus, metadata, prediction_length, seed)
+    if settings.task == "forecasting":
+        return _forecasting_data(settings, corpus, metadata, prediction_length, seed)
+    return _labelled_data(settings, corpus, metadata, seed)
 
 
-def _classification_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed: int) -> FinetuningData:
-    names = _class_names(corpus)
+def _labelled_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed: int) -> FinetuningData:
+    is_regression = settings.task == "regression"
+    names = [settings.data.label_column or "target_value"] if is_regression else _class_names(corpus)
     parts = [name for name in PARTS if name in corpus and (name != "validation" or settings.selects)]
     series = {name: get_series(corpus[name]) for name in parts}
-    labels = {name: get_labels(corpus[name]) for name in parts}
-    kept = take_fraction(labels["train"], settings.data.label_fraction, seed)
+    labels = {name: (get_target_values if is_regression else get_labels)(corpus[name]) for name in parts}
+    # Numbers are drawn from as one class.
+    groups = np.zeros(len(labels["train"])) if is_regression else labels["train"]
+    kept = take_fraction(groups, settings.data.label_fraction, seed)
     if settings.selects and "validation" not in corpus:
         # Of the share that is used: choosing the epoch by further labels would be learning from them.
-        stays, held_out = hold_out(labels["train"][kept], settings.data.validation_fraction, seed)
+        stays, held_out = hold_out(groups[kept], settings.data.validation_fraction, seed)
         series["validation"] = [series["train"][index] for index in kept[held_out]]
         labels["validation"] = labels["train"][kept[held_out]]
         kept = kept[stays]
@@ -140,7 +147,14 @@ def _classification_data(settings: FinetuneSettings, corpus: Any, metadata: Any,
         if name in series
     }
     facts = _facts(settings, datasets, "validation" not in corpus)
-    return FinetuningData(corpus, metadata, datasets, names, facts)
+    statistics = label_statistics(labels["train"]) if is_regression else {}
+    return FinetuningData(corpus, metadata, datasets, names, facts, label_statistics=statistics)
+
+
+def label_statistics(numbers: np.ndarray) -> dict[str, list[float]]:
+    """Return mean and deviation of target values (num_series,) for a config; equal ones have deviation 1."""
+    scaler = ChannelScaler.fit([numbers[:, None]], kind=TARGET_SCALER)
+    return {"label_mean": scaler.mean.tolist(), "label_scale": scaler.scale.tolist()}
 
 
 def _class_names(corpus: Any) -> list[str]:
@@ -148,7 +162,7 @@ def _class_names(corpus: Any) -> list[str]:
     if feature is None:
         raise ValueError(
             "The corpus has no labels, which task=classification needs; name the column with label_column, or choose "
-            "task=forecasting."
+            "task=forecasting, or task=regression for target values."
         )
     names = getattr(feature, "names", None)
     if names is None:

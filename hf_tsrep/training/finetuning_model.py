@@ -111,6 +111,8 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         num_output_channels=None if is_classifier else data.num_input_channels - data.metadata.num_time_features,
         context_length=settings.data.context_length if covers else None,
         domain=data.domain,
+        problem_type="regression" if data.label_statistics else "single_label_classification",
+        **data.label_statistics,
         **statistics,
     )
     config.fit_to_task(task, **settings.config)

@@ -49,7 +49,21 @@ def pretrain(
 
 
 def run_pretraining(
-    settings: PretrainSettings, *, resume_from_checkpoint: bool | str | None = None
+    settings: PretrainSettings,
+    *,
+    resume_from_checkpoint: bool | str | None = None,
+    shows_progress: bool = True,
 ) -> PretrainingResult:
-    """Pre-train as settings say; see `pretrain`."""
-    return train(get_stage(settings.method, settings.stage)(settings), resume_from_checkpoint)
+    """Pre-train as settings say; see `pretrain`.
+
+    Args:
+        settings: What to do.
+        resume_from_checkpoint: See `pretrain`.
+        shows_progress: Whether the Trainer prints anything or has a progress bar.
+
+    Returns:
+        The model and what was logged.
+    """
+    stage = get_stage(settings.method, settings.stage)(settings)
+    stage.shows_progress = shows_progress
+    return train(stage, resume_from_checkpoint)

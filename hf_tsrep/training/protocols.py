@@ -33,7 +33,8 @@ class ProtocolSettings:
     """What both protocols can be told.
 
     Args:
-        task: "classification" or "forecasting"; None takes classification where the corpus has labels.
+        task: "classification", "regression" or "forecasting"; None takes classification where the corpus has labels,
+            and regression where it has target values.
         label_fraction: Share of the training data that is used, by class.
         validation: "auto", or "none" (or None) for the last epoch; see `hf_tsrep.finetune`.
         num_train_epochs: At most; None for the recipe's, as in the next two.
@@ -121,8 +122,8 @@ def evaluate_finetune(model: Any, corpus: Any, **settings: Any) -> dict[str, Any
         settings: Fields of FinetuneProtocol.
 
     Returns:
-        `metrics`: accuracy, macro_f1, kappa and auprc, or mse, mae and both with the horizon in their name; `details`,
-        `timings` (seconds) and `settings`.
+        `metrics`: accuracy, macro_f1, kappa and auprc, of a regression rmse, mae and r2, of forecasts mse, mae and
+        both with the horizon in their name; `details`, `timings` (seconds) and `settings`.
 
     Raises:
         ValueError: A setting is out of range, or the corpus does not fit; the message names it.
@@ -162,6 +163,10 @@ def evaluate_linear(model: Any, corpus: Any, **settings: Any) -> dict[str, Any]:
         "device": chosen.device,
         "show_progress_bar": chosen.show_progress_bar,
     }
+    if task == "regression":
+        raise ValueError(
+            "solver='regression' is of classes and forecasts; use solver='gradient' for task='regression'."
+        )
     if task == "classification":
         return _regressed_classification(model, corpus, chosen, options)
     if chosen.label_fraction < 1.0:
@@ -208,7 +213,9 @@ def _task_of(corpus: Any, chosen: ProtocolSettings) -> str:
         require_names([chosen.task], TASKS, "task")
         return chosen.task
     splits = require_splits(corpus, ("train", "test"), "linear or finetune")
-    return "classification" if "label" in splits["train"].column_names else "forecasting"
+    columns = splits["train"].column_names
+    known = {"label": "classification", "target_value": "regression"}
+    return next((task for column, task in known.items() if column in columns), "forecasting")
 
 
 def _fine_tuned(model: Any, corpus: Any, chosen: ProtocolSettings, mode: str) -> dict[str, Any]:

@@ -257,7 +257,7 @@ def _refuse_what_is_not_read(settings: FinetuneSettings) -> None:
         told = finetuning_fields(settings.method)[name].told
         if not settings.is_given(name):
             continue
-        if told.task not in (None, settings.task):
+        if told.task not in (None, settings.head):
             if name == "context_length" and head_reads_context(settings):
                 continue
             what, fix = f"task={settings.task} with this model", f"task={told.task}"
@@ -381,9 +381,11 @@ def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | No
 
     Returns:
         METHOD-MODE-CORPUS, METHOD-MODE-TASK, METHOD-MODE, MODE, METHOD-TASK-CORPUS, METHOD-TASK, METHOD or default:
-        the first there is.
+        the first there is. A regression without a recipe of its own has that of classification, whose head it has.
     """
     known, corpora = list_recipes(FINETUNING), corpus_recipe_names(corpus)
-    names = [f"{method}-{mode}-{one}" for one in corpora] + [f"{method}-{mode}-{task}", f"{method}-{mode}", str(mode)]
-    names += [f"{method}-{task}-{one}" for one in corpora] + [f"{method}-{task}", method, DEFAULT_RECIPE]
+    tasks = (task, "classification") if task == "regression" else (task,)
+    names = [f"{method}-{mode}-{one}" for one in (*corpora, *tasks)] + [f"{method}-{mode}", str(mode)]
+    names += [f"{method}-{one}-{corpus_name}" for one in tasks for corpus_name in corpora]
+    names += [*(f"{method}-{one}" for one in tasks), method, DEFAULT_RECIPE]
     return next(name for name in names if name in known)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import TrainingArguments, enable_full_determinism, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments, enable_full_determinism, set_seed
 
 from ..errors import SettingsError
+from ..opening import without_file_bars
 from .checkpoints import (
     WEIGHTS_FILE,
     check_output_directory,
@@ -72,6 +73,9 @@ class TrainingRun(ABC):
 
     weights_file: str = WEIGHTS_FILE
     """Name of the file that makes an output folder finished; it is written last."""
+
+    shows_progress: bool = True
+    """Whether the Trainer prints anything or has a progress bar."""
 
     def __init__(self, settings: PretrainSettings | FinetuneSettings, arguments: TrainingArguments) -> None:
         self.settings = settings
@@ -130,7 +134,8 @@ def train(run: TrainingRun, resume_from_checkpoint: bool | str | None = None) ->
     """
     if run.arguments.device.type == "cpu":
         give_back_freed_blocks()
-    with held_by_this_run(run.settings.output_dir) if run.arguments.process_index == 0 else nullcontext():
+    holding = held_by_this_run(run.settings.output_dir) if run.arguments.process_index == 0 else nullcontext()
+    with holding, nullcontext() if run.shows_progress else without_file_bars():
         return _train(run, resume_from_checkpoint)
 
 
@@ -151,6 +156,9 @@ def _train(run: TrainingRun, resume_from_checkpoint: bool | str | None) -> Any:
         folder = output_dir if resume_from_checkpoint is True else Path(str(resume_from_checkpoint)).parent
         check_resume(folder / run.record_file, record, run.shared())
     trainer = run.build_trainer(model)
+    if not run.shows_progress:
+        for printing in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(printing)
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / run.record_file, record)

@@ -253,8 +253,8 @@ def finetuning_outcome(result: FinetuningResult, settings: FinetuneSettings, dat
     }
     if settings.task == "forecasting":
         chosen |= {"context_length": settings.data.context_length, "prediction_length": facts["prediction_length"]}
-        if "target_scaler" in facts:
-            chosen["target_scaler"] = facts["target_scaler"]
+    if "target_scaler" in facts:
+        chosen["target_scaler"] = facts["target_scaler"]
     if data.domain is not None and len(result.model.config.domains) > 1:
         chosen["domain"] = data.domain
     details = {
@@ -304,7 +304,7 @@ def finetuning_facts(settings: FinetuneSettings, result: FinetuningResult) -> di
         beside_the_point += ["lora_rank", "lora_alpha"]
     if settings.run.mode != "linear-probe":
         beside_the_point.append("feature_memory")
-    if settings.task == "classification":
+    if settings.task != "forecasting":
         beside_the_point += ["context_length", "stride", "prediction_length"]
     run, data, facts = (
         {name: value for name, value in group.items() if name not in beside_the_point}

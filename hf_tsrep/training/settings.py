@@ -16,7 +16,7 @@ from .starting_model import is_method_name
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"
-TASKS = ("classification", "forecasting")
+TASKS = ("classification", "regression", "forecasting")
 DEFAULT_STAGE = "model"
 DEFAULT_RECIPE = "default"  # of a corpus that nobody published values for
 MODES = ("full", "linear-probe", "lora")
@@ -174,12 +174,15 @@ class FinetuneDataSettings(ReadingSettings):
     validation_fraction: Annotated[
         float,
         Field(gt=0, lt=1, description="validation=none turns the validation off"),
-        Told("Share of train that is held out: of every class, with the seed; forecasting: the last steps."),
+        Told(
+            "Share of train that is held out: of every class (regression: of all series), with the seed; "
+            "forecasting: the last steps."
+        ),
     ] = 0.2
     context_length: Annotated[
         PositiveInt,
         Told(
-            "Forecasting: steps that the model sees. Classification: first steps that the head covers, of "
+            "Forecasting: steps that the model sees. Other tasks: first steps that the head covers, of "
             "methods whose head depends on them; default the longest series.",
             task="forecasting",
         ),
@@ -320,7 +323,7 @@ class FinetuneSettings(Sourced):
         method: Name of the model's method.
         corpus: Name or path of the corpus, or the corpus.
         output_dir: Folder of the finished model and its checkpoints.
-        task: "classification" or "forecasting".
+        task: "classification", "regression" or "forecasting".
         recipe: Name of the recipe.
         config: Fields of the method's config that differ from the pretrained model's.
         training: Fields of `transformers.TrainingArguments`.
@@ -340,6 +343,11 @@ class FinetuneSettings(Sourced):
     data: FinetuneDataSettings = field(default_factory=FinetuneDataSettings)
     run: FinetuneRunSettings = field(default_factory=FinetuneRunSettings)
     sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def head(self) -> str:
+        """Which head learns: that of classification, which also predicts numbers, or that of forecasting."""
+        return "forecasting" if self.task == "forecasting" else "classification"
 
     @property
     def selects(self) -> bool:

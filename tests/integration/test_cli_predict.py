@@ -131,6 +131,15 @@ def test_arrays_and_their_dates_will_do(forecaster):
     assert found["item_id"].tolist() == ["0"] * 6
     np.testing.assert_allclose(found[["channel_0", "channel_1"]], expected[["first", "second"]], rtol=1e-5)
     assert found.attrs["provenance"]["method"] == "ts2vec"
+    pd.testing.assert_frame_equal(
+        hf_tsrep.predict(forecaster, values.T, timestamps=frame["date"], layout="nct"), found
+    )
+
+
+def test_a_file_says_itself_which_axis_is_time(forecaster):
+    assert len(hf_tsrep.predict(forecaster, new_series(2))) == 6
+    with pytest.raises(ValueError, match="Say layout='ntc'"):
+        hf_tsrep.predict(forecaster, np.zeros((2, 2)))
 
 
 def test_a_scaled_corpus_is_not_scaled_again(forecaster, long_series):

@@ -10,8 +10,8 @@ def assert_company_changes_nothing(model, lengths=(1, 2, 3, 9, 24, 60)):
     series = [generator.standard_normal((length, size[0])).astype(np.float32) for length in lengths]
     ends = [max(lengths) - length for length in lengths]
     together = [np.pad(one, ((0, end), (0, 0)), constant_values=np.nan) for one, end in zip(series, ends, strict=True)]
-    found = model.encode(np.stack(together))
+    found = model.encode(np.stack(together), layout="ntc")
     assert found.shape == (len(lengths), size[1])
     for one, embedding in zip(series, found, strict=True):
-        np.testing.assert_allclose(embedding, model.encode(one), rtol=1e-4, atol=1e-5)
-        assert model.encode(one, level="timestamp").shape == (len(one), model.config.hidden_size)
+        np.testing.assert_allclose(embedding, model.encode(one, layout="ntc"), rtol=1e-4, atol=1e-5)
+        assert model.encode(one, level="timestamp", layout="ntc").shape == (len(one), model.config.hidden_size)

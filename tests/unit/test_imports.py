@@ -18,7 +18,7 @@ PACKAGE = "hf_tsrep"
 ORDER = (
     ("__main__",),
     ("cli",),
-    ("demo",),
+    ("demo", "sklearn"),
     ("training",),
     ("hub",),
     ("visualization_detection",),

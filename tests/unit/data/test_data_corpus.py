@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Array2D, ClassLabel, Dataset, Features, Value
+from datasets import Array2D, ClassLabel, Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
@@ -102,6 +102,71 @@ def test_series_follow_selection_shuffling_and_concatenation():
 def test_series_are_views_of_the_memory_that_arrow_holds(hourly_frame):
     series = get_series(load_corpus(hourly_frame)["train"])[0]
     assert (series.dtype, series.flags.owndata) == (np.float32, False)
+
+
+def stored(**changes):
+    """Return rows in the format of a corpus, as another program may have written them."""
+    columns = {
+        "series": [[[1.0], [2.0]], [[3.0], [4.0]]],
+        "item_id": ["a", "b"],
+        "label": [0, 1],
+        "target_value": [0.5, 1.5],
+        "timestamp": [[0, 1], []],
+        "anomaly_label": [[0, 1], []],
+    }
+    features = {
+        "series": Array2D((None, 1), "float64"),
+        "item_id": Value("string"),
+        "label": ClassLabel(names=["u", "v"]),
+        "target_value": Value("float64"),
+        "timestamp": List(Value("timestamp[ms]")),
+        "anomaly_label": List(Value("int8")),
+    }
+    return Dataset.from_dict({**columns, **changes}, features=Features(features))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"series": [[[1.0], [np.inf]], [[3.0]]]}, r"row 0, step 1, column 'value': infinite value"),
+        ({"series": [[[1.0], [1e39]], [[3.0]]]}, r"row 0, step 1, column 'value': infinite value"),
+        ({"series": [[[np.nan], [np.nan]], [[3.0]]]}, r"row 0: every value is missing"),
+        ({"series": [[[1.0], [2.0]], []]}, r"row 1: the series has shape"),
+        ({"item_id": ["a", "a"]}, r"row 1: the item 'a' appears twice"),
+        ({"target_value": [0.5, np.inf]}, r"row 1: the target value inf is no finite number"),
+        ({"timestamp": [[0], []]}, r"row 0: 1 of 'timestamp' for 2 steps"),
+        ({"anomaly_label": [[0, 1], [1]]}, r"row 1: 1 of 'anomaly_label' for 2 steps"),
+        ({"anomaly_label": [[0, 3], []]}, r"row 0: an anomaly label is neither 0 nor 1"),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_stored_corpus_is_checked_as_any_other(tmp_path, changes, message, place):
+    load_corpus(write_stored(stored(), tmp_path / "right", place))
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(write_stored(stored(**changes), tmp_path / "wrong", place))
+
+
+def test_a_class_that_the_column_does_not_have_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    table = stored().data.table
+    labels = pa.array([0, -7])
+    place = table.schema.get_field_index("label")
+    for field in (table.schema.field("label"), pa.field("label", pa.int64())):
+        columns = table.set_column(place, field, labels)
+        parquet.write_table(columns.replace_schema_metadata(table.schema.metadata), tmp_path / "rows.parquet")
+        with pytest.raises(CorpusError, match="row 1: label -7 is none of the 2 classes"):
+            load_corpus(tmp_path / "rows.parquet")
+
+
+def write_stored(rows, path, place):
+    path.mkdir()
+    if place == "folder":
+        rows.save_to_disk(path / "saved")
+        return path / "saved"
+    rows.to_parquet(path / "rows.parquet")
+    return path / "rows.parquet"
 
 
 def test_access_to_what_a_corpus_lacks_is_named(corpus):

@@ -340,11 +340,70 @@ def test_every_public_name_of_the_data_folder_resolves():
         _ = hf_tsrep.data.load_corpse
 
 
-def test_a_slip_in_a_known_name_is_answered_without_the_network(monkeypatch):
+@pytest.fixture
+def no_hub(monkeypatch):
     def refuse(*arguments, **keywords):
         raise AssertionError("the Hub was asked")
 
     monkeypatch.setattr("hf_tsrep.data.loading.load_hub_layout", refuse)
     monkeypatch.delenv("HF_TSREP_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mine.csv", "runs/mine.csv.gz", "mine.xlsx", "a/b/mine.feather", "mine.CVS", "x.parquet", "x.pkl", "x.json"),
+        *(
+            "./mine",
+            "../mine",
+            "/mine",
+            "~/mine",
+            "C:\\data\\mine",
+            "mine/",
+            "present/mine",
+            "a" * 300 + ".csv",
+            "a\0.csv",
+        ),
+    ],
+)
+def test_what_looks_like_a_path_is_one_at_once(no_hub, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "present").mkdir()
+    with pytest.raises(CorpusError, match="there is no such file or folder"):
+        load_corpus(name)
+
+
+def test_a_pattern_is_no_name(no_hub, data_directory):
+    for family in ("uea", "ucr"):
+        for problem in ("First", "Second"):
+            (data_directory / family / problem).mkdir(parents=True)
+            text = "@classLabel true 1\n@data\n1,2:1\n"
+            (data_directory / family / problem / f"{problem}_TRAIN.ts").write_text(text)
+    assert len(load_corpus("uea/First", data_directory=data_directory)["train"]) == 1
+    for name in ("uea/*", "ucr/?irst", "uea/[FS]*"):
+        with pytest.raises(CorpusError, match=r"Unknown corpus"):
+            load_corpus(name, data_directory=data_directory)
+    anomalies = data_directory / "anomaly" / "UCR_anomaly"
+    anomalies.mkdir(parents=True)
+    for name in ("001_UCR_Anomaly_a_4_6_7", "001_UCR_Anomaly_b_4_6_7"):
+        (anomalies / f"{name}.txt").write_text("\n".join(map(str, range(1, 11))))
+    with pytest.raises(CorpusError, match=r"2 files fit \(001_UCR_Anomaly_a_4_6_7"):
+        load_corpus("anomaly/UCR_anomaly/001", data_directory=data_directory)
+
+
+def test_the_options_of_reading_are_the_same_everywhere():
+    import dataclasses
+    import inspect
+
+    from hf_tsrep.data.options import ReadingOptions
+    from hf_tsrep.training.settings import FileSettings
+
+    settings = {one.name for one in dataclasses.fields(FileSettings)}
+    published_only = {"missing_mark", "keep_duplicates"}
+    assert {one.name for one in dataclasses.fields(ReadingOptions)} == settings | published_only
+    assert settings <= set(inspect.signature(load_corpus).parameters)
+
+
+def test_a_slip_in_a_known_name_is_answered_without_the_network(no_hub):
     with pytest.raises(CorpusError, match="Did you mean 'uea/BasicMotions'"):
         load_corpus("uea/BasicMotion")

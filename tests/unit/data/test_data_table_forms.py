@@ -141,6 +141,9 @@ def test_lines_before_the_table_are_named_and_skipped(tmp_path):
         load_corpus(write(tmp_path / "p.csv", text))
     check_plain(tmp_path / "p.csv", skip_rows=3)
     check_plain(write(tmp_path / "b.csv", "\n\n" + PLAIN))
+    check_plain(write(tmp_path / "b.csv", " \t\n" + PLAIN.replace("\n", "\n \n")))
+    with pytest.raises(CorpusError, match="blanks only"):
+        load_corpus(write(tmp_path / "b.csv", " \t"))
     with pytest.raises(CorpusError, match=r"line 7, column 'a': 'oops'"):
         load_corpus(write(tmp_path / "q.csv", text + "2020-01-03,oops,1\n"), skip_rows=3)
     with pytest.raises(CorpusError, match="the file is empty after the 99 lines"):

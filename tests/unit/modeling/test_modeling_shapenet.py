@@ -32,6 +32,7 @@ from hf_tsrep.modeling.modeling_shapenet import (
     draw_choices,
     draw_triplets,
     k_means,
+    number_separation,
     segment_starts,
     shapenet_fields_of_hyperparameters,
 )
@@ -402,6 +403,17 @@ def test_series_beyond_the_length_of_the_head_and_series_without_values_are_refu
         model.select_shapelets(values, labels)
     with pytest.raises(ValueError, match="no observed value"):
         classifier().select_shapelets(torch.full_like(values, torch.nan), labels)
+
+
+def test_the_separation_of_numbers_is_the_f_statistic_of_a_line():
+    from sklearn.feature_selection import f_regression
+
+    generator = torch.Generator().manual_seed(0)
+    distances, numbers = torch.rand(20, 5, generator=generator), torch.rand(20, generator=generator)
+    distances[:, 2] += 2 * numbers
+    expected, _ = f_regression(distances.numpy(), numbers.numpy())
+    np.testing.assert_allclose(number_separation(distances, numbers), expected, rtol=1e-4, atol=1e-5)
+    assert (number_separation(distances, torch.ones(20)) == 0).all()
 
 
 def test_the_separation_of_classes_is_the_f_statistic():
