@@ -35,7 +35,8 @@ def domain_name(name: str) -> str:
         CorpusError: The name has no letter and no digit.
     """
     last = Path(name.rstrip("/")).name
-    stem = re.sub(r"\.(csv|tsv|ts|npz|parquet|txt)$", "", last, flags=re.IGNORECASE)
+    endings = r"(\.(csv|tsv|ts|arff|npz|npy|parquet|feather|orc|xlsx|txt))?(\.(gz|bz2|xz|zip))?$"
+    stem = re.sub(endings, "", last, flags=re.IGNORECASE)
     domain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
     if not domain:
         raise CorpusError(f"The corpus {name!r} gives no name of a domain: it has no letter and no digit.")

@@ -208,3 +208,30 @@ def test_the_demo_stops_where_the_reloaded_model_differs():
             compare(before, after)
     with pytest.raises(RuntimeError, match=r"\(2, 2\) instead of \(3, 2\)"):
         compare(before, before[:2])
+
+
+def test_every_command_that_reads_a_corpus_says_how_a_file_is_read(command_line, tmp_path):
+    (tmp_path / "bare.csv").write_text("01.02.2024;1,5\n02.02.2024;2,5\n")
+    reading = ("bare.csv", "--no-header", "--timestamp-column", "channel_0", "--day-first", "--decimal", ",")
+    code, out, err = command_line("data", "info", *reading)
+    assert (code, err) == (0, "")
+    assert "1 series of 2 steps" in out
+    code, _, _ = command_line("data", "prepare", *reading, "--output", "prepared")
+    assert code == 0
+    code, _, err = command_line("data", "info", "bare.csv")
+    assert code == 2
+    assert "--no-header" in err
+    code, _, err = command_line("data", "info", "bare.csv", "--delimeter", ";")
+    assert code == 2
+    assert "Unknown option --delimeter for data info. Did you mean --delimiter?" in err
+    for command in ("data info", "data prepare", "encode", "evaluate", "pretrain", "finetune"):
+        code, out, _ = command_line(*command.split(), "--help")
+        assert code == 0
+        assert all(option in out for option in ("--skip-rows", "--date-format", "--layout", "--item-column"))
+
+
+def test_a_file_of_weights_is_no_model_of_the_hub(command_line):
+    for name in ("model.safetensors", "runs/weights.pt"):
+        code, _, err = command_line("encode", "--model", name, "--input", "x.csv", "--output", "e.npz")
+        assert code == 1
+        assert err.startswith(f"hf-tsrep: error: There is no folder {name}.")

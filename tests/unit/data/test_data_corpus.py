@@ -328,6 +328,7 @@ def test_bad_windows_and_channels_are_named():
         ("ucr/ECG5000", "ecg5000"),
         ("sensor/Epilepsy_TSTCC", "epilepsy-tstcc"),
         ("some/folder/My Series.csv", "my-series"),
+        ("A_TRAIN.tsv.gz", "a-train"),
         ("owner/name:config", "name-config"),
         ("anomaly/NAB/realKnownCause/nyc_taxi", "nyc-taxi"),
         ("./folder/", "folder"),
