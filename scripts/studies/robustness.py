@@ -151,7 +151,8 @@ def average(runs: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, 
 def write_table(means: dict[str, dict[str, dict[str, float]]], num_problems: int, seeds: Sequence[int]) -> str:
     """Return a Markdown table: a row a kind and severity, a column a method."""
     labels = list(means)
-    told = f"Mean accuracy over {num_problems} problems, seeds {' '.join(map(str, seeds))}; test series disturbed."
+    plural = "" if num_problems == 1 else "s"
+    told = f"Mean accuracy over {num_problems} problem{plural}, seeds {' '.join(map(str, seeds))}; test series disturbed."
     lines = [told, "", f"| | | {' | '.join(labels)} |", "|---|---|" + "---:|" * len(labels)]
     for kind, severities in means[labels[0]].items():
         for severity in severities:
