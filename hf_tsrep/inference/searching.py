@@ -160,14 +160,19 @@ def choose_backend(backend: str | None) -> str:
         ValueError: It is unknown.
         ModuleNotFoundError: faiss is asked for and not installed.
     """
-    has_faiss = importlib.util.find_spec("faiss") is not None
     if backend is None:
-        return "faiss" if has_faiss else "exact"
+        return "faiss" if has_faiss() else "exact"
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, BACKENDS))}.")
-    if backend == "faiss" and not has_faiss:
+    if backend == "faiss" and not has_faiss():
         raise ModuleNotFoundError("backend='faiss' needs faiss: pip install 'hf-tsrep[search]'.")
     return backend
+
+
+def has_faiss() -> bool:
+    """Return whether faiss is installed; a folder of this name somewhere on the path is not."""
+    found = importlib.util.find_spec("faiss")
+    return found is not None and found.origin is not None
 
 
 def nearest_rows(
