@@ -226,15 +226,14 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
 
 
 def _numbers_are_names(first: Sequence[str], kinds: Sequence[str]) -> bool:
-    """Return whether the numbers of a first row may be names: years, places or quantiles, after all words."""
+    """Return whether the numbers of a first row may be names: years, places or quantiles, after a word."""
     if "number" not in kinds:
         return True
     numbers = [cell.strip() for cell, kind in zip(first, kinds, strict=True) if kind == "number"]
     if not all(number.isdecimal() or re.fullmatch(r"0?\.\d+", number) for number in numbers):
         return False
     values = [float(number) for number in numbers]
-    are_last = "word" not in kinds[kinds.index("number") :]
-    return are_last and all(one < following for one, following in pairwise(values))
+    return kinds[0] == "word" and all(one < following for one, following in pairwise(values))
 
 
 def cell_kind(cell: str) -> str:

@@ -54,7 +54,7 @@ def test_whether_there_are_names_can_be_said(tmp_path):
     assert split["item_id"][:] == ["m", "n"]
 
 
-@pytest.mark.parametrize("header", ["date,2019,2020", "date,0.1,0.9", "when,a,b"])
+@pytest.mark.parametrize("header", ["date,2019,2020", "date,0.1,0.9", "when,a,b", "date,0,OT"])
 def test_a_word_over_dates_or_numbers_is_a_name(tmp_path, header):
     corpus = load_corpus(write(tmp_path / "h.csv", f"{header}\n2020-01-01,1,2\n"))
     assert corpus_metadata(corpus).channel_names == tuple(header.split(",")[1:])
