@@ -330,11 +330,12 @@ def _converted(column: Any, form: tuple[str, str | None]) -> Any:
 
     decimal, thousands = form
     text = column.str.strip()
+    fits = text.str.fullmatch(_pattern(form)).eq(True)
     if thousands is not None:
         text = text.str.replace(thousands, "", regex=False)
     if decimal != ".":
         text = text.str.replace(decimal, ".", regex=False)
-    numbers = pd.to_numeric(text, errors="coerce")
+    numbers = pd.to_numeric(text, errors="coerce").where(fits)
     return column if (numbers.isna() & column.notna()).any() else numbers
 
 
