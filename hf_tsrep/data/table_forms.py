@@ -325,7 +325,7 @@ def with_numbers_of_text(
 
 
 def _converted(column: Any, form: tuple[str, str | None]) -> Any:
-    """Return numbers where every cell is one, else the text as it is: whoever needs numbers names the cell."""
+    """Return numbers, and cells that are none as they are: whoever needs numbers names them."""
     import pandas as pd
 
     decimal, thousands = form
@@ -336,7 +336,8 @@ def _converted(column: Any, form: tuple[str, str | None]) -> Any:
     if decimal != ".":
         text = text.str.replace(decimal, ".", regex=False)
     numbers = pd.to_numeric(text, errors="coerce").where(fits)
-    return column if (numbers.isna() & column.notna()).any() else numbers
+    wrong = numbers.isna() & column.notna()
+    return numbers.astype(object).where(~wrong, column) if wrong.any() else numbers
 
 
 def _pattern(form: tuple[str, str | None]) -> str:
