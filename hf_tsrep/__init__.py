@@ -24,6 +24,7 @@ _FUNCTIONS = {
     "detect": "inference.detection",
     "evaluate": "training.protocols",
     "finetune": "training",
+    "impute": "inference.imputation",
     "load_corpus": "data",
     "predict": "inference.prediction",
     "pretrain": "training",

@@ -19,6 +19,9 @@ from .inference.clustering import (
 from .inference.detection import (
     detect as detect,
 )
+from .inference.imputation import (
+    impute as impute,
+)
 from .inference.prediction import (
     predict as predict,
 )

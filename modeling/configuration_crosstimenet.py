@@ -64,6 +64,7 @@ class CrossTimeNetConfig(TimeSeriesConfig):
     stages: ClassVar[tuple[str, ...]] = ("tokenizer", "model")
     reads_tokens: ClassVar[bool] = True
     scales_targets: ClassVar[bool] = True
+    reconstructs: ClassVar[bool] = True
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 - transformers declares it as an instance's variable
 
     domains: list[dict[str, Any]] | None = None

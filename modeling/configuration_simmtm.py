@@ -65,6 +65,7 @@ class SimMTMConfig(TimeSeriesConfig):
     """
 
     model_type = "simmtm"
+    reconstructs = True
 
     embedding_size: int = 0
     pooling: str = "mean"
@@ -114,6 +115,11 @@ class SimMTMConfig(TimeSeriesConfig):
     def channels_of_a_group(self) -> int:
         """Number of channels that are encoded together."""
         return self.num_input_channels // self.num_groups
+
+    @property
+    def reconstruction_length(self) -> int | None:
+        """Largest number of timestamps that are reconstructed at once: those of the pretext task."""
+        return self.context_length
 
     @property
     def head_reads_context(self) -> bool:

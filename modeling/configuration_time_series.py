@@ -140,6 +140,9 @@ class TimeSeriesConfig(PreTrainedConfig):
     scales_targets: ClassVar[bool] = False
     """Whether the prediction head learns targets of mean 0 and deviation 1, and scales back what it predicts."""
 
+    reconstructs: ClassVar[bool] = False
+    """Whether the pre-training model has `reconstruct_series`: its pretext task recovers values that are hidden."""
+
     num_input_channels: int = 1
     embedding_size: int = 320
     pooling: str = "max"
@@ -150,6 +153,11 @@ class TimeSeriesConfig(PreTrainedConfig):
     classifier_dropout: float = 0.0
     label_mean: list[float] | None = None
     label_scale: list[float] | None = None
+
+    @property
+    def reconstruction_length(self) -> int | None:
+        """Largest number of timestamps that `reconstruct_series` takes at once; None for any."""
+        return None
 
     @property
     def head_reads_context(self) -> bool:

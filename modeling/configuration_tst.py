@@ -63,6 +63,7 @@ class TSTConfig(TimeSeriesConfig):
     """
 
     model_type = "tst"
+    reconstructs = True
 
     embedding_size: int = 0
     pooling: str = "mean"
@@ -115,6 +116,11 @@ class TSTConfig(TimeSeriesConfig):
     def num_context_tokens(self) -> int:
         """Number of tokens of context_length timestamps."""
         return -(-self.context_length // self.token_stride)
+
+    @property
+    def reconstruction_length(self) -> int | None:
+        """Largest number of timestamps that are reconstructed at once: those of the pretext task."""
+        return self.context_length
 
     @property
     def head_reads_context(self) -> bool:

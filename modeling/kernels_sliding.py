@@ -237,6 +237,8 @@ class _History:
 
     def at(self, lags: torch.Tensor, num_steps: int) -> torch.Tensor:
         """Return what each of the last `num_steps` steps sees so many rows before: (num_steps, num_lags, width)."""
+        if num_steps == 1:  # the case that must be quick
+            return self._rows.index_select(0, self._stop - 1 - lags).unsqueeze(0)
         last = torch.arange(self._stop - num_steps, self._stop, device=lags.device)
         return self._rows[last.unsqueeze(1) - lags]
 
@@ -269,8 +271,8 @@ class _Sources:
 def plan_stream(dilations: list[int], window_length: int, masked_last: bool) -> list[_Sources]:
     """Find what a step computes of each layer and what it reads of earlier steps.
 
-    A shared value is computed when the window's end has moved on so far that it reaches it no more; the position where
-    that happens is the same in every step.
+    A shared value is computed as soon as the window's end is too far to reach it; the position where that happens is
+    the same in every step.
 
     Args:
         dilations: Dilation of each block, first block first.
@@ -325,7 +327,8 @@ class DilatedStream:
             self._taps.append(torch.tensor(taps, device=device))
             block_input = self.sources[number - 1].indices(here) if number % 2 else []
             self._residuals.append(torch.tensor(block_input, dtype=torch.long, device=device))
-        self._positions = [torch.tensor(one.positions, device=device) for one in self.sources]
+        # The zero comes last, at any position.
+        self._positions = [torch.tensor([*one.positions, 0], device=device) for one in self.sources]
         self._lags, self._histories = [], []
         widths = [convolutions[0].weight.shape[1], *(one.weight.shape[0] for one in convolutions)]
         for one, width in zip(self.sources, widths, strict=True):
@@ -355,13 +358,12 @@ class DilatedStream:
 
     def _advance(self, projected: torch.Tensor) -> torch.Tensor:
         num_steps = len(projected)
-        steps = torch.arange(self._num_steps, self._num_steps + num_steps, device=projected.device)
         masked = projected.new_zeros(num_steps, len(self.sources[0].computed), projected.shape[1])
         values = [self._with_kept(0, masked, projected)]
         for number, (taps, weight, bias) in enumerate(zip(self._taps, self._weights, self._biases, strict=True)):
             below = F.gelu(values[number])
-            gate = self._gate(number, steps)
-            below = F.pad(below if gate is None else below * gate, (0, 0, 0, 1))
+            gate = self._gate(number, num_steps)
+            below = below if gate is None else below * gate
             rows = below[:, taps].reshape(-1, len(weight))
             output = torch.addmm(bias, rows, weight).view(num_steps, -1, weight.shape[1])
             if number % 2:
@@ -370,25 +372,27 @@ class DilatedStream:
             newest = None if self.sources[number + 1].newest is None else output[:, -1]
             values.append(self._with_kept(number + 1, output, newest))
         (last,) = self.sources[-1].indices([self.window_length - 1])
-        gate = self._gate(len(values) - 1, steps)
+        gate = self._gate(len(values) - 1, num_steps)
         self._num_steps += num_steps
         return values[-1][:, last] if gate is None else (values[-1] * gate)[:, last]
 
     def _with_kept(self, layer: int, computed: torch.Tensor, newest: torch.Tensor | None) -> torch.Tensor:
-        """Return a layer's values at all positions that the step reads, and keep the newest."""
-        history = self._histories[layer]
-        if history is None:
-            return computed
-        assert newest is not None, "only a layer with shared values is read at earlier steps"
-        history.append(newest)
-        return torch.cat([computed, history.at(self._lags[layer], len(computed))], dim=1)
+        """Return a layer's values at all positions that the step reads, then the zero; and keep the newest."""
+        num_steps, _, width = computed.shape
+        parts, history = [computed], self._histories[layer]
+        if history is not None:
+            assert newest is not None, "only a layer with shared values is read at earlier steps"
+            history.append(newest)
+            parts.append(history.at(self._lags[layer], num_steps))
+        return torch.cat([*parts, computed.new_zeros(num_steps, 1, width)], dim=1)
 
-    def _gate(self, layer: int, steps: torch.Tensor) -> torch.Tensor | None:
+    def _gate(self, layer: int, num_steps: int) -> torch.Tensor | None:
         """Return (num_steps, num_positions, 1), zeros before the series begins; None for ones only."""
         if not self.gates_padding or (
             self._begin is not None and self._num_steps - self.window_length + 1 >= self._begin
         ):
             return None
-        begin = self._num_steps + len(steps) if self._begin is None else self._begin
+        begin = self._num_steps + num_steps if self._begin is None else self._begin
+        steps = torch.arange(self._num_steps, self._num_steps + num_steps, device=self._positions[layer].device)
         times = steps.unsqueeze(1) - (self.window_length - 1) + self._positions[layer]
         return (times >= begin).to(self._weights[0].dtype).unsqueeze(-1)

@@ -63,3 +63,19 @@ def geometric_mask_at_once(uniforms: torch.Tensor, mask_ratio: float, mean_mask_
 def random_mask(uniforms: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     """Mask every step by itself: uniforms in [0, 1) of any shape to bool of the same shape, True = kept."""
     return uniforms < 1.0 - mask_ratio
+
+
+def nearest_values(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Fill gaps of every channel with its last value before them, at the begin with its first; 0 where it has none.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels).
+        observed: The same shape, bool.
+
+    Returns:
+        The same shape.
+    """
+    steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1).expand_as(values)
+    last = torch.where(observed, steps, -1).cummax(1).values
+    first = torch.where(observed, steps, values.shape[1] - 1).amin(1, keepdim=True)
+    return torch.where(observed, values, 0.0).gather(1, torch.where(last < 0, first, last))

@@ -59,6 +59,7 @@ from .heads_time_series import (
     TimeSeriesPredictionOutput,
     pool_instance,
 )
+from .layers_masking import nearest_values
 from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 from .pairing_crosstimenet import (
@@ -558,6 +559,32 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
             last_hidden_state=hidden.detach(),
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def reconstruct_series(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        domain: str | int | None = None,
+        **method_arguments: Any,
+    ) -> torch.Tensor:
+        """Recover the tokens with a missing value, among the codes of the domain; see TimeSeriesPreTrainedModel."""
+        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
+        observed = ~past_values.isnan()
+        if past_observed_mask is not None:
+            observed = observed & past_observed_mask.bool()
+        # Every timestamp needs a token: what stands in a gap is hidden anyway.
+        ids, attended, _ = self.tokenise(nearest_values(past_values, observed), domain=domain)
+        length, patch = past_values.shape[1], described["patch_length"]
+        missing = F.pad(~observed.all(-1), (0, ids.shape[1] * patch - length))
+        hidden = missing.unfold(1, patch, patch).any(-1) & self.model.real_tokens(ids, attended)
+        states, _ = read_tokens(
+            self.model.backbone, ids.masked_fill(hidden, self.config.mask_token_id), attended, False
+        )
+        first = described["first_id"]
+        scores = self.head(states[hidden])[:, first : first + described["codebook_size"]]
+        ids = ids.masked_scatter(hidden, scores.argmax(-1) + first)
+        decoded = self.tokenizer.decode(ids.cpu(), domain=described["name"], length=length)
+        return torch.stack([torch.as_tensor(one, dtype=torch.float32) for one in decoded]).to(past_values.device)
 
     def _hidden_tokens(
         self,

@@ -957,6 +957,7 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
         """Select shapelets from the items of a training set; see GenericWithHead.fit_head and select_shapelets."""
         items = [dataset[index] for index in range(len(dataset))]
         labels = torch.stack([torch.as_tensor(item["labels"]) for item in items])
+        labels = labels if labels.ndim == 1 else labels.unique(dim=0, return_inverse=True)[1]  # sets of labels
         self.select_shapelets(torch.stack([item["past_values"] for item in items]), labels)
 
     @torch.no_grad()

@@ -671,13 +671,36 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
         Returns:
             (num_reconstructions, batch_size, context_length, num_input_channels).
         """
-        decoded = self.decoder(aggregated, draws).unflatten(0, (-1, self.config.num_groups))
-        decoded = decoded.permute(2, 0, 3, 1, 4).flatten(3)
+        decoded = self._decode_rows(aggregated, draws)
         if statistics is None:
             return decoded.float()
         batch_size = decoded.shape[1]
         mean, deviation = (part.unflatten(0, (-1, batch_size))[self._decoded_views] for part in statistics)
         return denormalize_instances(decoded, InstanceStatistics(mean, deviation))
+
+    def _decode_rows(self, rows: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
+        """Decode rows of `decode`, still normalised: (num_reconstructions, batch_size, context_length, channels)."""
+        decoded = self.decoder(rows, draws).unflatten(0, (-1, self.config.num_groups))
+        return decoded.permute(2, 0, 3, 1, 4).flatten(3)
+
+    def reconstruct_series(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
+    ) -> torch.Tensor:
+        """Tell the values of every timestamp from those that are observed; see TimeSeriesPreTrainedModel.
+
+        A series is one masked view, in which missing values are masked, and is decoded as it is: it must not depend on
+        the series beside it, so that nothing is aggregated.
+        """
+        length = past_values.shape[1]
+        observed = self.observed_values(past_values, past_observed_mask)
+        beyond = (0, 0, 0, self.config.context_length - length)
+        values = F.pad(torch.where(observed, past_values, 0.0), beyond)
+        inside, visible = F.pad(torch.ones_like(observed), beyond), F.pad(observed, beyond)
+        features = self.model.encoder.point_features(values, inside, visible)
+        decoded = self._decode_rows(features.hidden.flatten(2).flatten(0, 1).unsqueeze(1))[0]
+        if features.statistics is not None:
+            decoded = denormalize_instances(decoded, features.statistics)
+        return decoded[:, :length].float()
 
 
 class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimMTMPreTrainedModel):

@@ -261,6 +261,32 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         embeddings, pooled = self.embed_timestamps(past_values, **method_arguments)
         return pool_instance(embeddings, pooled, self.config.pooling)
 
+    def reconstruct_series(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
+    ) -> torch.Tensor:
+        """Tell the values of every timestamp from those that are observed, as the pretext task does.
+
+        The pre-training model of a method whose config `reconstructs` overrides it.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing; at most
+                `config.reconstruction_length` timestamps.
+            past_observed_mask: The same shape, True = observed, or None.
+            method_arguments: Further arguments of the method, those of its `encode_arguments`.
+
+        Returns:
+            The same shape, float, finite: an estimate of every value, of observed ones too.
+
+        Raises:
+            ValueError: The model cannot.
+        """
+        reason = (
+            "only its pre-training model has the layers; open it with AutoModelForPreTraining"
+            if self.config.reconstructs
+            else f"{self.config.model_type} has no pretext task that recovers hidden values (config.reconstructs)"
+        )
+        raise ValueError(f"{type(self).__name__} cannot reconstruct series: {reason}.")
+
     def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
         """Return which timestamps tell the method something: those with any observed channel.
 

@@ -528,6 +528,18 @@ class TSTForPreTraining(TSTPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
+    def reconstruct_series(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
+    ) -> torch.Tensor:
+        """Tell the values of every timestamp from those that are observed; see TimeSeriesPreTrainedModel.
+
+        A missing value is what a masked one is to the pretext task: 0, at a timestamp that is attended to.
+        """
+        observed = self.observed_values(past_values, past_observed_mask)
+        series = align_series(self.mask(past_values, observed, observed), torch.ones_like(observed))
+        encoded = self.model.encoder.encode_tokens(series)
+        return PatchLayout(1, 1).to_timestamps(self.reconstruct(encoded.hidden), series).float()
+
     def _window(
         self, values: torch.Tensor, observed: torch.Tensor, draws: TSTDraws
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -21,7 +21,9 @@ def finetune_command(
     corpus: Annotated[
         str | None, typer.Option(help="File, folder, known name (`hf-tsrep data list`) or Hub id.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="classification (default), regression or forecasting.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification (default), multi-label, regression or forecasting.")
+    ] = None,
     output_dir: Annotated[str | None, typer.Option(help="Folder of the finished model and its checkpoints.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file of fields; the command line goes before it.")] = None,
     resume: Annotated[

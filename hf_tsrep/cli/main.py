@@ -20,6 +20,7 @@ from . import (
     encode,
     evaluate,
     finetune,
+    impute,
     list_models,
     predict,
     pretrain,
@@ -73,6 +74,7 @@ app.command("predict", cls=FieldsCommand, context_settings=FREE_FIELDS)(predict.
 app.command("detect", cls=FieldsCommand, context_settings=FREE_FIELDS)(detect.detect_command)
 app.command("search", cls=FieldsCommand, context_settings=FREE_FIELDS)(search.search_command)
 app.command("cluster", cls=FieldsCommand, context_settings=FREE_FIELDS)(cluster.cluster_command)
+app.command("impute", cls=FieldsCommand, context_settings=FREE_FIELDS)(impute.impute_command)
 app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
 app.command("push")(push.push_command)

@@ -226,15 +226,14 @@ def holds_names(first: Sequence[str], below: Sequence[Sequence[str]], said: bool
 
 
 def _numbers_are_names(first: Sequence[str], kinds: Sequence[str]) -> bool:
-    """Return whether the numbers of a first row may be names: years, places or quantiles, after all words."""
+    """Return whether the numbers of a first row may be names: years, places or quantiles, after a word."""
     if "number" not in kinds:
         return True
     numbers = [cell.strip() for cell, kind in zip(first, kinds, strict=True) if kind == "number"]
     if not all(number.isdecimal() or re.fullmatch(r"0?\.\d+", number) for number in numbers):
         return False
     values = [float(number) for number in numbers]
-    are_last = "word" not in kinds[kinds.index("number") :]
-    return are_last and all(one < following for one, following in pairwise(values))
+    return kinds[0] == "word" and all(one < following for one, following in pairwise(values))
 
 
 def cell_kind(cell: str) -> str:
@@ -326,17 +325,19 @@ def with_numbers_of_text(
 
 
 def _converted(column: Any, form: tuple[str, str | None]) -> Any:
-    """Return numbers where every cell is one, else the text as it is: whoever needs numbers names the cell."""
+    """Return numbers, and cells that are none as they are: whoever needs numbers names them."""
     import pandas as pd
 
     decimal, thousands = form
     text = column.str.strip()
+    fits = text.str.fullmatch(_pattern(form)).eq(True)
     if thousands is not None:
         text = text.str.replace(thousands, "", regex=False)
     if decimal != ".":
         text = text.str.replace(decimal, ".", regex=False)
-    numbers = pd.to_numeric(text, errors="coerce")
-    return column if (numbers.isna() & column.notna()).any() else numbers
+    numbers = pd.to_numeric(text, errors="coerce").where(fits)
+    wrong = numbers.isna() & column.notna()
+    return numbers.astype(object).where(~wrong, column) if wrong.any() else numbers
 
 
 def _pattern(form: tuple[str, str | None]) -> str:

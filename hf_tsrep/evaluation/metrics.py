@@ -47,6 +47,28 @@ def classification_scores(labels: np.ndarray, predicted: np.ndarray, scores: np.
     }
 
 
+def multi_label_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return the metrics that every classification with several labels at once reports.
+
+    Args:
+        labels: (num_samples, num_labels) of 0 and 1.
+        scores: The same shape; a label is predicted where its score is at least 0, a probability of 1/2.
+
+    Returns:
+        `accuracy`, the share of samples whose labels are all right; `macro_f1` and `micro_f1`, in which a label that
+        is never both true and predicted counts 0; `auprc`, the mean average precision of a label, 0 of one without a
+        sample.
+    """
+    predicted = (scores >= 0).astype(np.int64)
+    columns = zip(labels.T, scores.T, strict=True)
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "micro_f1": float(f1_score(labels, predicted, average="micro", zero_division=0)),
+        "auprc": float(np.mean([_average_precision(truth, column) for truth, column in columns])),
+    }
+
+
 def regression_scores(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Return the metrics that every regression of this package reports.
 

@@ -86,6 +86,7 @@ HUB_TASKS = {
     "classification": "time-series-classification",
     "clustering": "time-series-clustering",
     "forecasting": "time-series-forecasting",
+    "multi-label": "time-series-classification",
     "regression": "time-series-regression",
 }
 logger = logging.getLogger(__name__)

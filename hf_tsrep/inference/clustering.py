@@ -52,6 +52,7 @@ def cluster(
     normalize: bool = False,
     pooling: str | None = None,
     timestamps: Any = None,
+    layout: str | None = None,
     prepared: bool = False,
     batch_size: int = 32,
     device: Any = None,
@@ -69,6 +70,7 @@ def cluster(
         normalize: Whether embeddings have length 1.
         pooling: As in `encode`.
         timestamps: Dates of the steps, for a model with calendar features; see `encode`.
+        layout: As in `encode`.
         prepared: Whether the series are model inputs already.
         batch_size: Number of series in one forward pass.
         device: Where to compute; None: where the model is.
@@ -79,7 +81,7 @@ def cluster(
         ValueError: There are fewer series than clusters, or too few to choose a number.
     """
     model = load_encoder(model)
-    inputs = model_inputs(model, series, timestamps, prepared, method_arguments)
+    inputs = model_inputs(model, series, timestamps, prepared, method_arguments, layout)
     _check_number(num_clusters, len(inputs.series))
     embeddings = model.encode(
         inputs.series,

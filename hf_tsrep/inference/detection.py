@@ -104,6 +104,7 @@ def detect(
     threshold: float | None = None,
     gap: int = 7,
     timestamps: Any = None,
+    layout: str | None = None,
     prepared: bool = False,
     batch_size: int = 256,
     device: Any = None,
@@ -126,6 +127,7 @@ def detect(
         threshold: The threshold itself, in place of that rule.
         gap: Alarms that are at most so many steps apart are one.
         timestamps: Dates of the steps, (time,) or one (time,) a series; None for those of a frame.
+        layout: As in `encode`.
         prepared: Whether the series are model inputs already.
         batch_size: Number of windows in one forward pass.
         device: Where to compute; None: where the model is.
@@ -140,7 +142,7 @@ def detect(
     """
     _check_settings(context_length, deviations, gap)
     model = load_encoder(model)
-    inputs = model_inputs(model, series, timestamps, prepared, method_arguments)
+    inputs = model_inputs(model, series, timestamps, prepared, method_arguments, layout)
     options = {
         "batch_size": batch_size,
         "device": device,
@@ -148,7 +150,7 @@ def detect(
         "prepared": True,
         **method_arguments,
     }
-    known = None if _is_part(reference) else model_inputs(model, reference, None, prepared, method_arguments)
+    known = None if _is_part(reference) else model_inputs(model, reference, None, prepared, method_arguments, layout)
     lengths = [0 if known is not None else reference_length(len(one), reference) for one in inputs.series]
     kind = chosen_score(model, score)
     context = context_length or _default_context(

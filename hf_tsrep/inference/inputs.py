@@ -44,7 +44,7 @@ class InputSeries:
         """Return the series at these places."""
 
         def taken(column: list[Any] | None) -> Any:
-            return None if column is None else [column[place] for place in places]
+            return None if column is None else type(column)(column[place] for place in places)
 
         columns = ("item_ids", "splits", "series", "dates", "timestamps", "labels")
         return replace(self, **{name: taken(getattr(self, name)) for name in columns})
@@ -64,14 +64,14 @@ def read_input_series(
     Raises:
         ValueError: An unknown split, channels that the model does not take, or no dates where it needs them.
     """
-    from ..data import corpus_metadata, get_series, get_timestamps
+    from ..data import SeriesList, corpus_metadata, get_series, get_timestamps
 
     preparation = model.preparation_for(**(told or {}))
     names = corpus_metadata(corpus).channel_names
     channels = channels_of_model(preparation, names)
     item_ids: list[str] = []
     of_splits: list[str] = []
-    series: list[np.ndarray] = []
+    series: list[np.ndarray] = SeriesList()
     dates: list[np.ndarray] = []
     timestamps: list[np.ndarray] = []
     labels: list[str] = []
@@ -183,6 +183,7 @@ def model_inputs(
     timestamps: Any = None,
     prepared: bool = False,
     told: Mapping[str, Any] | None = None,
+    layout: str | None = None,
 ) -> ModelInputs:
     """Prepare raw series once for several passes through a model.
 
@@ -192,30 +193,25 @@ def model_inputs(
         timestamps: Dates of the steps: (time,) for one series, else one (time,) a series; None for those of a frame.
         prepared: Whether the series are model inputs already.
         told: Further arguments of the method's `encode`, such as the domain.
+        layout: Whether channels come last, as in `encode`.
 
     Raises:
         ValueError: No series, or dates of another length.
     """
-    from ..modeling.reading_time_series import PreparedSeries, is_one_series, separate_series  # imports torch
+    from ..modeling.encoding_time_series import as_series_list  # imports torch
+    from ..modeling.reading_time_series import PreparedSeries, is_one_series
 
     is_one = is_one_series(series)
     preparation = model.preparation_for(**(told or {}))
     if preparation is None or prepared or getattr(series, "is_prepared", False):
-        arrays = PreparedSeries(_values(one, name) for name, one in separate_series(series, is_one))
+        arrays = PreparedSeries(as_series_list(series, model.num_channels_of(**(told or {})), layout)[0])
     else:
-        arrays = preparation.transform(series, timestamps)
+        arrays = preparation.transform(series, timestamps, layout)
     dates = _dates_of_frames(series, is_one) if timestamps is None else _dates_given(timestamps, is_one)
     lengths = [len(one) for one in arrays]
     if dates is not None and [len(one) for one in dates] != lengths:
         raise ValueError(f"timestamps are of {[len(one) for one in dates]} steps, the series of {lengths}.")
     return ModelInputs(arrays, is_one, dates)
-
-
-def _values(one: Any, name: str) -> np.ndarray:
-    from ..modeling.reading_time_series import as_numbers, is_frame  # imports torch
-
-    values = as_numbers(one.to_numpy() if is_frame(one) else one, name).astype(np.float32, copy=False)
-    return values[:, None] if values.ndim == 1 else values
 
 
 def _dates_given(timestamps: Any, is_one: bool) -> list[np.ndarray]:

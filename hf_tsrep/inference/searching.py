@@ -62,6 +62,7 @@ def search(
     backend: str | None = None,
     timestamps: Any = None,
     query_timestamps: Any = None,
+    layout: str | None = None,
     prepared: bool = False,
     batch_size: int = 32,
     device: Any = None,
@@ -88,6 +89,7 @@ def search(
             installed. Both find the same.
         timestamps: Dates of the collection, for a model with calendar features; see `encode`.
         query_timestamps: Dates of the queries, alike.
+        layout: As in `encode`.
         prepared: Whether the series are model inputs already.
         batch_size: Number of series or windows in one forward pass.
         device: Where to compute; None: where the model is.
@@ -112,14 +114,16 @@ def search(
         "show_progress_bar": show_progress_bar,
         **method_arguments,
     }
-    inputs = model_inputs(model, collection, timestamps, prepared, method_arguments)
+    inputs = model_inputs(model, collection, timestamps, prepared, method_arguments, layout)
     if not len(inputs.series):
         raise ValueError("The collection has no series to look in.")
     kept = _embed(model, inputs, options)
     if queries is None:
         asked = _chosen(kept, range(len(inputs.series)) if own is None else own, len(inputs.series))
     else:
-        asked = _embed(model, model_inputs(model, queries, query_timestamps, prepared, method_arguments), options)
+        asked = _embed(
+            model, model_inputs(model, queries, query_timestamps, prepared, method_arguments, layout), options
+        )
     reach = 1 if window_length is None else 2 * -(-window_length // (stride or window_length)) - 1
     enough = min(len(kept.owners), (num_neighbours + (queries is None)) * reach)
     distances, rows = nearest_rows(kept.embeddings, asked.embeddings, enough, chosen_backend)
@@ -156,14 +160,19 @@ def choose_backend(backend: str | None) -> str:
         ValueError: It is unknown.
         ModuleNotFoundError: faiss is asked for and not installed.
     """
-    has_faiss = importlib.util.find_spec("faiss") is not None
     if backend is None:
-        return "faiss" if has_faiss else "exact"
+        return "faiss" if has_faiss() else "exact"
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, BACKENDS))}.")
-    if backend == "faiss" and not has_faiss:
+    if backend == "faiss" and not has_faiss():
         raise ModuleNotFoundError("backend='faiss' needs faiss: pip install 'hf-tsrep[search]'.")
     return backend
+
+
+def has_faiss() -> bool:
+    """Return whether faiss is installed; a folder of this name somewhere on the path is not."""
+    found = importlib.util.find_spec("faiss")
+    return found is not None and found.origin is not None
 
 
 def nearest_rows(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import default_collate
-from transformers import EvalPrediction
 
 from ..data import corpus_fingerprint
 from ..data.scaling import TARGET_SCALER
 from ..errors import SettingsError
-from ..evaluation.metrics import classification_scores, regression_scores
 from .batches import IndexedCollator, IndexedDataset
 from .callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
 from .finetuning_data import FinetuningData, load_finetuning_data, prepare_inputs
+from .finetuning_meters import ClassificationMeter, ForecastMeter, MultiLabelMeter, RegressionMeter
 from .finetuning_model import (
     build_model,
     domain_of,
@@ -34,9 +30,15 @@ from .saving import FinetuningResult, finetuning_outcome, save_finetuned_model
 from .settings import FINETUNING_FILE, FinetuneSettings
 from .trainer import FinetuningTrainer
 
-SELECTION_METRIC = {"classification": "accuracy", "regression": "rmse", "forecasting": "mse"}
+SELECTION_METRIC = {
+    "classification": "accuracy",
+    "multi-label": "macro_f1",
+    "regression": "rmse",
+    "forecasting": "mse",
+}
 METRICS = {
     "classification": ("accuracy", "macro_f1", "kappa", "auprc"),
+    "multi-label": ("accuracy", "macro_f1", "micro_f1", "auprc"),
     "regression": ("rmse", "mae", "r2"),
     "forecasting": ("mse", "mae"),
 }
@@ -61,8 +63,8 @@ def finetune(
             all start at random.
         corpus: What `hf_tsrep.data.load_corpus` takes.
         output_dir: Folder of the finished model; checkpoints go to `checkpoint-N` inside.
-        task: "classification" of the corpus's labels, "regression" of its target values, or "forecasting" of
-            `prediction_length` steps.
+        task: "classification" of the corpus's labels, "multi-label" of labels with several names ("worn;noisy"),
+            "regression" of its target values, or "forecasting" of `prediction_length` steps.
         config_file: YAML file of further fields; the arguments go before it, and it goes before the recipe.
         resume_from_checkpoint: True to go on from the newest whole checkpoint of output_dir, or a checkpoint's folder.
         fields: Any of `finetuning_fields(method)`: fields of the method's config, of FinetuneDataSettings, of
@@ -126,7 +128,7 @@ def training_arguments(settings: FinetuneSettings) -> Any:
         "save_strategy": ("epoch", selection),
         "load_best_model_at_end": (settings.selects, selection),
         "metric_for_best_model": (metric if settings.selects else None, selection),
-        "greater_is_better": (metric == "accuracy" if settings.selects else None, selection),
+        "greater_is_better": (metric in ("accuracy", "macro_f1") if settings.selects else None, selection),
         "label_names": ([label_name(settings)], "the task says what the labels are"),
         "batch_eval_metrics": (True, "metrics are computed batch by batch"),
         "prediction_loss_only": (False, "metrics need the predictions"),
@@ -273,6 +275,7 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
     validation = data.datasets.get("validation")
     meters: dict[str, Callable[[], Any]] = {
         "classification": ClassificationMeter,
+        "multi-label": MultiLabelMeter,
         "regression": RegressionMeter,
         "forecasting": lambda: ForecastMeter(model.config.target_deviations),
     }
@@ -290,99 +293,3 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         backbone_learning_rate_factor=run.backbone_learning_rate_factor,
         forward_arguments={} if data.domain is None else {"domain": data.domain},
     )
-
-
-class ClassificationMeter:
-    """Metrics of class scores, gathered batch by batch."""
-
-    def __init__(self) -> None:
-        self._scores: list[np.ndarray] = []
-        self._labels: list[np.ndarray] = []
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Take a batch, and return the metrics of all batches since the last result.
-
-        Args:
-            prediction: predictions (batch_size, num_labels) and label_ids (batch_size,), tensors.
-            compute_result: Whether this is the last batch.
-
-        Returns:
-            accuracy, macro_f1, kappa and auprc; nothing before the last batch.
-        """
-        self._scores.append(_as_array(prediction.predictions))
-        self._labels.append(_as_array(prediction.label_ids))
-        if not compute_result:
-            return {}
-        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels).astype(np.int64)
-        self._scores, self._labels = [], []
-        # Log-probabilities, not logits: the area under a curve compares one class's scores over the samples.
-        scores = scores - np.logaddexp.reduce(scores.astype(np.float64), axis=1, keepdims=True)
-        return classification_scores(labels, scores.argmax(axis=1), scores)
-
-
-class RegressionMeter:
-    """Metrics of numbers in the units of the targets, gathered batch by batch."""
-
-    def __init__(self) -> None:
-        self._predicted: list[np.ndarray] = []
-        self._targets: list[np.ndarray] = []
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Take a batch, and return the metrics of all batches since the last result.
-
-        Args:
-            prediction: predictions (batch_size, 1) and label_ids (batch_size,), tensors.
-            compute_result: Whether this is the last batch.
-
-        Returns:
-            rmse, mae and r2; nothing before the last batch.
-        """
-        self._predicted.append(_as_array(prediction.predictions)[:, 0])
-        self._targets.append(_as_array(prediction.label_ids))
-        if not compute_result:
-            return {}
-        targets, predicted = np.concatenate(self._targets), np.concatenate(self._predicted)
-        self._targets, self._predicted = [], []
-        return regression_scores(targets, predicted)
-
-
-class ForecastMeter:
-    """Squared and absolute errors over all observed values, gathered batch by batch.
-
-    Args:
-        target_scale: (num_output_channels,) what the errors are divided by; None for nothing.
-    """
-
-    def __init__(self, target_scale: Sequence[float] | None = None) -> None:
-        self._scale = np.asarray(1.0 if target_scale is None else target_scale, dtype=np.float64)
-        self._squared = self._absolute = 0.0
-        self._count = 0
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Take a batch, and return the metrics of all batches since the last result.
-
-        Args:
-            prediction: predictions and label_ids (batch_size, prediction_length, num_output_channels), tensors; NaN
-                among the labels = missing.
-            compute_result: Whether this is the last batch.
-
-        Returns:
-            mse and mae; nothing before the last batch.
-        """
-        difference = _as_array(prediction.predictions).astype(np.float64) - _as_array(prediction.label_ids)
-        observed = ~np.isnan(_as_array(prediction.label_ids))
-        difference = (difference / self._scale)[observed]
-        self._squared += float(np.square(difference).sum())
-        self._absolute += float(np.abs(difference).sum())
-        self._count += difference.size
-        if not compute_result:
-            return {}
-        count = self._count or math.nan
-        metrics = {"mse": self._squared / count, "mae": self._absolute / count}
-        self._squared = self._absolute = 0.0
-        self._count = 0
-        return metrics
-
-
-def _as_array(values: Any) -> np.ndarray:
-    return values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

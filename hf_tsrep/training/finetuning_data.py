@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data import SeriesBank, WindowDataset, corpus_metadata, get_labels, get_series, get_target_values, load_corpus
-from ..data.scaling import TARGET_SCALER, ChannelScaler
+from ..data import SeriesBank, WindowDataset, corpus_metadata, get_series, load_corpus
 from .data import Columns, TensorRows, map_tensors
+from .finetuning_labels import label_statistics, read_labels
 from .settings import FinetuneSettings
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class FinetuningData:
         class_names: Names of the classes, or of the number that a regression predicts; empty in forecasting.
         facts: How many samples each part has and where validation comes from, for the record.
         domain: Which of the model's domains the corpus is; None for a method without domains.
+        problem_type: What is told of a series, as transformers names it.
         label_statistics: Of a regression label_mean and label_scale, each of one number, of the training part; else
             empty.
     """
@@ -79,6 +80,7 @@ class FinetuningData:
     class_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     domain: str | None = None
+    problem_type: str = "single_label_classification"
     label_statistics: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -124,13 +126,12 @@ def load_finetuning_data(
 
 
 def _labelled_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed: int) -> FinetuningData:
-    is_regression = settings.task == "regression"
-    names = [settings.data.label_column or "target_value"] if is_regression else _class_names(corpus)
     parts = [name for name in PARTS if name in corpus and (name != "validation" or settings.selects)]
     series = {name: get_series(corpus[name]) for name in parts}
-    labels = {name: (get_target_values if is_regression else get_labels)(corpus[name]) for name in parts}
-    # Numbers are drawn from as one class.
-    groups = np.zeros(len(labels["train"])) if is_regression else labels["train"]
+    known = read_labels(settings.task, corpus, parts, settings.data.label_column)
+    labels = dict(known.of_parts)
+    # What is no class is drawn from as one class.
+    groups = labels["train"] if settings.task == "classification" else np.zeros(len(labels["train"]))
     kept = take_fraction(groups, settings.data.label_fraction, seed)
     if settings.selects and "validation" not in corpus:
         # Of the share that is used: choosing the epoch by further labels would be learning from them.
@@ -147,30 +148,10 @@ def _labelled_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed:
         if name in series
     }
     facts = _facts(settings, datasets, "validation" not in corpus)
-    statistics = label_statistics(labels["train"]) if is_regression else {}
-    return FinetuningData(corpus, metadata, datasets, names, facts, label_statistics=statistics)
-
-
-def label_statistics(numbers: np.ndarray) -> dict[str, list[float]]:
-    """Return mean and deviation of target values (num_series,) for a config; equal ones have deviation 1."""
-    scaler = ChannelScaler.fit([numbers[:, None]], kind=TARGET_SCALER)
-    return {"label_mean": scaler.mean.tolist(), "label_scale": scaler.scale.tolist()}
-
-
-def _class_names(corpus: Any) -> list[str]:
-    feature = corpus["train"].features.get("label")
-    if feature is None:
-        raise ValueError(
-            "The corpus has no labels, which task=classification needs; name the column with label_column, or choose "
-            "task=forecasting, or task=regression for target values."
-        )
-    names = getattr(feature, "names", None)
-    if names is None:
-        highest = max(int(np.max(corpus[name]["label"])) for name in corpus)
-        names = [str(index) for index in range(highest + 1)]
-    if len(names) < 2:
-        raise ValueError(f"The corpus has one class only ({names}); a classifier needs at least two.")
-    return [str(name) for name in names]
+    data = FinetuningData(corpus, metadata, datasets, known.names, facts, problem_type=known.problem_type)
+    if settings.task == "regression":
+        data.label_statistics = label_statistics(labels["train"])
+    return data
 
 
 def pad_series(series: Sequence[np.ndarray], length: int) -> Tensor:

@@ -111,7 +111,7 @@ def head_config(settings: FinetuneSettings, data: FinetuningData) -> Any:
         num_output_channels=None if is_classifier else data.num_input_channels - data.metadata.num_time_features,
         context_length=settings.data.context_length if covers else None,
         domain=data.domain,
-        problem_type="regression" if data.label_statistics else "single_label_classification",
+        problem_type=data.problem_type,
         **data.label_statistics,
         **statistics,
     )

@@ -33,8 +33,8 @@ class ProtocolSettings:
     """What both protocols can be told.
 
     Args:
-        task: "classification", "regression" or "forecasting"; None takes classification where the corpus has labels,
-            and regression where it has target values.
+        task: "classification", "multi-label", "regression" or "forecasting"; None takes classification where the
+            corpus has labels, and regression where it has target values.
         label_fraction: Share of the training data that is used, by class.
         validation: "auto", or "none" (or None) for the last epoch; see `hf_tsrep.finetune`.
         num_train_epochs: At most; None for the recipe's, as in the next two.
@@ -163,10 +163,8 @@ def evaluate_linear(model: Any, corpus: Any, **settings: Any) -> dict[str, Any]:
         "device": chosen.device,
         "show_progress_bar": chosen.show_progress_bar,
     }
-    if task == "regression":
-        raise ValueError(
-            "solver='regression' is of classes and forecasts; use solver='gradient' for task='regression'."
-        )
+    if task in ("multi-label", "regression"):
+        raise ValueError(f"solver='regression' is of classes and forecasts; use solver='gradient' for task={task!r}.")
     if task == "classification":
         return _regressed_classification(model, corpus, chosen, options)
     if chosen.label_fraction < 1.0:

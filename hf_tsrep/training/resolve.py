@@ -381,10 +381,10 @@ def recipe_for(method: str, mode: Any, task: str | None = None, corpus: str | No
 
     Returns:
         METHOD-MODE-CORPUS, METHOD-MODE-TASK, METHOD-MODE, MODE, METHOD-TASK-CORPUS, METHOD-TASK, METHOD or default:
-        the first there is. A regression without a recipe of its own has that of classification, whose head it has.
+        the first there is. Tasks with the head of classification have its recipe where they have none.
     """
     known, corpora = list_recipes(FINETUNING), corpus_recipe_names(corpus)
-    tasks = (task, "classification") if task == "regression" else (task,)
+    tasks = (task, "classification") if task in ("multi-label", "regression") else (task,)
     names = [f"{method}-{mode}-{one}" for one in (*corpora, *tasks)] + [f"{method}-{mode}", str(mode)]
     names += [f"{method}-{one}-{corpus_name}" for one in tasks for corpus_name in corpora]
     names += [*(f"{method}-{one}" for one in tasks), method, DEFAULT_RECIPE]

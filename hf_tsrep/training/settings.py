@@ -16,7 +16,7 @@ from .starting_model import is_method_name
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"
-TASKS = ("classification", "regression", "forecasting")
+TASKS = ("classification", "multi-label", "regression", "forecasting")
 DEFAULT_STAGE = "model"
 DEFAULT_RECIPE = "default"  # of a corpus that nobody published values for
 MODES = ("full", "linear-probe", "lora")
@@ -323,7 +323,7 @@ class FinetuneSettings(Sourced):
         method: Name of the model's method.
         corpus: Name or path of the corpus, or the corpus.
         output_dir: Folder of the finished model and its checkpoints.
-        task: "classification", "regression" or "forecasting".
+        task: "classification", "multi-label", "regression" or "forecasting".
         recipe: Name of the recipe.
         config: Fields of the method's config that differ from the pretrained model's.
         training: Fields of `transformers.TrainingArguments`.

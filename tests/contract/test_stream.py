@@ -52,7 +52,8 @@ def test_a_stream_has_the_embeddings_of_the_causal_batch(
 ):
     model = MODELS[name]
     values = series_with_gaps(length, before, gap, after, missing, seed)
-    expected = model.encode(values, level="timestamp", window_length=window_length, causal=True, prepared=True)
+    arguments = {"level": "timestamp", "causal": True, "prepared": True, "layout": "ntc"}  # also of three steps
+    expected = model.encode(values, window_length=window_length, **arguments)
     stream = model.stream(window_length)
     for _ in range(2):
         np.testing.assert_allclose(in_pieces(stream, values, sizes), expected, rtol=1e-5, atol=2e-6)

@@ -158,6 +158,17 @@ def test_every_holder_of_series_is_taken(series):
     np.testing.assert_array_equal(of_aeon.fit_transform(equal.swapaxes(1, 2)), expected)
 
 
+def test_collections_of_aeon_are_taken():
+    from aeon.datasets import load_basic_motions, load_japanese_vowels  # both lie in the package
+
+    motions, activities = load_basic_motions(split="train")  # (series, channel, time)
+    vowels, _ = load_japanese_vowels(split="train")  # a list of (channel, time)
+    found = TimeSeriesEncoder(small_model(6), layout="nct").fit_transform(motions)
+    np.testing.assert_array_equal(found, small_model(6).encode(motions.swapaxes(1, 2)))
+    assert TimeSeriesClassifier(small_model(6), layout="nct").fit(motions, activities).score(motions, activities) > 0.9
+    assert TimeSeriesEncoder(small_model(12), layout="nct").fit_transform(vowels).shape == (len(vowels), 6)
+
+
 def test_tables_are_series_of_one_channel(series):
     encoder, table = TimeSeriesEncoder(small_model()), np.stack([one[:18, 0] for one in series])
     expected = encoder.fit_transform(table[:, :, None])

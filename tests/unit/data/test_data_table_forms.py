@@ -54,7 +54,7 @@ def test_whether_there_are_names_can_be_said(tmp_path):
     assert split["item_id"][:] == ["m", "n"]
 
 
-@pytest.mark.parametrize("header", ["date,2019,2020", "date,0.1,0.9", "when,a,b"])
+@pytest.mark.parametrize("header", ["date,2019,2020", "date,0.1,0.9", "when,a,b", "date,0,OT"])
 def test_a_word_over_dates_or_numbers_is_a_name(tmp_path, header):
     corpus = load_corpus(write(tmp_path / "h.csv", f"{header}\n2020-01-01,1,2\n"))
     assert corpus_metadata(corpus).channel_names == tuple(header.split(",")[1:])
@@ -97,6 +97,7 @@ def test_the_one_way_to_write_numbers_is_found(tmp_path, text, expected):
         ('date,v\n2020-01-01,"1,234"\n2020-01-02,"2,500"\n', r"'1,234' can be 1.234 or 1234"),
         ("date\tv\tw\n2020-01-01\t1,5\t1.5\n2020-01-02\t2\t3\n", "column 'v' has numbers such as '1,5', column 'w'"),
         ("date;v\n2020-01-01;1,5\n2020-01-02;1.5.5\n", "is not a number"),
+        ("date;v\n2020-01-01;1.234,5\n2020-01-02;3e.000\n", "'3e.000' is not a number"),
     ],
 )
 def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path, text, message):

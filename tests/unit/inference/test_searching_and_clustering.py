@@ -1,5 +1,7 @@
 """Neighbours by both backends, the choice of a number of clusters, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
@@ -26,11 +28,11 @@ def test_faiss_finds_what_scikit_learn_finds():
 
 
 def test_the_backend_is_faiss_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin=None))  # a mere folder
     assert choose_backend(None) == "exact"
     with pytest.raises(ModuleNotFoundError, match=r"hf-tsrep\[search\]"):
         choose_backend("faiss")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin="faiss/__init__.py"))
     assert choose_backend(None) == "faiss"
     with pytest.raises(ValueError, match="backend='annoy' is unknown"):
         choose_backend("annoy")

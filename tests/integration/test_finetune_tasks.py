@@ -1,4 +1,4 @@
-"""`finetune` with task=regression: target values of files, learnt scaled and told in their units, and its records."""
+"""`finetune` of numbers and of several labels at once: learnt from files, told again by predict, and its records."""
 
 import json
 
@@ -137,3 +137,34 @@ def test_a_corpus_without_numbers_is_refused(corpus, tmp_path):
     fields = {**fields, "label_column": None, "value_columns": ["pressure", "load"]}
     with pytest.raises(ValueError, match="no target values, which a regression needs"):
         hf_tsrep.finetune("ts2vec", corpus, tmp_path / "none", **fields, **TINY)
+
+
+def test_several_labels_at_once_are_learnt(tmp_path):
+    def write(path, seed, number):
+        parts = []
+        generator = np.random.default_rng(seed)
+        for index in range(number):
+            high, fast = index % 2, index // 2 % 2
+            steps = np.arange(24)
+            values = 2 * high + np.sin(steps * (2.0 if fast else 0.3)) + 0.1 * generator.normal(size=24)
+            state = ";".join(name for name, has in (("high", high), ("fast", fast)) if has) or "calm"
+            parts.append(pd.DataFrame({"item": f"i{index:02d}", "value": values, "state": state}))
+        pd.concat(parts).to_csv(path, index=False)
+
+    (tmp_path / "waves").mkdir()
+    write(tmp_path / "waves" / "train.csv", 0, 32)
+    write(tmp_path / "waves" / "test.csv", 1, 16)
+    fields = {**FIELDS, **TINY, "task": "multi-label", "item_column": "item", "label_column": "state"}
+    result = hf_tsrep.finetune("ts2vec", str(tmp_path / "waves"), tmp_path / "tuned", **fields)
+    assert set(result.metrics) == {"accuracy", "macro_f1", "micro_f1", "auprc"}
+    assert result.metrics["macro_f1"] > 0.7
+    best = max(
+        (entry for entry in result.history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"]
+    )
+    assert result.validation_metrics["macro_f1"] == best["eval_macro_f1"]
+    assert list(result.model.config.id2label.values()) == ["calm", "fast", "high"]
+    reading = {"item_column": "item", "label_column": "state"}
+    found = hf_tsrep.predict(tmp_path / "tuned", tmp_path / "waves" / "test.csv", reading=reading)
+    told = [set(one.split(";")) if isinstance(one, str) else set() for one in found["predicted"]]
+    right = [one == set(label.split(";")) for one, label in zip(told, found["label"], strict=True)]
+    assert np.mean(right) == pytest.approx(result.metrics["accuracy"])
