@@ -152,7 +152,8 @@ def write_table(means: dict[str, dict[str, dict[str, float]]], num_problems: int
     """Return a Markdown table: a row a kind and severity, a column a method."""
     labels = list(means)
     plural = "" if num_problems == 1 else "s"
-    told = f"Mean accuracy over {num_problems} problem{plural}, seeds {' '.join(map(str, seeds))}; test series disturbed."
+    of_what = f"{num_problems} problem{plural}, seeds {' '.join(map(str, seeds))}"
+    told = f"Mean accuracy over {of_what}; test series disturbed."
     lines = [told, "", f"| | | {' | '.join(labels)} |", "|---|---|" + "---:|" * len(labels)]
     for kind, severities in means[labels[0]].items():
         for severity in severities:
