@@ -127,7 +127,7 @@ def plot_cross_attention(
     image = _draw_segments(below, attention)
     bar = figure.colorbar(image, ax=below, label="attention, in even shares (mean over heads)", pad=0.01, aspect=30)
     lowest, highest = (float(end or 0.0) for end in image.get_clim())  # both are set by what was drawn
-    ticks = np.linspace(lowest, highest, 5)
+    ticks = np.linspace(lowest, highest, 5).tolist()
     bar.set_ticks(ticks, labels=[f"{2.0**tick:.2f}" for tick in ticks])
     above.set_title(title, loc="left", fontsize=13, fontweight="bold")
     figure.savefig(path)
