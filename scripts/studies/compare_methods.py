@@ -136,9 +136,11 @@ def draw(columns: Sequence[Column], scores: np.ndarray, alpha: float, file: Path
 
     mpl.use("Agg")
     from aeon.visualisation import plot_critical_difference
+    from matplotlib import pyplot
 
     figure, _ = plot_critical_difference(scores, [column.label for column in columns], alpha=alpha, width=8)
     figure.savefig(file, dpi=150, bbox_inches="tight")
+    pyplot.close(figure)  # pyplot keeps every figure that nobody closes
 
 
 def main() -> None:

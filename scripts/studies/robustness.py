@@ -181,6 +181,7 @@ def draw(means: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
     figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(file, dpi=150)
+    pyplot.close(figure)  # pyplot keeps every figure that nobody closes
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def test_time_features_come_before_the_channels(dated, series):
         (lambda values: np.where(values == values[3, 1], np.inf, values), "infinite at timestamp 3, channel 1"),
         (lambda values: [["a", "b"]], "does not hold numbers"),
         (lambda values: pd.DataFrame(values, columns=["load", "gas"]), "lacks oil.*load, gas.*expected 2 channels"),
-        (lambda values: pd.DataFrame({"load": ["x"] * 9, "oil": 1.0}), "column 'load' does not hold numbers"),
+        (lambda values: pd.DataFrame({"load": ["x"] * 9, "oil": 1.0}), "column 'load' holds str, not numbers"),
         (lambda values: {"series": values}, r"dataset\['series'\]"),
     ],
 )
