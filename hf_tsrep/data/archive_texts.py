@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import CorpusError, RawCorpus, SeriesRecord, default_channel_names, label_order
-from .formats import MISSING_TOKENS, check_class_names, check_label, is_number, parse_numbers, parse_target
+from .formats import MISSING_TOKENS, check_class_names, check_label, parse_numbers, parse_target
+from .table_forms import is_number
 from .text_files import format_stem, read_text
 
 ROW_SUFFIXES = (".tsv", ".txt", ".csv", "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import CorpusError, RawCorpus, SeriesRecord, default_channel_names
+from .table_forms import is_number
 from .text_files import format_stem, read_text
 
 MISSING_TOKENS = frozenset({"?", "nan", "NaN", "NA", ""})
@@ -196,14 +197,6 @@ def _parse_number(cell: str, place: str) -> float:
     except ValueError:
         pass
     raise CorpusError(f"{place}: {cell[:40]!r} is not a number. Missing values are written as '?'.")
-
-
-def is_number(cell: str) -> bool:
-    """Return whether a cell of a table is a number; a missing value is none."""
-    try:
-        return "_" not in cell and not math.isnan(float(cell))
-    except ValueError:
-        return False
 
 
 def read_ucr_anomaly(path: Path) -> RawCorpus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from .corpus import CorpusError
-from .formats import is_number
 from .options import ReadingOptions
 
 DELIMITERS = ("\t", ";", "|", ",")
@@ -244,6 +244,14 @@ def cell_kind(cell: str) -> str:
     if is_number(text) or (_LOOKS_NUMERIC.fullmatch(text) and not _LOOKS_LIKE_DATE.fullmatch(text)):
         return "number"
     return "date" if _LOOKS_LIKE_DATE.fullmatch(text) else "word"
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell of a table is a number; a missing value is none."""
+    try:
+        return "_" not in cell and not math.isnan(float(cell))
+    except ValueError:
+        return False
 
 
 def column_names(first: Sequence[str], has_names: bool, place: str) -> list[str]:
