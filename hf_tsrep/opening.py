@@ -21,21 +21,27 @@ def is_place(name: str) -> bool:
     return name.count("/") > 1 or ("/" in name and path.parent.is_dir())
 
 
-def check_place(name: str) -> None:
-    """Refuse a path without a model.
+def local_folder(name: str) -> Path | None:
+    """Return the folder that a model's name means; None for an id of the Hub.
 
     Raises:
-        FileNotFoundError: The message names what is missing, and the near matches.
+        FileNotFoundError: A path without a model. The message names what is missing, and the near matches.
     """
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{name} holds no finished model: config.json is missing.")
-        return
+        if (path / "config.json").is_file():
+            return path
+        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda one: one.stat().st_mtime)
+        unfinished = "Its training has not finished: go on with --resume (resume_from_checkpoint=True), or use"
+        hint = f" {unfinished} {checkpoints[-1]}." if checkpoints else ""
+        raise FileNotFoundError(f"{name} holds no model: config.json is missing.{hint}")
+    if path.is_file():
+        raise FileNotFoundError(f"{name} is a file; a model is a folder with config.json, or a Hub id.")
     if is_place(name):
         siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name}.{hint}")
+    return None
 
 
 def load_encoder(model: Any) -> Any:
@@ -51,10 +57,8 @@ def load_encoder(model: Any) -> Any:
     """
     from transformers import AutoModel
 
-    import hf_tsrep  # noqa: F401 - registers the methods
-
     if isinstance(model, (str, Path)):
-        check_place(str(model))
+        local_folder(str(model))
         config = read_config(str(model))
         model = AutoModel.from_pretrained(str(model), config=config).eval()
     if not hasattr(model, "encode"):
@@ -65,8 +69,6 @@ def load_encoder(model: Any) -> Any:
 def read_config(name: str) -> Any:
     """Return the config of a folder or Hub id."""
     from transformers import AutoConfig
-
-    import hf_tsrep  # noqa: F401 - registers the methods
 
     try:
         return AutoConfig.from_pretrained(name)

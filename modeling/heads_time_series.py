@@ -335,6 +335,28 @@ class GenericForTimeSeriesClassification(PredictsClasses, GenericWithHead):
 class GenericForTimeSeriesPrediction(PredictsFuture, GenericWithHead):
     """The future: `self.head(**head_inputs, future_values=..., future_observed_mask=...)` returns loss and values."""
 
+    def compute_head_inputs(
+        self,
+        past_values: torch.Tensor,
+        past_observed_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncodedForHead:
+        """Run the encoder; a head reads the last observed timestamp, unless the method says otherwise.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+            output_hidden_states: Whether to return the encoder's hidden states.
+
+        Returns:
+            embedding (batch_size, embedding_size); and the hidden states.
+        """
+        encoder = cast(Any, self).model
+        encoded = encoder(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
+        observed = encoder.observed_timestamps(encoder.observed_values(past_values, past_observed_mask))
+        last = pool_instance(encoded.last_hidden_state, encoder.pooled_timestamps(observed), "last")
+        return EncodedForHead({"embedding": last}, encoded.hidden_states)
+
     def forward(
         self,
         past_values: torch.Tensor | None = None,

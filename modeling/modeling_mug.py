@@ -939,15 +939,3 @@ class MUGForTimeSeriesPrediction(GenericForTimeSeriesPrediction, MUGPreTrainedMo
         self.model = MUGModel(config)
         self.head = PredictionHead(config)
         self.post_init()
-
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> EncodedForHead:
-        """Embed the last observed timestamp: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
-        encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        observed = self.observed_timestamps(self.observed_values(past_values, past_observed_mask))
-        last = pool_instance(encoded.last_hidden_state, self.pooled_timestamps(observed), "last")
-        return EncodedForHead({"embedding": last}, encoded.hidden_states)

@@ -1102,20 +1102,6 @@ class ShapeNetForTimeSeriesPrediction(GenericForTimeSeriesPrediction, ShapeNetPr
         self.head = PredictionHead(config)
         self.post_init()
 
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> EncodedForHead:
-        """Embed the last observed timestamp: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
-        encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        observed = self.observed_values(past_values, past_observed_mask)
-        pooled = self.pooled_timestamps(self.observed_timestamps(observed))
-        return EncodedForHead(
-            {"embedding": pool_instance(encoded.last_hidden_state, pooled, "last")}, encoded.hidden_states
-        )
-
 
 # Checkpoints of the code around the paper: the state dict of the encoder of Franceschi et al. with one input channel.
 _OFFICIAL_BLOCK = re.compile(r"network\.0\.network\.(\d+)\.(causal\.0|causal\.3|upordownsample)\.(\w+)")

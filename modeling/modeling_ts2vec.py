@@ -31,7 +31,6 @@ from .distributed_time_series import GlobalBatch
 from .encoding_time_series import observed_span, slide_by_windows, sliding_span
 from .heads_time_series import (
     ClassificationHead,
-    EncodedForHead,
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     PredictionHead,
@@ -688,18 +687,6 @@ class TS2VecForTimeSeriesPrediction(GenericForTimeSeriesPrediction, TS2VecPreTra
         self.model = TS2VecModel(config)
         self.head = PredictionHead(config)
         self.post_init()
-
-    def compute_head_inputs(
-        self,
-        past_values: torch.Tensor,
-        past_observed_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> EncodedForHead:
-        """Embed the last observed timestamp: (batch_size, embedding_size); see GenericWithHead.compute_head_inputs."""
-        encoded = self.model(past_values, past_observed_mask, output_hidden_states=output_hidden_states)
-        observed = self.model.observed_values(past_values, past_observed_mask).all(-1)
-        last = pool_instance(encoded.last_hidden_state, self.pooled_timestamps(observed), "last")
-        return EncodedForHead({"embedding": last}, encoded.hidden_states)
 
 
 # Official checkpoints (github.com/zhihanyue/ts2vec).

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.domains import find_domain
-from ..errors import near_matches
 from ..inference.prediction import auto_class_of_head
 from ..inference.provenance import corpus_facts
-from ..opening import is_place, without_file_bars
+from ..opening import local_folder, without_file_bars
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +139,9 @@ def open_model(
     import torch
     from transformers import AutoConfig, AutoModel
 
-    import hf_tsrep  # noqa: F401 - registers the methods
-
     from ..training.saving import read_training_record
 
-    folder = _local_folder(name_or_path)
+    folder = local_folder(name_or_path)
     options: dict[str, Any] = {"revision": revision} if folder is None and revision else {}
     options["trust_remote_code"] = trust_remote_code
     try:
@@ -167,24 +164,3 @@ def open_model(
         revision=getattr(config, "_commit_hash", None),
         training=read_training_record(name_or_path, options.get("revision")),
     )
-
-
-def _local_folder(name_or_path: str) -> Path | None:
-    path = Path(name_or_path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            checkpoints = sorted(path.glob("checkpoint-*"), key=lambda one: one.stat().st_mtime)
-            hint = (
-                f" Its training has not finished: go on with hf-tsrep pretrain --resume, or use {checkpoints[-1]}."
-                if checkpoints
-                else ""
-            )
-            raise FileNotFoundError(f"{name_or_path} holds no model: config.json is missing.{hint}")
-        return path
-    if path.is_file():
-        raise FileNotFoundError(f"{name_or_path} is a file; a model is a folder with config.json, or a Hub id.")
-    if is_place(name_or_path):
-        siblings = [one.name for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
-        hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
-        raise FileNotFoundError(f"There is no folder {name_or_path}.{hint}")
-    return None

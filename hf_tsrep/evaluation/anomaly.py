@@ -20,7 +20,7 @@ from .anomaly_scoring import (
     suppress_repeats,
     train_threshold,
 )
-from .checks import choose_domain, require_splits
+from .checks import choose_domain, preparation_arguments, require_splits
 from .metrics import delay_adjusted_predictions, precision_recall_f1
 from .volume_under_surface import vus_pr
 
@@ -190,9 +190,6 @@ def evaluate_anomaly_detection(
     """
     all_series = labelled_series(corpus)
     told, recorded = choose_domain(model, corpus, domain)
-    # The protocol has a preparation of its own, which the model's would do over.
-    is_told = getattr(model, "preparation", None) is not None
-    options = {**told, "prepared": True} if is_told else told
     detections, reports = [], []
     encoding_time, begin = 0.0, time.perf_counter()
     for series in all_series:
@@ -208,7 +205,8 @@ def evaluate_anomaly_detection(
             batch_size=batch_size,
             device=device,
             show_progress_bar=show_progress_bar,
-            **options,
+            **told,
+            **preparation_arguments(model),  # the series are, in the protocol's own way
         )
         encoding_time += time.perf_counter() - start
         found, threshold = detect(

@@ -83,12 +83,12 @@ def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str
     return told, told if len(config.domains) > 1 else {}
 
 
-def preparation_arguments(model: Any, corpus: Any) -> dict[str, bool]:
-    """Return what tells `encode` that a corpus is prepared, where a model would prepare it.
+def preparation_arguments(model: Any, corpus: Any = None) -> dict[str, bool]:
+    """Return what tells `encode` that series are prepared, where a model would prepare them.
 
     Args:
         model: Anything with `encode`; only a model with a `preparation` is told.
-        corpus: DatasetDict, which knows whether it is scaled.
+        corpus: DatasetDict, which knows whether it is scaled; None where the protocol has prepared its series itself.
     """
-    is_told = getattr(model, "preparation", None) is not None and corpus_metadata(corpus).is_prepared
-    return {"prepared": True} if is_told else {}
+    is_prepared = corpus is None or corpus_metadata(corpus).is_prepared
+    return {"prepared": True} if is_prepared and getattr(model, "preparation", None) is not None else {}

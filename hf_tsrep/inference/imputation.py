@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..opening import check_place
+from ..opening import local_folder
 from ..registry import METHODS
 from .inputs import model_inputs
 from .provenance import answer_provenance
@@ -110,12 +110,10 @@ def load_pretraining_model(model: Any, *, revision: str | None = None, trust_rem
     """
     from transformers import AutoConfig, AutoModelForPreTraining
 
-    import hf_tsrep  # noqa: F401 - registers the methods
-
     if not isinstance(model, (str, Path)):
         require_reconstruction(model.config, type(model).__name__)
         return model
-    check_place(str(model))
+    local_folder(str(model))
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     config = AutoConfig.from_pretrained(str(model), **options)
     require_reconstruction(config, str(model))

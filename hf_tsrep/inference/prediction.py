@@ -13,6 +13,7 @@ import numpy as np
 from ..data.domains import find_domain
 from ..data.timestamps import infer_frequency
 from ..modeling.reading_time_series import is_frame, is_one_series
+from ..opening import local_folder
 from .inputs import chosen_splits, read_input_series
 from .provenance import answer_provenance
 
@@ -139,12 +140,12 @@ def open_head(name_or_path: str, *, revision: str | None = None, trust_remote_co
         trust_remote_code: Whether code of the repository may run.
 
     Raises:
+        FileNotFoundError: There is no such folder, or no finished model in it.
         ValueError: It has no head for a task.
     """
     from transformers import AutoConfig
 
-    import hf_tsrep  # noqa: F401 - registers the methods
-
+    local_folder(name_or_path)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     config = AutoConfig.from_pretrained(name_or_path, **options)
     return auto_class_of_head(config, name_or_path).from_pretrained(name_or_path, config=config, **options).eval()

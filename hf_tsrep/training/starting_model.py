@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import near_matches
-from ..opening import check_place, read_config
+from ..opening import local_folder, read_config
 from ..registry import METHODS, get_method
 
 
@@ -32,7 +32,7 @@ def method_of(model: Any) -> str:
     name = str(model)
     if is_method_name(name):
         return name
-    check_place(name)
+    local_folder(name)
     if "/" not in name and not Path(name).is_dir() and near_matches(name, METHODS, cutoff=0.7):
         return get_method(name).name  # raises, with the near match
     config = read_config(name)

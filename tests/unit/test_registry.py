@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hf_tsrep
@@ -104,3 +105,24 @@ def test_nothing_is_said_where_nothing_is_near():
 
 def test_a_wrong_setting_is_a_wrong_value():
     assert issubclass(SettingsError, ValueError)
+
+
+ANSWERS = ("predict", "detect", "search", "cluster", "impute")
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_path_without_a_model_is_refused_by_every_answer_before_anything_is_asked_of_the_hub(
+    answer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("socket.getaddrinfo", None)  # whoever looked for a host would fail by another error
+    series = [np.zeros((9, 1))]
+    arguments = (series, series) if answer == "search" else (series,)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*rum\. Did you mean .*run"):
+        getattr(hf_tsrep, answer)(str(tmp_path / "rum"), *arguments)
+    (tmp_path / "run" / "checkpoint-4").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing.*--resume.*checkpoint-4"):
+        getattr(hf_tsrep, answer)(str(tmp_path / "run"), *arguments)
+    (tmp_path / "weights").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="weights is a file; a model is a folder"):
+        getattr(hf_tsrep, answer)(str(tmp_path / "weights"), *arguments)
