@@ -29,11 +29,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .data import load_corpus
 from .modeling.encoding_time_series import as_series_list
 from .modeling.reading_time_series import is_frame, is_one_series, separate_series
-from .opening import load_encoder
+from .opening import is_method_name, load_encoder
 from .training.pretraining import run_pretraining
 from .training.resolve import pretraining_fields, resolve_settings
 from .training.stages import list_stages
-from .training.starting_model import is_method_name
 
 LARGEST_SEED = np.iinfo(np.int32).max
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..opening import method_of
 from ..registry import METHODS
-from ..training.starting_model import method_of
 from .arguments import check_names, parse_fields
 from .progress import training_progress
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..visualization import plot_loss_curve
     from .callbacks import CollapseMonitor, WeightAveragingCallback, effective_rank
     from .checkpoints import find_last_checkpoint
-    from .finetuning import finetune, run_finetuning
+    from .finetuning.run import finetune, run_finetuning
     from .pretraining import pretrain, run_pretraining
     from .resolve import (
         finetuning_fields,
@@ -42,7 +42,7 @@ _MODULE_OF_NAME = {
     "WeightAveragingCallback": "callbacks",
     "effective_rank": "callbacks",
     "find_last_checkpoint": "checkpoints",
-    "finetune": "finetuning",
+    "finetune": "finetuning.run",
     "finetuning_fields": "resolve",
     "list_recipes": "resolve",
     "load_recipe": "resolve",
@@ -52,7 +52,7 @@ _MODULE_OF_NAME = {
     "recipe_for_corpus": "resolve",
     "resolve_finetuning": "resolve",
     "resolve_settings": "resolve",
-    "run_finetuning": "finetuning",
+    "run_finetuning": "finetuning.run",
     "run_pretraining": "pretraining",
 }
 

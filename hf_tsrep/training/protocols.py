@@ -18,8 +18,8 @@ from ..evaluation import protocols as frozen
 from ..evaluation.checks import choose_domain, preparation_arguments, require_names, require_splits
 from ..evaluation.classification import classification_metrics
 from ..evaluation.forecasting import evaluate_forecasting
-from .finetuning import run_finetuning
-from .finetuning_data import take_fraction
+from .finetuning.data import take_fraction
+from .finetuning.run import run_finetuning
 from .resolve import resolve_finetuning
 from .settings import MODES, TASKS
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..data.known_corpora import SHORT_NAMES, find_known_corpus, name_in_full
 from ..errors import SettingsError, near_matches
+from ..opening import config_of, method_of
 from ..registry import get_method
 from .settings import (
     DEFAULT_RECIPE,
@@ -42,7 +43,6 @@ from .settings_sources import (
     require_field,
 )
 from .stages import get_stage
-from .starting_model import config_of, method_of
 
 FINETUNING = "finetuning"  # folder of the recipes of fine-tunings
 

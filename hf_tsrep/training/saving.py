@@ -18,7 +18,7 @@ from ..registry import get_method
 from ..results import write_results
 from ..visualization import plot_loss_curve
 from .checkpoints import STAGING_FOLDER, WEIGHTS_FILE, write_json
-from .finetuning_data import FinetuningData
+from .finetuning.data import FinetuningData
 from .settings import FINETUNING_FILE, SETTINGS_FILE, FinetuneSettings, PretrainSettings
 
 logger = logging.getLogger(__name__)

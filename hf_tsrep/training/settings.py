@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from ..opening import is_method_name
 from .settings_sources import Told, dataclass_fields
-from .starting_model import is_method_name
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"

@@ -16,8 +16,8 @@ from hf_tsrep.modeling.heads_time_series import TimeSeriesClassificationOutput
 from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetForTimeSeriesClassification
 from hf_tsrep.training.batches import IndexedDataset
 from hf_tsrep.training.crosstimenet.language_models import resolve_language_model
-from hf_tsrep.training.finetuning import build_trainer, training_arguments
-from hf_tsrep.training.finetuning_data import load_finetuning_data
+from hf_tsrep.training.finetuning.data import load_finetuning_data
+from hf_tsrep.training.finetuning.run import build_trainer, training_arguments
 from hf_tsrep.training.resolve import resolve_finetuning
 
 

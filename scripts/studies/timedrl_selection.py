@@ -34,9 +34,9 @@ import hf_tsrep
 from hf_tsrep.training import load_recipe, recipe_for_corpus
 from hf_tsrep.training.callbacks import epoch_factor
 from hf_tsrep.training.data import Columns, TensorRows, map_tensors
-from hf_tsrep.training.finetuning import label_name, training_arguments
-from hf_tsrep.training.finetuning_data import load_finetuning_data, prepare_inputs
-from hf_tsrep.training.finetuning_model import build_model, prediction_length_of, reading_options
+from hf_tsrep.training.finetuning.data import load_finetuning_data, prepare_inputs
+from hf_tsrep.training.finetuning.model import build_model, prediction_length_of, reading_options
+from hf_tsrep.training.finetuning.run import label_name, training_arguments
 from hf_tsrep.training.resolve import recipe_for, resolve_finetuning
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -5,7 +5,7 @@ import torch
 from contract_support import METHOD_NAMES, build, task_inputs
 
 from hf_tsrep.training import SettingsError
-from hf_tsrep.training.lora import add_lora, merge_lora
+from hf_tsrep.training.finetuning.lora import add_lora, merge_lora
 
 ENCODERS = [(name, {}) for name in METHOD_NAMES] + [
     ("simmtm", {"encoder_type": "resnet"}),

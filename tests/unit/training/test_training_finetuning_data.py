@@ -22,7 +22,7 @@ from hf_tsrep.modeling.modeling_crosstimenet import CrossTimeNetModel
 from hf_tsrep.tokenization.configuration_crosstimenet_codec import CodecDomain
 from hf_tsrep.training import SettingsError
 from hf_tsrep.training.data import TensorRows
-from hf_tsrep.training.finetuning_data import (
+from hf_tsrep.training.finetuning.data import (
     FinetuningData,
     ForecastWindows,
     hold_out,
@@ -359,7 +359,7 @@ def test_a_domain_must_be_one_of_the_model_and_fit_the_corpus(model, tmp_path):
 
 def test_a_corpus_finds_the_domain_of_its_name(model):
     from hf_tsrep.training import resolve_finetuning
-    from hf_tsrep.training.finetuning_model import domain_of
+    from hf_tsrep.training.finetuning.model import domain_of
 
     def found(corpus, canonical="any"):
         settings = resolve_finetuning({"model": model, "corpus": corpus, "output_dir": "o"})

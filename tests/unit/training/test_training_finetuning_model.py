@@ -19,14 +19,14 @@ from hf_tsrep import (
 from hf_tsrep.data.corpus import CorpusMetadata
 from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
 from hf_tsrep.training.data import TensorRows
-from hf_tsrep.training.finetuning import build_trainer, shared_by_finetunings, training_arguments
-from hf_tsrep.training.finetuning_data import FinetuningData
-from hf_tsrep.training.finetuning_model import (
+from hf_tsrep.training.finetuning.data import FinetuningData
+from hf_tsrep.training.finetuning.lora import add_lora
+from hf_tsrep.training.finetuning.model import (
     build_model,
     head_config,
     reading_options,
 )
-from hf_tsrep.training.lora import add_lora
+from hf_tsrep.training.finetuning.run import build_trainer, shared_by_finetunings, training_arguments
 from hf_tsrep.training.resolve import recipe_for
 from hf_tsrep.training.run import check_resume
 from hf_tsrep.training.saving import read_training_record

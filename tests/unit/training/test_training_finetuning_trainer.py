@@ -18,8 +18,8 @@ from hf_tsrep.evaluation.metrics import auprc
 from hf_tsrep.training import pretrain
 from hf_tsrep.training.callbacks import EarlyStoppingByEpochs, EpochScheduleCallback, learning_rate_factor
 from hf_tsrep.training.data import TensorRows
-from hf_tsrep.training.finetuning_meters import ClassificationMeter, ForecastMeter
-from hf_tsrep.training.finetuning_model import freeze_encoder
+from hf_tsrep.training.finetuning.meters import ClassificationMeter, ForecastMeter
+from hf_tsrep.training.finetuning.model import freeze_encoder
 from hf_tsrep.training.trainer import FinetuningTrainer
 
 

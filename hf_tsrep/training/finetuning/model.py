@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import get_series
-from ..data.domains import find_domain
-from ..data.scaling import TARGET_SCALER, ChannelScaler
-from ..errors import SettingsError
-from ..modeling.configuration_time_series import TaskShape
-from ..registry import get_method
-from .finetuning_data import FinetuningData
-from .saving import read_training_record
-from .settings import FinetuneSettings
-from .starting_model import config_of, is_method_name
+from ...data import get_series
+from ...data.domains import find_domain
+from ...data.scaling import TARGET_SCALER, ChannelScaler
+from ...errors import SettingsError
+from ...modeling.configuration_time_series import TaskShape
+from ...opening import config_of, is_method_name
+from ...registry import get_method
+from ..saving import read_training_record
+from ..settings import FinetuneSettings
+from .data import FinetuningData
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data import SeriesBank, WindowDataset, corpus_metadata, get_series, load_corpus
-from .data import Columns, TensorRows, map_tensors
-from .finetuning_labels import label_statistics, read_labels
-from .settings import FinetuneSettings
+from ...data import SeriesBank, WindowDataset, corpus_metadata, get_series, load_corpus
+from ..data import Columns, TensorRows, map_tensors
+from ..settings import FinetuneSettings
+from .labels import label_statistics, read_labels
 
 logger = logging.getLogger(__name__)
 

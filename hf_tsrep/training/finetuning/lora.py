@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import SettingsError
+from ...errors import SettingsError
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data import get_labels, get_target_values
-from ..data.scaling import TARGET_SCALER, ChannelScaler
-from ..inference.inputs import label_names
+from ...data import get_labels, get_target_values
+from ...data.scaling import TARGET_SCALER, ChannelScaler
+from ...inference.inputs import label_names
 
 BETWEEN_LABELS = ";"
 

@@ -8,14 +8,20 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from ..data import corpus_fingerprint
-from ..data.scaling import TARGET_SCALER
-from ..errors import SettingsError
-from .batches import IndexedCollator, IndexedDataset
-from .callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
-from .finetuning_data import FinetuningData, load_finetuning_data, prepare_inputs
-from .finetuning_meters import ClassificationMeter, ForecastMeter, MultiLabelMeter, RegressionMeter
-from .finetuning_model import (
+from ...data import corpus_fingerprint
+from ...data.scaling import TARGET_SCALER
+from ...errors import SettingsError
+from ..batches import IndexedCollator, IndexedDataset
+from ..callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
+from ..resolve import finetuning_fields, resolve_finetuning
+from ..run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
+from ..saving import FinetuningResult, finetuning_outcome, save_finetuned_model
+from ..settings import FINETUNING_FILE, FinetuneSettings
+from ..trainer import FinetuningTrainer
+from .data import FinetuningData, load_finetuning_data, prepare_inputs
+from .lora import add_lora, merge_lora, require_peft
+from .meters import ClassificationMeter, ForecastMeter, MultiLabelMeter, RegressionMeter
+from .model import (
     build_model,
     domain_of,
     encoder_fingerprint,
@@ -23,12 +29,6 @@ from .finetuning_model import (
     prediction_length_of,
     reading_options,
 )
-from .lora import add_lora, merge_lora, require_peft
-from .resolve import finetuning_fields, resolve_finetuning
-from .run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
-from .saving import FinetuningResult, finetuning_outcome, save_finetuned_model
-from .settings import FINETUNING_FILE, FinetuneSettings
-from .trainer import FinetuningTrainer
 
 SELECTION_METRIC = {
     "classification": "accuracy",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from ..evaluation.metrics import classification_scores, multi_label_scores, regression_scores
+from ...evaluation.metrics import classification_scores, multi_label_scores, regression_scores
 
 
 class ClassificationMeter:
