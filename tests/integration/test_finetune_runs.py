@@ -16,7 +16,7 @@ import hf_tsrep
 from hf_tsrep.data import get_labels, get_series, load_corpus
 from hf_tsrep.evaluation import read_results
 from hf_tsrep.training import SettingsError
-from hf_tsrep.training.trainer import FinetuningTrainer
+from hf_tsrep.training.finetuning.trainer import FinetuningTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "import json, sys, hf_tsrep; hf_tsrep.finetune(**json.loads(sys.argv[1]))"

@@ -17,7 +17,6 @@ from ..resolve import finetuning_fields, resolve_finetuning
 from ..run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
 from ..saving import FinetuningResult, finetuning_outcome, save_finetuned_model
 from ..settings import FINETUNING_FILE, FinetuneSettings
-from ..trainer import FinetuningTrainer
 from .data import FinetuningData, load_finetuning_data, prepare_inputs
 from .lora import add_lora, merge_lora, require_peft
 from .meters import ClassificationMeter, ForecastMeter, MultiLabelMeter, RegressionMeter
@@ -29,6 +28,7 @@ from .model import (
     prediction_length_of,
     reading_options,
 )
+from .trainer import FinetuningTrainer
 
 SELECTION_METRIC = {
     "classification": "accuracy",

@@ -20,7 +20,7 @@ from hf_tsrep.training.callbacks import EarlyStoppingByEpochs, EpochScheduleCall
 from hf_tsrep.training.data import TensorRows
 from hf_tsrep.training.finetuning.meters import ClassificationMeter, ForecastMeter
 from hf_tsrep.training.finetuning.model import freeze_encoder
-from hf_tsrep.training.trainer import FinetuningTrainer
+from hf_tsrep.training.finetuning.trainer import FinetuningTrainer
 
 
 class RateRecorder(TrainerCallback):
