@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 
 from ..opening import method_of
+from ..processes import launched_processes
 from ..registry import METHODS
 from .arguments import check_names, parse_fields
 from .progress import training_progress
@@ -50,7 +50,7 @@ def finetune_command(
     settings = resolve_finetuning(fields | {name: value for name, value in named.items() if value}, config)
     with training_progress(quiet=bool(context.find_root().params.get("quiet"))):
         result = run_finetuning(settings, resume_from_checkpoint=resume_from or (True if resume else None))
-    if os.environ.get("RANK", "0") != "0":
+    if not launched_processes().is_first:
         return
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     chosen = f"epoch {result.epoch:g} of {result.facts['num_epochs']:g}"

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..processes import launched_processes, require_every_process
 from . import (
     cluster,
     convert,
@@ -34,6 +35,7 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 _HANDLER = "hf-tsrep command line"  # name of the logging handler
+_SHARED = ("pretrain", "finetune")  # commands whose work several processes can share
 _GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
 
 app = typer.Typer(
@@ -58,6 +60,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def global_options(
+    context: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no information.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -65,6 +68,13 @@ def global_options(
     ] = False,
 ) -> None:
     """Pretrained time-series encoders: train, encode, evaluate and publish."""
+    count = require_every_process().count
+    if count > 1 and context.invoked_subcommand not in _SHARED:
+        raise UsageError(
+            f"{context.invoked_subcommand} works in one process, and the launcher has started {count}, each of which "
+            f"would do everything. Start it without a launcher; several processes can share {', '.join(_SHARED)}.",
+            ctx=context,
+        )
 
 
 app.command("pretrain", cls=FieldsCommand, context_settings=FREE_FIELDS)(pretrain.pretrain_command)
@@ -155,8 +165,7 @@ def configure_output(*, quiet: bool) -> None:
     """
     from transformers.utils import logging as transformers_logging
 
-    first = os.environ.get("RANK", "0") == "0"
-    level = logging.ERROR if quiet else logging.INFO if first else logging.WARNING
+    level = logging.ERROR if quiet else logging.INFO if launched_processes().is_first else logging.WARNING
     logger = logging.getLogger("hf_tsrep")
     logger.setLevel(level)
     if not any(handler.get_name() == _HANDLER for handler in logger.handlers):

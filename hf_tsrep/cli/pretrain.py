@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 
+from ..processes import launched_processes
 from ..registry import METHODS, get_method
 from .arguments import check_names, parse_fields
 from .progress import training_progress
@@ -58,7 +58,7 @@ def pretrain_command(
     settings = resolve_settings(fields, config)
     with training_progress(quiet=bool(context.find_root().params.get("quiet"))):
         result = run_pretraining(settings, resume_from_checkpoint=resume_from or (True if resume else None))
-    if os.environ.get("RANK", "0") != "0":
+    if not launched_processes().is_first:
         return
     loss = result.metrics.get("loss")
     typer.echo(

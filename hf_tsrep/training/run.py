@@ -20,6 +20,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, e
 
 from ..errors import SettingsError
 from ..opening import without_file_bars
+from ..processes import check_group, require_every_process, trains_on_cpus
 from .checkpoints import (
     WEIGHTS_FILE,
     check_output_directory,
@@ -180,8 +181,10 @@ def build_arguments(
         chosen: Values that follow from the settings, by field.
 
     Raises:
-        SettingsError: A value that the loop cannot work with, or several GPUs are visible to one process.
+        SettingsError: A value that the loop cannot work with, several GPUs are visible to one process, or processes
+            that were started do not train together.
     """
+    processes = require_every_process()
     needed = {
         "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
         "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
@@ -191,6 +194,7 @@ def build_arguments(
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "data_seed": settings.training.get("seed", 42),
+        "use_cpu": trains_on_cpus(processes),
         **with_needed_values(settings, needed),
         **chosen,
     }
@@ -201,6 +205,7 @@ def build_arguments(
             f"Start one process a GPU with `accelerate launch -m hf_tsrep {command} ...` or `torchrun`, or show it "
             "one GPU with CUDA_VISIBLE_DEVICES."
         )
+    check_group(arguments, processes)
     return arguments
 
 

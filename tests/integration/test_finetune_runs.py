@@ -181,6 +181,8 @@ def test_an_interrupted_run_goes_on_with_equal_bits_and_no_other_run_does(corpus
 def test_two_processes_test_every_series_once(corpus, pretrained, interpreters, tmp_path):
     given = {"model_or_folder": str(pretrained), "corpus": corpus, "output_dir": str(tmp_path / "two")}
     given |= {"num_train_epochs": 3, **COLUMNS, **QUICK, "per_device_train_batch_size": 4}
+    given["ddp_backend"] = "gloo"
+    del given["use_cpu"]  # without a GPU the processes train on CPUs, together, though nobody says so
     assert interpreters.run(PROGRAM, [json.dumps(given)], tmp_path, num_processes=2) == 0
     (entry,) = read_results(tmp_path / "two" / "results.json")
     assert entry.details["num_processes"] == 2

@@ -114,6 +114,7 @@ def test_two_processes_are_one_process_on_the_global_batch(corpus, interpreters,
     }
     one = given_for(corpus, tmp_path / "one", per_device_train_batch_size=4, **fields)
     two = given_for(corpus, tmp_path / "two", per_device_train_batch_size=2, **fields)
+    del two["use_cpu"]  # without a GPU the processes train on CPUs, together, though nobody says so
     assert start(interpreters, one) == 0
     launch(PROGRAM, [json.dumps(two), "never", "0"], tmp_path)
     facts = [json.loads((tmp_path / name / "pretraining.json").read_text())["facts"] for name in ("one", "two")]

@@ -26,7 +26,7 @@ ORDER = (
     ("visualization", "visualization_attention", "visualization_tokens", "evaluation"),
     ("data",),
     ("auto", "opening"),
-    ("results", "registry"),
+    ("processes", "results", "registry"),
     ("modeling", "tokenization"),
     ("errors",),
 )
