@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 # As torchrun and the MPI launchers tell a process, in the order in which Accelerate asks for them.
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "RANK")
+_LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the process that tells and writes what is told and written once."""
         return self.rank == 0
+
+    @property
+    def device(self) -> str | None:
+        """Where this process computes: the GPU of its place on the machine; None where that is nobody's business."""
+        import torch
+
+        if self.count == 1 or not torch.cuda.is_available():
+            return None
+        return f"cuda:{_number(_LOCAL_RANKS, self.rank) % torch.cuda.device_count()}"
 
 
 def launched_processes() -> Processes:

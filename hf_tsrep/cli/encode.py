@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from ..data.stored_rows import StoredCorpus, open_parquet_corpus, stored_corpus
+from ..errors import SettingsError, near_matches
 from ..inference.inputs import channels_of_model, chosen_splits, dates_of_model, label_names
 from ..inference.provenance import answer_provenance
 from ..inference.tables import check_output
+from ..processes import Processes, launched_processes
 from .arguments import (
     DataDirectory,
     Device,
@@ -27,6 +31,7 @@ from .arguments import (
     take_reading,
 )
 from .embedding_files import SUFFIXES, EmbeddingTable, write_embeddings
+from .embedding_shards import PRECISIONS, encode_shards
 from .models import OpenedModel, open_model
 
 _UNEQUAL_WIDTHS = (
@@ -38,8 +43,10 @@ _UNEQUAL_WIDTHS = (
 def encode_command(
     context: typer.Context,
     model: Model,
-    input: Annotated[str, typer.Option(help="File, folder, known name or Hub id of a corpus.")],
-    output: Annotated[Path, typer.Option(help="File to write: .npz, .parquet, .npy or .csv.")],
+    input: Annotated[str, typer.Option("--input", "--corpus", help="File, folder, known name or Hub id of a corpus.")],
+    output: Annotated[
+        Path, typer.Option(help="File to write: .npz, .parquet, .npy or .csv; with --shard-size a folder.")
+    ],
     level: Annotated[str, typer.Option(help="One embedding per instance (series), timestamp or window.")] = "instance",
     window_length: Annotated[int | None, typer.Option(help="Steps to look at; default the whole series.")] = None,
     stride: Annotated[int | None, typer.Option(help="Steps by which the window moves on.")] = None,
@@ -51,6 +58,17 @@ def encode_command(
     normalize: Annotated[bool, typer.Option("--normalize", help="Embeddings of length 1.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Series or windows in one forward pass.")] = 32,
     splits: Annotated[str | None, typer.Option(help="Splits to encode, with commas; default all.")] = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Series of a shard: --output is a folder of Parquet files, for corpora of any size and several "
+            "processes; run again, it goes on after the last whole shard.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Numbers in shards: float32, float16, or int8 between the ranges of the corpus.")
+    ] = "float32",
     domain: Domain = None,
     device: Device = None,
     revision: Revision = None,
@@ -61,13 +79,18 @@ def encode_command(
 
     Raw values are prepared by the feature extractor that is saved beside the model. What `encode` of the model's
     method takes besides the options below is given by its name, too: --mask mask_last.
+
+    Several processes share a corpus by shards: torchrun --nproc_per_node 2 -m hf_tsrep encode ... --shard-size 10000
     """
-    check_output(output, SUFFIXES)
+    processes = launched_processes()
+    check_shards(output, shard_size, precision, processes)
     fields = parse_fields(context.args)
     given = take_reading(fields)
+    device = device or processes.device
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     further = read_method_arguments(context, opened.model, fields)
-    corpus = opened.load_input(input, given, data_directory)
+    stored = open_parquet_corpus(input) if shard_size is not None and not given else None
+    corpus = opened.load_input(input, given, data_directory) if stored is None else stored.sample()
     settings: dict[str, Any] = {
         "level": level,
         "window_length": window_length,
@@ -78,6 +101,22 @@ def encode_command(
         **further,
         **opened.domain_of(domain, input, corpus),
     }
+    if shard_size is not None:
+        whole = stored if stored is not None else stored_corpus(corpus)
+        chosen = chosen_splits(whole.splits, split_at_commas(splits))
+        shards = encode_shards(
+            whole,
+            chosen,
+            partial(embed_corpus, opened, settings=settings, batch_size=batch_size, show_progress_bar=False),
+            output,
+            shard_size=shard_size,
+            precision=precision,
+            provenance=_lasting_provenance(opened, whole, settings),
+            processes=processes,
+        )
+        if processes.is_first:
+            typer.echo(f"{output}: {sum(shard.stop - shard.start for shard in shards)} series, {len(shards)} shards")
+        return
     table = encode_corpus(
         opened,
         corpus,
@@ -89,6 +128,28 @@ def encode_command(
     files = write_embeddings(output, table)
     rows, size = table.embeddings.shape
     typer.echo(f"{', '.join(map(str, files))}: {rows} embeddings of {size} numbers")
+
+
+def check_shards(output: Path, shard_size: int | None, precision: str, processes: Processes) -> None:
+    """Refuse an output that cannot be written as it is asked for, before anything is computed.
+
+    Raises:
+        SettingsError: Precision or several processes without shards, or an unknown precision.
+        ValueError: See `check_output`.
+    """
+    if precision not in PRECISIONS:
+        hint = near_matches(precision, PRECISIONS)
+        raise SettingsError(f"--precision {precision} is none of {', '.join(PRECISIONS)}.{hint}")
+    if shard_size is None:
+        if processes.count > 1:
+            raise SettingsError(
+                f"{processes.count} processes would write one file: share the work with --shard-size, or start one."
+            )
+        if precision != PRECISIONS[0]:
+            raise SettingsError(f"--precision {precision} needs --shard-size: a single file holds float32.")
+        check_output(output, SUFFIXES)
+    elif output.suffix.lower() in SUFFIXES or output.is_file():
+        raise SettingsError(f"--output {output}: with --shard-size it is a folder. Name one.")
 
 
 def read_method_arguments(context: typer.Context, model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +198,20 @@ def encode_corpus(
     Raises:
         ValueError: An unknown split, or channels that the model does not take.
     """
+    table = embed_corpus(opened, corpus, settings, batch_size, splits, show_progress_bar)
+    table.provenance = _provenance(opened, corpus, settings, table.embeddings.shape[1])
+    return table
+
+
+def embed_corpus(
+    opened: OpenedModel,
+    corpus: Any,
+    settings: dict[str, Any],
+    batch_size: int = 32,
+    splits: Sequence[str] | None = None,
+    show_progress_bar: bool | None = None,
+) -> EmbeddingTable:
+    """Encode every series of a corpus; see `encode_corpus`, whose table also tells where its numbers come from."""
     from ..data import SeriesList, corpus_metadata, get_series
 
     chosen = chosen_splits(corpus, splits)
@@ -166,8 +241,7 @@ def encode_corpus(
     widths = {one.shape[-1] for one in blocks}
     if len(widths) > 1:
         raise ValueError(_UNEQUAL_WIDTHS)
-    embeddings = np.concatenate(blocks)
-    return EmbeddingTable(embeddings, whole, _provenance(opened, corpus, settings, embeddings.shape[1]))
+    return EmbeddingTable(np.concatenate(blocks), whole)
 
 
 def _row_columns(corpus: Any, split: str, series: list[np.ndarray], settings: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -207,9 +281,21 @@ def _window_starts(length: int, window_length: int, stride: int | None) -> np.nd
     return starts[starts < length]
 
 
-def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embedding_size: int) -> dict[str, Any]:
+def _asked(opened: OpenedModel, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings as provenance tells them."""
     pooling = settings["pooling"]
     if pooling is None and settings["level"] != "timestamp":
         pooling = opened.model.config.pooling
-    asked = {"embedding_size": embedding_size, **settings, "pooling": pooling}
+    return {**settings, "pooling": pooling}
+
+
+def _lasting_provenance(opened: OpenedModel, corpus: StoredCorpus, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return where the numbers come from, without the hour: a run that is gone on with writes the same."""
+    told = answer_provenance(opened.model, _asked(opened, settings), name=opened.name, revision=opened.revision)
+    del told["date"]
+    return {**told, "corpus": Path(corpus.metadata.name).name, "corpus_fingerprint": corpus.fingerprint}
+
+
+def _provenance(opened: OpenedModel, corpus: Any, settings: dict[str, Any], embedding_size: int) -> dict[str, Any]:
+    asked = {"embedding_size": embedding_size, **_asked(opened, settings)}
     return answer_provenance(opened.model, asked, name=opened.name, revision=opened.revision, corpus=corpus)

@@ -35,7 +35,7 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 _HANDLER = "hf-tsrep command line"  # name of the logging handler
-_SHARED = ("pretrain", "finetune")  # commands whose work several processes can share
+_SHARED = ("pretrain", "finetune", "encode")  # commands whose work several processes can share
 _GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
 
 app = typer.Typer(

@@ -97,16 +97,52 @@ def check_datasets(corpus: Mapping[str, Any], channel_names: tuple[str, ...], na
         _check_columns(split, [len(values) for values in series], place)
 
 
+def faulty_rows(split: Any, channel_names: tuple[str, ...], first_row: int = 0) -> dict[int, str]:
+    """Return the rows whose series no encoder can use, with the reasons.
+
+    Args:
+        split: Rows with the column `series`.
+        channel_names: Names of the channels.
+        first_row: Number of the first row in the whole split, for the reasons.
+
+    Returns:
+        Reason by place in `split`.
+    """
+    try:
+        _check_rows(split, channel_names, first_row)
+        return {}
+    except CorpusError:
+        pass  # one of them, to be found
+    faults: dict[int, str] = {}
+    for place in range(len(split)):
+        try:
+            _check_rows(split.select([place]), channel_names, first_row + place)
+        except CorpusError as error:
+            faults[place] = str(error)
+    return faults
+
+
+def _check_rows(split: Any, channel_names: tuple[str, ...], first_row: int) -> None:
+    series = get_series(split)
+    for row, values in enumerate(series, first_row):
+        check_record(SeriesRecord(values, "", origin=f"row {row}"), channel_names)
+    _check_steps(split, [len(values) for values in series], "", first_row)
+
+
 def _check_columns(split: Any, lengths: list[int], place: str) -> None:
     _check_items_and_labels(split, place)
+    _check_steps(split, lengths, f"{place}, ")
+
+
+def _check_steps(split: Any, lengths: list[int], place: str, first_row: int = 0) -> None:
     for column, get in (("timestamp", get_timestamps), ("anomaly_label", get_anomaly_labels)):
         if column not in split.column_names:
             continue
-        for row, (steps, length) in enumerate(zip(get(split), lengths, strict=True)):
+        for row, (steps, length) in enumerate(zip(get(split), lengths, strict=True), first_row):
             if len(steps) not in (0, length):
-                raise CorpusError(f"{place}, row {row}: {len(steps)} of {column!r} for {length} steps.")
+                raise CorpusError(f"{place}row {row}: {len(steps)} of {column!r} for {length} steps.")
             if column == "anomaly_label" and not np.isin(steps, [0, 1]).all():
-                raise CorpusError(f"{place}, row {row}: an anomaly label is neither 0 nor 1.")
+                raise CorpusError(f"{place}row {row}: an anomaly label is neither 0 nor 1.")
 
 
 def _check_items_and_labels(split: Any, place: str) -> None:

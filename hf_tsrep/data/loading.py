@@ -142,7 +142,7 @@ def load_corpus(
         day_first=day_first,
         time_zone=time_zone,
     )
-    changed = any((split is not None, target is not None, scaler is not None, time_features))
+    changed = any((split not in (None, "none"), target is not None, scaler is not None, time_features))
     found = _find(name_or_path, data_directory, options, streaming, revision, token)
     if not isinstance(found, Source):
         datasets, metadata = found
