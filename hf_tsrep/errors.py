@@ -10,6 +10,11 @@ class SettingsError(ValueError):
     """A setting is unknown or has a wrong value: the message names the field, the value, the place and the fix."""
 
 
+def one_line(error: object) -> str:
+    """Return what an error of somebody else says, in one line, to be quoted in a message of ours."""
+    return " ".join(str(error).split())
+
+
 def near_matches(
     name: object,
     known: Iterable[object],

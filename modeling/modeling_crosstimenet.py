@@ -238,11 +238,14 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
                 another domain than the one that is named.
         """
         if input_ids is not None and input_ids.is_floating_point() and past_values is None:
-            past_values, past_observed_mask = input_ids, attention_mask
-            input_ids, attention_mask = None, None
+            past_values, input_ids = input_ids, None
+            if past_observed_mask is None:  # the second argument of every method's model
+                past_observed_mask, attention_mask = attention_mask, None
         if (input_ids is None) == (past_values is None):
             raise ValueError(f"{type(self).__name__} takes either input_ids or past_values.")
         if past_values is not None:
+            if attention_mask is not None:
+                raise ValueError("attention_mask belongs to input_ids; past_observed_mask to past_values.")
             return self.tokenise(past_values, past_observed_mask, domain)[:2]
         ids = cast(torch.Tensor, input_ids)
         check_token_ids(ids, attention_mask, self.config)

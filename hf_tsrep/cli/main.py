@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import one_line
 from ..processes import launched_processes, require_every_process
 from . import (
     cluster,
@@ -132,25 +133,21 @@ def _report(error: Exception) -> int:
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "hf-tsrep"
-        _print_error(f"{_one_line(error.format_message())} (see {command} --help)")
+        _print_error(f"{one_line(error.format_message())} (see {command} --help)")
         return EXIT_REFUSED
     if isinstance(error, ValueError):
-        _print_error(_one_line(str(error)))
+        _print_error(one_line(error))
         return EXIT_REFUSED
     if isinstance(error, ImportError):
-        message = _one_line(str(error))
+        message = one_line(error)
         named = "hf-tsrep[" in message  # the extra that it needs
         _print_error(message if named else f'{message}. Install it with: pip install "hf-tsrep[data,viz]"')
         return EXIT_FAILED
     if isinstance(error, (OSError, RuntimeError)):
         hint = " (--debug shows the traceback)" if isinstance(error, RuntimeError) else ""
-        _print_error((_one_line(str(error)) or type(error).__name__) + hint)
+        _print_error((one_line(error) or type(error).__name__) + hint)
         return EXIT_FAILED
     raise error
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def _print_error(message: str) -> None:

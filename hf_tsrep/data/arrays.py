@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import near_matches
+from ..errors import near_matches, one_line
 from .corpus import CorpusError, RawCorpus, SeriesRecord, default_channel_names, label_order, ordered_splits
 from .text_files import check_size
 
@@ -152,8 +152,8 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged archive makes zipfile, zlib and NumPy raise nearly anything
         kind = "array" if path.suffix.lower() == ".npy" else "archive of plain arrays"
         raise CorpusError(
-            f"{path}: cannot be read as an {path.suffix.lower()} {kind} ({type(error).__name__}: {error}). Write it "
-            "with numpy.savez, without objects of Python."
+            f"{path}: cannot be read as an {path.suffix.lower()} {kind} ({type(error).__name__}: {one_line(error)}). "
+            "Write it with numpy.savez, without objects of Python."
         ) from error
 
 

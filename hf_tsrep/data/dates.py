@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import near_matches
+from ..errors import near_matches, one_line
 from .corpus import CorpusError
 from .options import ReadingOptions
 
@@ -308,8 +308,8 @@ def localise(timestamps: np.ndarray, zone: str, place: str, column: str) -> np.n
         ) from error
     except ValueError as error:
         raise CorpusError(
-            f"{place}, column {column!r}: these are no local times of {zone} ({error}). Give the dates their offset "
-            "from universal time, such as 2024-10-27 02:00+02:00."
+            f"{place}, column {column!r}: these are no local times of {zone} ({one_line(error)}). Give the dates "
+            "their offset from universal time, such as 2024-10-27 02:00+02:00."
         ) from error
     return local.tz_convert(None).to_numpy().astype("datetime64[ms]")
 

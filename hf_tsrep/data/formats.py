@@ -159,7 +159,8 @@ def check_label(label: str, label_names: list[str], place: str) -> str:
     if label in MISSING_TOKENS:
         raise CorpusError(f"{place}: the class label is missing.")
     if label_names and label not in label_names:
-        raise CorpusError(f"{place}: class {label!r} is not among those of the header: {' '.join(label_names)}.")
+        known = ", ".join(map(repr, label_names))
+        raise CorpusError(f"{place}: class {label!r} is not among those of the header: {known}.")
     return label
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import one_line
 from .corpus import (
     METADATA_KEY,
     CorpusError,
@@ -70,7 +71,9 @@ def load_hub_layout(
     try:
         loaded = load_dataset(path, config or None, streaming=streaming, revision=revision, token=token)
     except Exception as error:
-        raise CorpusError(f"{name}: cannot be loaded as a dataset: {type(error).__name__}: {error}") from error
+        raise CorpusError(
+            f"{name}: cannot be loaded as a dataset: {type(error).__name__}: {one_line(error)}"
+        ) from error
     return loaded, _readme_metadata(path, local, revision, token)
 
 
@@ -87,21 +90,29 @@ def load_parquet(path: Path, *, streaming: bool = False) -> Any:
     try:
         num_rows = parquet.read_metadata(path).num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read as a Parquet file ({error}). Write it again.") from error
+        raise CorpusError(f"{path}: cannot be read as a Parquet file ({one_line(error)}). Write it again.") from error
     if num_rows == 0:
         raise CorpusError(f"{path}: no rows.")
     try:
         return load_dataset("parquet", data_files={"train": str(path)}, streaming=streaming)
     except Exception as error:  # datasets and Arrow raise many kinds for a file that is damaged inside
-        reason = error.__cause__ or error
+        reason = one_line(error.__cause__ or error)
         raise CorpusError(f"{path}: cannot be read as a Parquet file ({reason}). Write it again.") from error
 
 
 def _load_saved(folder: Path, streaming: bool) -> Any:
     from datasets import Dataset, DatasetDict, IterableDatasetDict, load_from_disk
 
-    saved = load_from_disk(folder)
-    splits = DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+    try:
+        saved = load_from_disk(folder)
+        splits = DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+        for rows in splits.values():
+            rows.data.validate(full=True)  # what Arrow reads later, it reads without a look at where offsets point
+    except Exception as error:  # JSON, datasets and Arrow raise many kinds for a file that is damaged inside
+        raise CorpusError(
+            f"{folder}: cannot be read as a dataset of save_to_disk ({type(error).__name__}: {one_line(error)}). Save "
+            "it again."
+        ) from error
     if streaming:
         return IterableDatasetDict({split: rows.to_iterable_dataset() for split, rows in splits.items()})
     return splits

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import near_matches
+from ..errors import near_matches, one_line
 from .arrays import corpus_from_arrays, holds_arrays
 from .checks import check_corpus, check_datasets
 from .corpus import CorpusError, CorpusMetadata, RawCorpus, attach_metadata
@@ -246,7 +246,7 @@ def _find_on_hub(
             return loaded, metadata_or_default(loaded, stored, name)
         except CorpusError as error:
             reason = error
-            tried = [*tried, f"the Hub ({error})"]
+            tried = [*tried, f"the Hub ({one_line(error)})"]
     raise CorpusError(f"Unknown corpus {name!r}.{near_file or near} Tried: {'; '.join(tried)}.") from reason
 
 

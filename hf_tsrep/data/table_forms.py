@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import one_line
 from .corpus import CorpusError
 from .options import ReadingOptions
 
@@ -106,7 +107,7 @@ def _read(text: str, delimiter: str, names: list[str], place: str, **arguments: 
             **arguments,
         )
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors, too
-        raise CorpusError(f"{place}: cannot be read as a table: {error}") from error
+        raise CorpusError(f"{place}: cannot be read as a table: {one_line(error)}") from error
 
 
 def find_delimiter(lines: Sequence[str]) -> str:
@@ -177,7 +178,7 @@ def _rows_of(body: Sequence[str], delimiter: str, place: str) -> Iterable[tuple[
             if cells and (len(cells) > 1 or end > start + 1 or body[start].strip(blanks)):
                 yield start, end, len(cells)
     except csv.Error as error:
-        raise CorpusError(f"{place}: cannot be told into cells ({error}); check its quotes.") from error
+        raise CorpusError(f"{place}: cannot be told into cells ({one_line(error)}); check its quotes.") from error
 
 
 def _preamble_hint(starts: Sequence[int], counts: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import near_matches
+from ..errors import near_matches, one_line
 from .checks import LARGEST
 from .columns import STRICT_DATE_NAMES, choose_columns
 from .corpus import CorpusError, RawCorpus, SeriesRecord, label_order
@@ -63,7 +63,7 @@ def _read_arrow(path: Path, suffix: str) -> Any:
     try:
         return (pd.read_feather if suffix == ".feather" else pd.read_orc)(path)
     except Exception as error:  # Arrow raises many kinds for a damaged file
-        raise CorpusError(f"{path}: cannot be read as a {suffix} file ({error}). Write it again.") from error
+        raise CorpusError(f"{path}: cannot be read as a {suffix} file ({one_line(error)}). Write it again.") from error
 
 
 def _read_workbook(path: Path, options: ReadingOptions) -> tuple[Any, np.ndarray]:
@@ -83,7 +83,9 @@ def _read_workbook(path: Path, options: ReadingOptions) -> tuple[Any, np.ndarray
     except (
         Exception
     ) as error:  # a damaged workbook makes zipfile, the parser of XML and openpyxl raise nearly anything
-        raise CorpusError(f"{path}: cannot be read as an Excel workbook ({type(error).__name__}: {error}).") from error
+        raise CorpusError(
+            f"{path}: cannot be read as an Excel workbook ({type(error).__name__}: {one_line(error)})."
+        ) from error
     filled = [name for name, sheet in sheets.items() if len(sheet)]
     if options.sheet is not None and options.sheet not in sheets:
         raise CorpusError(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import one_line
 from .corpus import CorpusError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
@@ -73,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         if isinstance(error, CorpusError):
             raise
-        raise CorpusError(f"{path}: cannot be read ({error}).") from error
+        raise CorpusError(f"{path}: cannot be read ({one_line(error)}).") from error
     check_size(len(content), str(path))
     return content
 
@@ -111,7 +112,9 @@ def decode_text(content: bytes, place: str, encoding: str | None = None) -> str:
     except LookupError as error:
         raise CorpusError(f"{place}: there is no encoding={encoding!r}; write such as 'utf-8' or 'cp1252'.") from error
     except (UnicodeError, ValueError) as error:
-        raise CorpusError(f"{place}: cannot be read as {encoding or 'text'} ({error}); name its encoding.") from error
+        raise CorpusError(
+            f"{place}: cannot be read as {encoding or 'text'} ({one_line(error)}); name its encoding."
+        ) from error
     if "\0" in text:
         raise CorpusError(f"{place}: this is no text: it holds zero bytes. Name the encoding where it is one.")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

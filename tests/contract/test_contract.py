@@ -80,7 +80,8 @@ def test_missing_is_one_thing_however_it_is_said(name):
     by_nan = model(values.masked_fill(~mask, torch.nan))
     by_mask = model(values, mask)
     by_mask_and_garbage = model(values.masked_fill(~mask, 1e30), mask)
-    for output in (by_mask, by_mask_and_garbage):
+    by_name = model(values, past_observed_mask=mask)
+    for output in (by_mask, by_mask_and_garbage, by_name):
         torch.testing.assert_close(output.pooler_output, by_nan.pooler_output, rtol=0, atol=0)
         torch.testing.assert_close(output.last_hidden_state, by_nan.last_hidden_state, rtol=0, atol=0)
 

@@ -1,8 +1,7 @@
-"""What `encode` promises, for every method."""
+"""What `encode` promises, for every method; random series, orders and threads: tests/attacks."""
 
 import inspect
 import re
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,14 +12,11 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from contract_support import HEADS, METHOD_NAMES, build
 from datasets import Array2D, Dataset, Features
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import AutoModel
 
 from hf_tsrep import TimeSeriesFeatureExtractor, get_method
 from hf_tsrep.data import SeriesList, corpus_metadata, get_series
 from hf_tsrep.data.corpus import attach_metadata
-from hf_tsrep.modeling.encoding_time_series import slide_by_windows
 from hf_tsrep.modeling.modeling_time_series import TimeSeriesPreTrainedModel
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
@@ -33,48 +29,6 @@ def series_of(lengths, missing=0.0, seed=0):
     for values in series:
         values[generator.random(len(values)) < missing] = np.nan
     return SeriesList(series)
-
-
-@every_method
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
-    batch_size=st.integers(1, 9),
-    missing=st.sampled_from([0.0, 0.3]),
-    level=st.sampled_from(["instance", "timestamp"]),
-    seed=st.integers(0, 1000),
-)
-@settings(max_examples=40, deadline=None)
-def test_order_and_batch_size_change_nothing(name, lengths, batch_size, missing, level, seed):
-    model, series = MODELS[name], series_of(lengths, missing, seed)
-    order = np.random.default_rng(seed).permutation(len(series))
-    together = model.encode(SeriesList(series[index] for index in order), level=level, batch_size=batch_size)
-    for position, index in enumerate(order):
-        alone = model.encode(series[index], level=level, layout="ntc")
-        np.testing.assert_allclose(together[position], alone, rtol=1e-5, atol=1e-6)
-        assert np.isfinite(alone).all()
-
-
-@every_method
-@given(
-    length=st.integers(1, 60),
-    stride=st.integers(1, 6),
-    around=st.integers(0, 30),
-    causal=st.booleans(),
-    missing=st.sampled_from([0.0, 0.3]),
-    seed=st.integers(0, 1000),
-)
-@settings(max_examples=60, deadline=None)
-def test_sliding_is_equal_to_encoding_every_window(name, length, stride, around, causal, missing, seed):
-    model = MODELS[name]
-    (values,) = series_of([length], missing, seed)
-    window_length = stride + (around if causal else 2 * around)
-    sliding = {"level": "timestamp", "window_length": window_length, "stride": stride, "causal": causal}
-    found = model.encode(values, **sliding, layout="ntc")
-    context = (around, 0) if causal else (around, around)
-    with torch.inference_mode():
-        expected = slide_by_windows(model, torch.from_numpy(values), context, stride, 16, None)[:length]
-    assert found.shape == (length, model.config.embedding_size)
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @every_method
@@ -321,19 +275,6 @@ def test_dates_that_nothing_reads_are_refused():
     model = MODELS[METHOD_NAMES[0]]
     with pytest.raises(ValueError, match="nothing reads them"):
         model.encode(series_of([5]), timestamps=np.datetime64("2024-01-01", "h") + np.arange(5))
-
-
-@every_method
-def test_a_model_in_training_mode_encodes_alike_from_many_threads_and_stays_as_it_is(name):
-    model, series = build(name, "classification"), series_of([9, 30, 30, 17])
-    expected = model.encode(series)
-    model.train()
-    next(model.base_model.children()).eval()
-    modes = {one: module.training for one, module in model.named_modules()}
-    with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: model.encode(series, batch_size=2), range(16)):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert {one: module.training for one, module in model.named_modules()} == modes
 
 
 def test_a_model_with_hooks_in_training_mode_runs_them_in_evaluation_mode():
