@@ -7,6 +7,7 @@ hangs or dies, memory without measure, a program that was started, a socket that
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import os
@@ -281,6 +282,7 @@ def _serve(attack: type[Attack], folder: Path, seed: int, numbers: Sequence[int]
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        faulthandler.enable(sys.stderr)
         with os.fdopen(writing, "w", buffering=1) as answers:
             for answer in _answers(attack, folder, seed, numbers):
                 answers.write(answer + "\n")
