@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .files import replace_file
+from .modeling.files_time_series import sums_kept
 
 logger = logging.getLogger(__name__)
 
@@ -152,17 +153,8 @@ def write_results(path: str | Path, results: EvaluationResult | Iterable[Evaluat
         allow_nan=False,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with sums_kept(file.parent, begins=False):
+        replace_file(file, lambda stream: stream.write((text + "\n").encode()))
     return file
 
 

@@ -21,6 +21,8 @@ _WRITTEN_BY_TRANSFORMERS = frozenset(
     {"auto_map", "custom_pipelines", "model_type", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
     | {"attn_implementation", "experts_implementation", "name_or_path", "output_attentions"}
 )
+# Names of the fields that a file was written with: one that has gone since would take a default in silence.
+_WRITTEN_FIELDS = "written_fields"
 # Options of `from_pretrained` that reach `from_dict`.
 _OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kwargs", "trust_remote_code"})
 
@@ -252,6 +254,8 @@ class TimeSeriesConfig(PreTrainedConfig):
         """
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse(cls.unknown_keys(kwargs) - _OPTIONS_OF_LOADING)
+        config_dict = dict(config_dict)
+        cls._require_written(config_dict, config_dict.pop(_WRITTEN_FIELDS, []))
         unknown = cls.unknown_keys(config_dict)
         known = {key: value for key, value in config_dict.items() if key not in unknown}
         cls.check_types(known)
@@ -266,6 +270,23 @@ class TimeSeriesConfig(PreTrainedConfig):
             logger.warning(f"{cls.__name__} has no field {key!r}; the value is kept but nothing reads it.{hint}")
             setattr(config, key, config_dict[key])
         return result
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what config.json holds; see PreTrainedConfig.to_diff_dict."""
+        values = super().to_diff_dict()
+        return {**values, _WRITTEN_FIELDS: sorted(self.field_names() & set(values))}
+
+    @classmethod
+    def _require_written(cls, values: Mapping[str, Any], written: Any) -> None:
+        """Raise ValueError for a field that config.json was written with and lacks; older files name none."""
+        if not _is_of_type(written, list[str]):
+            raise ValueError(f"{cls.__name__}.{_WRITTEN_FIELDS} is {written!r}; it must be a list of texts.")
+        lacking = sorted(set(written) - set(values))
+        if lacking:
+            raise ValueError(
+                f"{cls.__name__}: config.json lacks {', '.join(lacking)}, which it was written with "
+                f"({_WRITTEN_FIELDS}). Restore the file, or save the model again."
+            )
 
     @classmethod
     def field_types(cls) -> dict[str, Any]:

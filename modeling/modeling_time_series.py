@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -17,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoFeatureExtractor, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import cached_file, logging
+from transformers.utils import CONFIG_NAME, cached_file, logging
 
 from .batching_time_series import evaluating
 from .configuration_time_series import TimeSeriesConfig, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
+from .files_time_series import full_disk_named, sums_kept
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
@@ -175,11 +177,23 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                 )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save config, weights (safetensors), preparation and code; see PreTrainedModel.save_pretrained."""
+        """Save config, weights (safetensors), preparation, code and sums; see PreTrainedModel.save_pretrained.
+
+        Raises:
+            FullDiskError: There is no room for it.
+        """
         self.config.auto_map = self.auto_classes()
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if self.preparation is not None and kwargs.get("is_main_process", True):
-            self.preparation.save_pretrained(save_directory)
+        if not kwargs.get("is_main_process", True):
+            super().save_pretrained(save_directory, *args, **kwargs)
+            return
+        num_bytes = sum(value.numel() * value.element_size() for value in self.state_dict().values())
+        with sums_kept(save_directory):
+            with full_disk_named(save_directory, num_bytes):
+                super().save_pretrained(save_directory, *args, **kwargs)
+            for path in Path(save_directory).glob("*.safetensors"):  # safetensors writes for the owner alone
+                shutil.copymode(Path(save_directory) / CONFIG_NAME, path)
+            if self.preparation is not None:
+                self.preparation.save_pretrained(save_directory)
 
     def prepare_inputs(
         self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any

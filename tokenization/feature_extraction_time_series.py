@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from .files_time_series import sums_kept
 from .reading_time_series import (
     PreparedSeries,
     as_numbers,
@@ -105,6 +106,11 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         if not self.time_features and (time_feature_mean is not None or time_feature_scale is not None):
             raise ValueError("time_feature_mean and time_feature_scale need time_features=True.")
         self.frequency = frequency
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save the settings and the code; see FeatureExtractionMixin.save_pretrained."""
+        with sums_kept(save_directory, begins=False):
+            return super().save_pretrained(save_directory, *args, **kwargs)
 
     @property
     def num_input_channels(self) -> int:

@@ -22,6 +22,7 @@ from transformers.tokenization_utils_base import TruncationStrategy
 
 from .codec_crosstimenet import CrossTimeNetCodec
 from .configuration_crosstimenet_codec import CodecDomain, near_match_hint
+from .files_time_series import sums_kept
 from .reading_time_series import as_numbers, check_finite, check_shape, is_frame, is_one_series, read_series
 from .series_crosstimenet_codec import ReconstructionQuality, codes_of_values, series_of_codes
 from .weights_crosstimenet_codec import (
@@ -259,7 +260,8 @@ class CodeTokenizer(PreTrainedTokenizer):
             ValueError: Weights of the codec cannot be right; nothing is written then.
         """
         self.check_weights()
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        with sums_kept(save_directory):
+            return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:

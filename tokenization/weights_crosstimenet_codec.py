@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from .codec_crosstimenet import CrossTimeNetCodec, DomainCodec, device_of
 from .configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig, near_match_hint
+from .files_time_series import draft_of, full_disk_named
 
 
 def codec_of_weights(
@@ -129,17 +128,13 @@ def save_codec(codec: CrossTimeNetCodec, path: str | Path) -> None:
     """
     path = Path(path)
     metadata = {"format": "pt", "domains": json.dumps([domain.to_dict() for domain in codec.config.codec_domains])}
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        safetensors.torch.save_file(_state(codec), draft, metadata=metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)  # a temporary file is for its owner alone
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    state = _state(codec)
+    num_bytes = sum(value.numel() * value.element_size() for value in state.values())
+    with draft_of(path) as draft, full_disk_named(path, num_bytes):
+        mode = draft.stat().st_mode
+        safetensors.torch.save_file(state, draft, metadata=metadata)
+        draft.chmod(mode)  # safetensors writes for the owner alone
+        draft.replace(path)
 
 
 def load_codec(path: str | Path, domains: Sequence[CodecDomain] | None) -> CrossTimeNetCodec:

@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..inference.tables import PROVENANCE, replace_file
+from ..files import replace_file, replace_with_neighbour
+from ..inference.tables import PROVENANCE
 
 SUFFIXES = (".npz", ".parquet", ".npy", ".csv")
 
@@ -35,7 +36,7 @@ def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
 
     .npz holds `embeddings`, one array a column, and `provenance` as JSON text. .parquet has a column `embedding` of
     lists, and the provenance in the metadata of its schema. .csv has columns `embedding_0`, ... and .npy the
-    embeddings alone; both get a neighbour FILE.json with the provenance (and for .npy the columns).
+    embeddings alone; both get a neighbour FILE.json with the provenance, the file's sha256 and for .npy the columns.
 
     Args:
         path: The file; its suffix says the format.
@@ -56,16 +57,11 @@ def write_embeddings(path: Path, table: EmbeddingTable) -> list[Path]:
     if suffix == ".parquet":
         replace_file(path, lambda file: _write_parquet(file, table))
         return [path]
-    neighbour = path.with_name(path.name + ".json")
     described: dict[str, Any] = {PROVENANCE: table.provenance}
     if suffix == ".npy":
         described["columns"] = {name: _plain(values) for name, values in table.columns.items()}
-    replace_file(neighbour, lambda file: file.write((json.dumps(described, indent=1) + "\n").encode()))
-    if suffix == ".npy":
-        replace_file(path, lambda file: np.save(file, table.embeddings))
-    else:
-        replace_file(path, lambda file: _write_csv(file, table))
-    return [path, neighbour]
+        return [path, replace_with_neighbour(path, lambda file: np.save(file, table.embeddings), described)]
+    return [path, replace_with_neighbour(path, lambda file: _write_csv(file, table), described)]
 
 
 def _plain(values: np.ndarray) -> list[Any]:

@@ -18,7 +18,8 @@ from ..data.checks import faulty_rows
 from ..data.corpus import corpus_fingerprint, default_channel_names
 from ..data.stored_rows import StoredCorpus
 from ..errors import SettingsError
-from ..inference.tables import PROVENANCE, replace_file
+from ..files import replace_file
+from ..inference.tables import PROVENANCE
 from ..processes import Processes
 from .embedding_files import EmbeddingTable
 

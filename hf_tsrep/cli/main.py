@@ -14,6 +14,7 @@ import typer
 from ..errors import one_line
 from ..processes import launched_processes, require_every_process
 from . import (
+    check,
     cluster,
     convert,
     data,
@@ -88,6 +89,7 @@ app.command("cluster", cls=FieldsCommand, context_settings=FREE_FIELDS)(cluster.
 app.command("impute", cls=FieldsCommand, context_settings=FREE_FIELDS)(impute.impute_command)
 app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
 app.command("convert")(convert.convert_command)
+app.command("check")(check.check_command)
 app.command("push")(push.push_command)
 app.command("list")(list_models.list_command)
 app.add_typer(data.app, name="data")

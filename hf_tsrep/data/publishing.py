@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..files import written_atomically
 from .corpus import METADATA_KEY, CorpusError, CorpusMetadata, corpus_fingerprint, corpus_metadata, get_series
 from .loading import load_corpus
 
@@ -94,17 +94,11 @@ def prepare_corpus(
     corpus = load_corpus(name_or_path, token=token, **load_arguments)
     metadata = corpus_metadata(corpus)
     _check_licence(metadata, publishing=push_to_hub is not None)
-    parent = target.parent if target is not None else Path(tempfile.gettempdir())
-    parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name if target else 'corpus'}-", dir=parent))
-    try:
-        _write(corpus, metadata, draft, push_to_hub or str(target))
+    place = tempfile.TemporaryDirectory() if target is None else written_atomically(target, overwrite)
+    with place as draft:
+        _write(corpus, metadata, Path(draft), push_to_hub or str(target))
         if push_to_hub is not None:
-            _push(draft, push_to_hub, private, token)
-        if target is not None:
-            _move_into_place(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            _push(Path(draft), push_to_hub, private, token)
     return target
 
 
@@ -197,20 +191,3 @@ def _push(folder: Path, repository: str, private: bool, token: str | bool | None
         folder_path=folder, repo_id=repository, repo_type="dataset", commit_message="Write the corpus and its card"
     )
     logger.info("The corpus was published as %s.", repository)
-
-
-def _move_into_place(draft: Path, target: Path) -> None:
-    """Rename the finished folder; a folder in its place is kept until the new one stands."""
-    draft.chmod(0o755)
-    if not target.exists():
-        draft.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / target.name
-    target.rename(old)
-    try:
-        draft.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)

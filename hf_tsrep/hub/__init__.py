@@ -7,14 +7,16 @@ if TYPE_CHECKING:
     from ..modeling.conversion_time_series import ConversionError
     from .cards import build_model_card
     from .convert import convert_checkpoint
-    from .folders import IncompleteModelError, feature_extractor_of_corpus
+    from .folders import IncompleteModelError, accept_files, check_sums, feature_extractor_of_corpus
     from .publish import check_model_folder, push_to_hub
 
 _MODULE_OF_NAME = {
     "ConversionError": "convert",
     "IncompleteModelError": "folders",
+    "accept_files": "folders",
     "build_model_card": "cards",
     "check_model_folder": "publish",
+    "check_sums": "folders",
     "convert_checkpoint": "convert",
     "feature_extractor_of_corpus": "folders",
     "push_to_hub": "publish",
@@ -23,8 +25,10 @@ _MODULE_OF_NAME = {
 __all__ = [
     "ConversionError",
     "IncompleteModelError",
+    "accept_files",
     "build_model_card",
     "check_model_folder",
+    "check_sums",
     "convert_checkpoint",
     "feature_extractor_of_corpus",
     "push_to_hub",

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..modeling.files_time_series import sums_kept
 from .cards import build_model_card
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def refresh_results(folder: Path) -> Path | None:
     path = folder / "README.md"
     new = build_model_card(folder)
     if not path.is_file():
-        new.save(path)
+        _save(new, path)
         return path
     old: Any = ModelCard.load(path)
     section = _RESULTS.search(new.text)
@@ -39,8 +40,13 @@ def refresh_results(folder: Path) -> Path | None:
     data: Any = new.data
     old.data.model_name = old.data.model_name or data.model_name
     old.data.eval_results = data.eval_results
-    old.save(path)
+    _save(old, path)
     return path
+
+
+def _save(card: Any, path: Path) -> None:
+    with sums_kept(path.parent, begins=False):
+        card.save(path)
 
 
 def add_figure(folder: Path, file: str, caption: str) -> None:
@@ -54,4 +60,6 @@ def add_figure(folder: Path, file: str, caption: str) -> None:
     path = folder / "README.md"
     text = path.read_text(encoding="utf-8")
     if f"]({file})" not in text:
-        path.write_text(text.replace("\n## Results\n", f"\n![{caption}]({file})\n\n## Results\n", 1), encoding="utf-8")
+        shown = text.replace("\n## Results\n", f"\n![{caption}]({file})\n\n## Results\n", 1)
+        with sums_kept(folder, begins=False):
+            path.write_text(shown, encoding="utf-8")

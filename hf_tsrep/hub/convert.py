@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import near_matches
+from ..files import written_atomically
 from ..modeling.conversion_time_series import ConversionError, Converter, FolderConverter, load_converted
+from ..modeling.files_time_series import write_sums
 from ..registry import Method, get_method
 from .cards import build_model_card
-from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def convert_checkpoint(
         logger.warning("Left out, because %s has no such layers: %s.", type(model).__name__, ", ".join(left_out))
     with written_atomically(output_directory, overwrite) as draft:
         _save(described, model, draft, path.name)
+        write_sums(draft)
     logger.info("Converted %s into %s, a %s.", checkpoint, output_directory, type(model).__name__)
     return Path(output_directory)
 
@@ -102,6 +104,7 @@ def _convert_folder(
             _save_card(method, prepared.content, draft, path.name)
         else:
             (draft / "README.md").write_text(prepared.card.replace("{source}", path.name), encoding="utf-8")
+        write_sums(draft)
     logger.info("Converted %s into %s.", path, output_directory)
     return Path(output_directory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..modeling.files_time_series import SUMS_FILE, changed_files, sha256_of, text_of_sums
 from .cards import PLACEHOLDER_ID, build_model_card
-from .folders import IncompleteModelError
+from .folders import IncompleteModelError, published_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,8 +23,6 @@ logger = logging.getLogger(__name__)
 # Formats that can run code when they are read.
 UNSAFE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"})
 SECRET_FILES = re.compile(r"(^\.env|^\.netrc|^token$|^id_[a-z0-9]+$|\.pem$|\.key$)")
-# Folders that are left behind: caches, and what a training run keeps to be resumed.
-IGNORED_FOLDERS = re.compile(r"\.git|\.cache|__pycache__|\.ipynb_checkpoints|checkpoint-\d+|runs")
 _SIBLING_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 _CARD_KEYS = ("library_name", "license", "pipeline_tag")
 
@@ -104,13 +104,22 @@ def check_model_folder(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
-    checks = (_config_faults, _code_faults, _weight_faults, _card_faults, _unsafe_files)
+    checks = (_sum_faults, _config_faults, _code_faults, _weight_faults, _card_faults, _unsafe_files)
     faults = [fault for check in checks for fault in check(folder)]
     if faults:
         listing = "\n".join(f"- {fault}" for fault in faults)
         raise IncompleteModelError(f"{folder} cannot be published:\n{listing}")
     if not (folder / "preprocessor_config.json").is_file():
         logger.warning("%s has no preprocessor_config.json: nobody will know how to scale the inputs.", folder)
+
+
+def _sum_faults(folder: Path) -> Iterator[str]:
+    for name, how in changed_files(folder).items():
+        since = f"{name} {how}: it is not what {SUMS_FILE} says"
+        if name.endswith(".md") and how == "differs":
+            logger.warning("%s. The card that is published is the changed one.", since)
+        else:
+            yield f"{since}. Save it again; where it was changed on purpose, hf-tsrep check {folder} --accept."
 
 
 def _config_faults(folder: Path) -> Iterator[str]:
@@ -174,7 +183,7 @@ def _card_faults(folder: Path) -> Iterator[str]:
 
 
 def _unsafe_files(folder: Path) -> Iterator[str]:
-    for path in _files(folder):
+    for path in published_files(folder):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             yield f"{name} is a link; put the file itself there."
@@ -187,22 +196,20 @@ def _unsafe_files(folder: Path) -> Iterator[str]:
             yield f"{name} looks like a secret; remove it."
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        folders = path.relative_to(folder).parent.parts
-        if not any(map(IGNORED_FOLDERS.fullmatch, folders)) and (path.is_file() or path.is_symlink()):
-            yield path
-
-
 def _additions(folder: Path, repo_id: str) -> Iterator[Any]:
     from huggingface_hub import CommitOperationAdd
 
-    for path in _files(folder):
+    sums = {}
+    for path in published_files(folder):
         name = path.relative_to(folder).as_posix()
+        if name == SUMS_FILE:
+            continue
         content: Any = path
         if name == "README.md":
             content = path.read_text(encoding="utf-8").replace(PLACEHOLDER_ID, repo_id).encode()
+        sums[name] = sha256_of(path) if content is path else hashlib.sha256(content).hexdigest()
         yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+    yield CommitOperationAdd(path_in_repo=SUMS_FILE, path_or_fileobj=text_of_sums(sums).encode())
 
 
 def _make_branch(api: HfApi, repo_id: str, revision: str | None) -> None:

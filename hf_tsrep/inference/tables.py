@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from ..files import replace_with_neighbour
 
 ANSWER_SUFFIXES = (".csv", ".parquet", ".json")
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -47,27 +47,11 @@ def write_answers(path: Path, columns: Mapping[str, np.ndarray], provenance: Map
     Returns:
         The files written.
     """
-    neighbour = path.with_name(path.name + ".json")
-    text = json.dumps({PROVENANCE: provenance}, indent=1) + "\n"
-    replace_file(neighbour, lambda file: file.write(text.encode()))
     write = {".parquet": _write_parquet, ".json": _write_json}.get(path.suffix.lower(), _write_csv)
-    replace_file(path, lambda file: write(file, columns, provenance))
+    neighbour = replace_with_neighbour(
+        path, lambda file: write(file, columns, provenance), {PROVENANCE: dict(provenance)}
+    )
     return [path, neighbour]
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside its place, and put it there when it is whole."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def _arrow_table(columns: Mapping[str, np.ndarray]) -> Any:

@@ -19,6 +19,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, enable_full_determinism, set_seed
 
 from ..errors import SettingsError
+from ..modeling.files_time_series import full_disk_named
 from ..opening import without_file_bars
 from ..processes import check_group, require_every_process, trains_on_cpus
 from .checkpoints import (
@@ -163,7 +164,8 @@ def _train(run: TrainingRun, resume_from_checkpoint: bool | str | None) -> Any:
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / run.record_file, record)
-    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    with full_disk_named(output_dir):
+        trained = trainer.train(resume_from_checkpoint=checkpoint)
     result = run.finish(trainer, trained.metrics.get("train_runtime", 0.0), facts)
     trainer.accelerator.wait_for_everyone()
     return result

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..evaluation.protocols import make_result
 from ..hub import build_model_card, feature_extractor_of_corpus
+from ..modeling.files_time_series import full_disk_named, write_sums
 from ..registry import get_method
 from ..results import write_results
 from ..visualization import plot_loss_curve
@@ -79,12 +80,21 @@ def staged_folder(output_dir: Path, last_file: str) -> Iterator[Path]:
         last_file: Name of the file that moves last, so that a folder that has it is complete.
 
     Yields:
-        The folder to write to. After an error nothing of it moves.
+        The folder to write to. After an error nothing of it moves, and it is gone.
+
+    Raises:
+        FullDiskError: There is no room for a file.
     """
     staging = output_dir / STAGING_FOLDER
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    yield staging
+    try:
+        with full_disk_named(staging):
+            yield staging
+        write_sums(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)  # also to make room
+        raise
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == last_file):
         target = output_dir / path.relative_to(staging)

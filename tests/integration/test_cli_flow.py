@@ -39,6 +39,7 @@ def test_evaluation_is_printed_recorded_and_in_the_card(work, command_line):
     assert "mse_2" in card.split("## Results")[1]
     assert card.split("## Training")[1].split("## Results")[0] == before.split("## Training")[1].split("## Results")[0]
     assert "model-index" in card.split("---")[1]
+    assert command_line("check", "model")[0] == 0, "results and card have their new sums"
     code, out, _ = command_line("results", "model")
     assert code == 0
     assert out.startswith("## ")
@@ -46,6 +47,35 @@ def test_evaluation_is_printed_recorded_and_in_the_card(work, command_line):
     assert f"{entry['metrics']['mse_2']:.3f}" in out
     code, out, _ = command_line("results", "model", "--metrics", "mae")
     assert f"{entry['metrics']['mae_2']:.3f}" in out
+
+
+def test_a_folder_and_a_table_are_checked_bit_for_bit(work, command_line):
+    code, out, err = command_line("check", "model")
+    assert code == 0, err
+    assert "files are as they were written. TS2VecModel opens" in out
+    assert "Not in SHA256SUMS" not in out, "every file of a finished folder has its sum"
+    weights = Path("model/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    Path("model/notes.txt").write_text("mine")
+    code, _, err = command_line("check", "model")
+    assert code == 1
+    assert err.startswith("hf-tsrep: error: model: model.safetensors differs. Save or download it again")
+    code, out, err = command_line("push", "--model", "model", "--repo-id", "me/model")
+    assert code == 2
+    assert "model.safetensors differs" in err
+    assert command_line("check", "model", "--accept")[0] == 0
+    assert command_line("check", "model")[0] == 0
+    words = ("encode", "--model", "model", "--input", "machines.csv", "--output", "e.csv")
+    assert command_line(*words)[0] == 0
+    code, out, _ = command_line("check", "e.csv")
+    assert (code, out) == (0, "e.csv is the file that e.csv.json describes.\n")
+    Path("e.csv").write_text(Path("e.csv").read_text().replace("m00", "m01"))
+    code, _, err = command_line("check", "e.csv")
+    assert code == 1
+    assert "e.csv is not the file that e.csv.json describes" in err
+    assert "machines.csv.json is not there" in command_line("check", "machines.csv")[2]
 
 
 def test_evaluation_prepares_the_corpus_as_the_training_did(work, command_line):

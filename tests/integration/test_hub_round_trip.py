@@ -3,6 +3,7 @@
 Two processes do it all, because importing transformers takes longer than that.
 """
 
+import hashlib
 import json
 
 import numpy as np
@@ -158,7 +159,9 @@ def test_all_files_arrive_in_one_commit(hub, folder, published):
     stored = hub.files(REPOSITORY)
     local = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert stored.keys() == local.keys()
-    assert {name for name in stored if stored[name] != local[name]} == {"README.md"}
+    assert {name for name in stored if stored[name] != local[name]} == {"README.md", "SHA256SUMS"}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in stored.items() if name != "SHA256SUMS"}
+    assert stored["SHA256SUMS"].decode() == "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
     card = stored["README.md"].decode()
     assert f'AutoModel.from_pretrained("{REPOSITORY}")' in card
     assert "your-name" not in card

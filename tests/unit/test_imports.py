@@ -27,6 +27,7 @@ ORDER = (
     ("data",),
     ("auto", "opening"),
     ("processes", "results", "registry"),
+    ("files",),
     ("modeling", "tokenization"),
     ("errors",),
 )

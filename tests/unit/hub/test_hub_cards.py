@@ -16,13 +16,15 @@ from hf_tsrep import CrossTimeNetForTimeSeriesClassification, TS2VecConfig, TS2V
 from hf_tsrep.data import CorpusMetadata
 from hf_tsrep.hub import (
     IncompleteModelError,
+    accept_files,
     build_model_card,
     check_model_folder,
+    check_sums,
     feature_extractor_of_corpus,
     push_to_hub,
 )
 from hf_tsrep.hub.card_parts import result_rows
-from hf_tsrep.hub.publish import _files
+from hf_tsrep.hub.folders import published_files
 from hf_tsrep.results import EvaluationResult, write_results
 
 METADATA = CorpusMetadata(
@@ -293,12 +295,12 @@ def publishable(tmp_path):
 
 
 def test_a_complete_folder_passes_and_checkpoints_are_left_behind(publishable):
-    listed = list(_files(publishable))
+    listed = list(published_files(publishable))
     for name in ("__pycache__", "checkpoint-600"):
         (publishable / name).mkdir()
         (publishable / name / "optimizer.pt").write_bytes(b"x")
     check_model_folder(publishable)
-    assert list(_files(publishable)) == listed
+    assert list(published_files(publishable)) == listed
 
 
 @pytest.mark.parametrize(
@@ -354,6 +356,27 @@ def test_all_faults_are_listed_at_once(publishable):
         (publishable / name).unlink()
     with pytest.raises(IncompleteModelError, match=r"(?s)config.json is missing.*weights.*card"):
         check_model_folder(publishable)
+
+
+def test_one_flipped_bit_is_not_published_and_a_changed_card_is(publishable, caplog):
+    accept_files(publishable)
+    assert check_sums(publishable).changed == {}
+    card = publishable / "README.md"
+    card.write_text(card.read_text() + "\nMore words.\n")
+    check_model_folder(publishable)
+    assert "README.md differs: it is not what SHA256SUMS says. The card that is published is" in caplog.text
+    weights = publishable / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(IncompleteModelError, match=r"(?s)published:\n- model.safetensors differs.*--accept.$"):
+        check_model_folder(publishable)
+    assert check_sums(publishable).changed == {"README.md": "differs", "model.safetensors": "differs"}
+    assert accept_files(publishable) == len(list(published_files(publishable))) - 1
+    check_model_folder(publishable)
+    (publishable / "SHA256SUMS").unlink()
+    with pytest.raises(FileNotFoundError, match="has no SHA256SUMS: an older version wrote it"):
+        check_sums(publishable)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -1,0 +1,1 @@
+../modeling/files_time_series.py
