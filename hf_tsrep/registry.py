@@ -11,11 +11,12 @@ import fnmatch
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from .errors import near_matches
+from .imports import after_import
 
 HEADS = {
     "model": "Model",
@@ -24,6 +25,14 @@ HEADS = {
     "prediction": "ForTimeSeriesPrediction",
 }
 """Suffix of a method's model classes by what they are for."""
+
+AUTO_CLASSES = {
+    "model": "AutoModel",
+    "pretraining": "AutoModelForPreTraining",
+    "classification": "AutoModelForSequenceClassification",
+    "prediction": "AutoModelForTimeSeriesPrediction",
+}
+"""Name of the Auto class that opens a model, by what it is for."""
 
 _FENCE = "---\n"
 
@@ -249,37 +258,70 @@ def lazy_classes() -> dict[str, LazyClass]:
 
 
 def register_methods() -> None:
-    """Register every method with transformers' Auto classes, so that from_pretrained needs no trust in remote code."""
-    from transformers import (
-        AutoConfig,
-        AutoFeatureExtractor,
-        AutoModel,
-        AutoModelForPreTraining,
-        AutoModelForSequenceClassification,
-        AutoModelForTimeSeriesPrediction,
-        AutoTokenizer,
-    )
+    """Register every method with transformers' Auto classes and pipelines, so that no remote code has to be trusted.
 
-    auto_classes: dict[str, Any] = {
-        "model": AutoModel,
-        "pretraining": AutoModelForPreTraining,
-        "classification": AutoModelForSequenceClassification,
-        "prediction": AutoModelForTimeSeriesPrediction,
-    }
-    extractor: Any = LazyClass("tokenization.feature_extraction_time_series", "TimeSeriesFeatureExtractor")
+    Importing those takes seconds, so what belongs to a module of transformers is registered when that is imported.
+    Where it has been imported already, that is now.
+    """
+    auto = "transformers.models.auto"
+    after_import(f"{auto}.configuration_auto", _register_configs)
+    # A configuration may import an Auto class itself: what is registered with it comes before the first configuration.
+    for folder in ("modeling", "tokenization"):
+        after_import(f"{__package__}.{folder}", partial(importlib.import_module, f"{auto}.configuration_auto"))
+    after_import(f"{auto}.modeling_auto", _register_models)
+    after_import(f"{auto}.feature_extraction_auto", _register_preparation)
+    after_import(f"{auto}.tokenization_auto", _register_tokenizers)
+    after_import("transformers.pipelines", _register_pipelines)
+
+
+def _register_configs() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
     for method in METHODS.values():
         config_class: Any = method.config_class
         AutoConfig.register(method.name, config_class, exist_ok=True)
-        for kind, auto_class in auto_classes.items():
-            auto_class._model_mapping.register(config_class, method._lazy(HEADS[kind]), exist_ok=True)
-        AutoFeatureExtractor.register(config_class, extractor, exist_ok=True)
-        own: list[Any] = [config_class]
-        for lazy_config, lazy_model in method.companions:
+        for lazy_config, _ in method.companions:
             companion: Any = lazy_config.resolve()
             AutoConfig.register(companion.model_type, companion, exist_ok=True)
-            AutoModel._model_mapping.register(companion, lazy_model, exist_ok=True)  # type: ignore[arg-type]  # lazy
-            own.append(companion)
+
+
+def _register_models() -> None:
+    from transformers.models.auto import modeling_auto
+
+    for method in METHODS.values():
+        for kind, auto_class in AUTO_CLASSES.items():
+            mapping: Any = getattr(modeling_auto, auto_class)._model_mapping
+            mapping.register(method.config_class, method._lazy(HEADS[kind]), exist_ok=True)
+        for lazy_config, lazy_model in method.companions:
+            mapping = modeling_auto.AutoModel._model_mapping
+            mapping.register(lazy_config.resolve(), lazy_model, exist_ok=True)
+
+
+def _register_preparation() -> None:
+    from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+
+    extractor: Any = LazyClass("tokenization.feature_extraction_time_series", "TimeSeriesFeatureExtractor")
+    for method in METHODS.values():
+        AutoFeatureExtractor.register(method.config_class, extractor, exist_ok=True)
+
+
+def _register_tokenizers() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    for method in METHODS.values():
         if method.tiny_tokenizer:
             tokenizer: Any = method._lazy("Tokenizer")
-            for one in own:
+            for one in (method.config_class, *(lazy_config.resolve() for lazy_config, _ in method.companions)):
                 AutoTokenizer.register(one, tokenizer_class=tokenizer, exist_ok=True)
+
+
+def _register_pipelines() -> None:
+    import transformers
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .modeling.configuration_time_series import PIPELINES
+
+    for one in PIPELINES:
+        implementation = f"{__package__}.modeling.pipeline_time_series.{one.pipeline}"  # resolved on first use
+        models = (getattr(transformers, one.auto_class),)
+        PIPELINE_REGISTRY.supported_tasks[one.task] = {"impl": implementation, "pt": models, "type": "time-series"}

@@ -72,6 +72,55 @@ def near_match_hint(name: str, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
+class PipelineOfTask:
+    """How `transformers.pipeline` does one task.
+
+    Args:
+        task: Its name.
+        pipeline: Class of `pipeline_time_series`.
+        auto_class: The Auto class that opens the model.
+        head: What the name of the model's class ends with; empty for any.
+    """
+
+    task: str
+    pipeline: str
+    auto_class: str = "AutoModel"
+    head: str = ""
+
+
+# They stand here, because to import the pipelines themselves takes longer than to save a model.
+PIPELINES = (
+    PipelineOfTask("time-series-feature-extraction", "TimeSeriesFeatureExtractionPipeline"),
+    PipelineOfTask(
+        "time-series-classification",
+        "TimeSeriesClassificationPipeline",
+        "AutoModelForSequenceClassification",
+        "ForTimeSeriesClassification",
+    ),
+    PipelineOfTask(
+        "time-series-forecasting",
+        "TimeSeriesForecastingPipeline",
+        "AutoModelForTimeSeriesPrediction",
+        "ForTimeSeriesPrediction",
+    ),
+    PipelineOfTask("time-series-anomaly-detection", "TimeSeriesAnomalyDetectionPipeline"),
+)
+
+
+def custom_pipelines(architecture: str) -> dict[str, dict[str, Any]]:
+    """Return what a saved config says of the pipelines that a model works in, for who loads code from its folder.
+
+    Args:
+        architecture: Name of the model's class.
+    """
+    return {
+        one.task: {"impl": f"pipeline_time_series.{one.pipeline}", "pt": [one.auto_class], "type": "time-series"}
+        for one in PIPELINES
+        if architecture.endswith(one.head)
+    }
+
+
+@dataclass(frozen=True)
 class TaskShape:
     """What a task asks of a model with a head, as the corpus has it.
 
@@ -263,6 +312,9 @@ class TimeSeriesConfig(PreTrainedConfig):
             raise ValueError(f"{cls.__name__}.dtype is {known['dtype']!r}; it must be one of {', '.join(_DTYPES)}.")
         if not all(str(key).isdigit() for key in known.get("id2label") or {}):
             raise ValueError(f"{cls.__name__}.id2label is {known['id2label']!r}; its keys must be numbers of classes.")
+        if not cls.__module__.startswith("transformers_modules"):
+            # Where the library is installed its own pipelines are known: none of the folder's code has to be trusted.
+            known.pop("custom_pipelines", None)
         result = super().from_dict(known, **kwargs)
         config = result[0] if isinstance(result, tuple) else result
         for key in sorted(unknown):

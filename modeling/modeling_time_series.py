@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from transformers import initialization as init
 from transformers.utils import CONFIG_NAME, cached_file, logging
 
 from .batching_time_series import evaluating
-from .configuration_time_series import TimeSeriesConfig, near_match_hint
+from .configuration_time_series import TimeSeriesConfig, custom_pipelines, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .files_time_series import full_disk_named, sums_kept
@@ -30,6 +30,9 @@ from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .reading_time_series import is_one_series, observed_values
 from .streaming_time_series import SeriesStream, WindowStream
+
+if TYPE_CHECKING:  # transformers saves a file beside the model where another one imports it; to run it is slow
+    from .pipeline_time_series import TimeSeriesPipeline as TimeSeriesPipeline
 
 logger = logging.get_logger(__name__)
 
@@ -184,16 +187,24 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """
         self.config.auto_map = self.auto_classes()
         if not kwargs.get("is_main_process", True):
-            super().save_pretrained(save_directory, *args, **kwargs)
+            self._save_with_pipelines(save_directory, *args, **kwargs)
             return
         num_bytes = sum(value.numel() * value.element_size() for value in self.state_dict().values())
         with sums_kept(save_directory):
             with full_disk_named(save_directory, num_bytes):
-                super().save_pretrained(save_directory, *args, **kwargs)
+                self._save_with_pipelines(save_directory, *args, **kwargs)
             for path in Path(save_directory).glob("*.safetensors"):  # safetensors writes for the owner alone
                 shutil.copymode(Path(save_directory) / CONFIG_NAME, path)
             if self.preparation is not None:
                 self.preparation.save_pretrained(save_directory)
+
+    def _save_with_pipelines(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does; the saved config also says how the model's pipelines are made."""
+        self.config.custom_pipelines = custom_pipelines(type(self).__name__)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            del self.config.custom_pipelines  # what is saved, not what this model is: see TimeSeriesConfig.from_dict
 
     def prepare_inputs(
         self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any

@@ -19,7 +19,12 @@ from .arguments import (
     take_reading,
 )
 
-app = typer.Typer(help="Corpora: list them, look at one, write one as Parquet.", no_args_is_help=True)
+app = typer.Typer(
+    help="Corpora: list them, look at one, write one as Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 Corpus = Annotated[str, typer.Argument(help="File, folder, known name or Hub id.")]
 

@@ -27,7 +27,8 @@ from .arguments import (
 from .models import OpenedModel, open_model
 
 if TYPE_CHECKING:
-    from ..inference.detection import Alarm, Detection
+    from ..inference.detection import Detection
+    from ..modeling.detecting_time_series import Alarm
 
 _SHOWN = 10  # alarms that are printed
 

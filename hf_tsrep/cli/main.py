@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from ..errors import one_line
+from ..imports import after_import
 from ..processes import launched_processes, require_every_process
-from . import (
-    check,
-    cluster,
-    convert,
-    data,
-    demo,
-    detect,
-    encode,
-    evaluate,
-    finetune,
-    impute,
-    list_models,
-    predict,
-    pretrain,
-    push,
-    results,
-    search,
-)
 from .arguments import FREE_FIELDS, FieldsCommand, UsageError
 
 EXIT_FAILED = 1
@@ -40,8 +27,63 @@ _HANDLER = "hf-tsrep command line"  # name of the logging handler
 _SHARED = ("pretrain", "finetune", "encode")  # commands whose work several processes can share
 _GLOBAL_FLAGS = ("--debug", "--quiet", "-q")
 
+# What each command does, in the order of the help; its file is imported when it is used, because what it needs is slow
+# to import. A command is `NAME_command` of the file of its name, or of the file named here.
+COMMANDS = {
+    "pretrain": "Pre-train a method on the training part of a corpus.",
+    "finetune": "Fine-tune a pretrained model on a labelled corpus.",
+    "encode": "Turn series into embeddings.",
+    "predict": "Tell classes, numbers or the future of new series, by a model that `hf-tsrep finetune` trained.",
+    "detect": "Find what is unlike the reference in series: a score a timestamp, a threshold, alarms.",
+    "search": "Find the series, or windows, of a corpus that are most like a query.",
+    "cluster": "Group series that are alike, by k-means over their embeddings.",
+    "impute": "Fill in the missing values of series, in their own units; what was observed stays as it is.",
+    "evaluate": "Evaluate a model by a protocol.",
+    "convert": "Turn a checkpoint of an official code into a model folder.",
+    "check": "Tell whether a folder or a file is, bit for bit, what was written.",
+    "push": "Publish a model folder on the Hub.",
+    "list": "List methods, their papers and their model classes.",
+    "data": "Corpora: list them, look at one, write one as Parquet.",
+    "results": "Show results in a Markdown table for each task.",
+    "demo": "Train, encode, evaluate, save and reload an encoder.",
+}
+_FILES = {"list": "list_models"}
+_WITHOUT_FIELDS = ("convert", "check", "push", "list", "data", "results", "demo")
+
+
+class CommandsOnDemand(TyperGroup):
+    """The commands of COMMANDS."""
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, **named)
+        self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, its file imported; None where there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        if self.commands[cmd_name] is None:
+            module = importlib.import_module(f".{_FILES.get(cmd_name, cmd_name)}", __package__)
+            found = getattr(module, "app", None)
+            if found is None:
+                found = typer.Typer(add_completion=False, rich_markup_mode=None)
+                options: dict[str, Any] = {}
+                if cmd_name not in _WITHOUT_FIELDS:
+                    options = {"cls": FieldsCommand, "context_settings": FREE_FIELDS}
+                found.command(cmd_name, **options)(getattr(module, f"{cmd_name}_command"))
+            self.commands[cmd_name] = get_command(found)
+            self.commands[cmd_name].name = cmd_name
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each command does, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 app = typer.Typer(
     name="hf-tsrep",
+    cls=CommandsOnDemand,
     help="Pretrained time-series encoders: train, encode, evaluate and publish.",
     epilog="--quiet and --debug may stand anywhere. hf-tsrep COMMAND --help tells the options of a command.",
     no_args_is_help=True,
@@ -77,24 +119,6 @@ def global_options(
             f"would do everything. Start it without a launcher; several processes can share {', '.join(_SHARED)}.",
             ctx=context,
         )
-
-
-app.command("pretrain", cls=FieldsCommand, context_settings=FREE_FIELDS)(pretrain.pretrain_command)
-app.command("finetune", cls=FieldsCommand, context_settings=FREE_FIELDS)(finetune.finetune_command)
-app.command("encode", cls=FieldsCommand, context_settings=FREE_FIELDS)(encode.encode_command)
-app.command("predict", cls=FieldsCommand, context_settings=FREE_FIELDS)(predict.predict_command)
-app.command("detect", cls=FieldsCommand, context_settings=FREE_FIELDS)(detect.detect_command)
-app.command("search", cls=FieldsCommand, context_settings=FREE_FIELDS)(search.search_command)
-app.command("cluster", cls=FieldsCommand, context_settings=FREE_FIELDS)(cluster.cluster_command)
-app.command("impute", cls=FieldsCommand, context_settings=FREE_FIELDS)(impute.impute_command)
-app.command("evaluate", cls=FieldsCommand, context_settings=FREE_FIELDS)(evaluate.evaluate_command)
-app.command("convert")(convert.convert_command)
-app.command("check")(check.check_command)
-app.command("push")(push.push_command)
-app.command("list")(list_models.list_command)
-app.add_typer(data.app, name="data")
-app.command("results")(results.results_command)
-app.command("demo")(demo.demo_command)
 
 
 def main() -> None:
@@ -162,8 +186,6 @@ def configure_output(*, quiet: bool) -> None:
     Args:
         quiet: Errors only.
     """
-    from transformers.utils import logging as transformers_logging
-
     level = logging.ERROR if quiet else logging.INFO if launched_processes().is_first else logging.WARNING
     logger = logging.getLogger("hf_tsrep")
     logger.setLevel(level)
@@ -173,10 +195,18 @@ def configure_output(*, quiet: bool) -> None:
         handler.set_name(_HANDLER)
         logger.addHandler(handler)
         logger.propagate = False
-    transformers_logging.set_verbosity_error() if quiet else transformers_logging.set_verbosity_warning()
-    if not quiet:
-        transformers_logging.enable_progress_bar()
-    else:
-        transformers_logging.disable_progress_bar()
+    if quiet:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    after_import("transformers.utils.logging", partial(_configure_transformers, quiet))
+
+
+def _configure_transformers(quiet: bool) -> None:
+    from transformers.utils import logging as transformers_logging
+
+    if quiet:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    else:
+        transformers_logging.set_verbosity_warning()
+        transformers_logging.enable_progress_bar()

@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..modeling.detecting_time_series import anomaly_scores as anomaly_scores
     from ..results import EvaluationResult as EvaluationResult
     from ..results import load_results as load_results
     from ..results import read_results as read_results
     from ..results import write_results as write_results
     from .anomaly import evaluate_anomaly_detection as evaluate_anomaly_detection
-    from .anomaly_scoring import anomaly_scores as anomaly_scores
     from .anomaly_scoring import prepare_anomaly_series as prepare_anomaly_series
     from .classification import classification_metrics as classification_metrics
     from .classification import evaluate_classification as evaluate_classification
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "anomaly": ("evaluate_anomaly_detection",),
-    "anomaly_scoring": ("anomaly_scores", "prepare_anomaly_series"),
+    "anomaly_scoring": ("prepare_anomaly_series",),
     "classification": (
         "classification_metrics",
         "evaluate_classification",
@@ -43,6 +43,7 @@ _HOMES = {
     "clustering": ("clustering_metrics", "evaluate_clustering"),
     "evaluate_metrics": ("load_metric", "save_metric"),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
+    ".modeling.detecting_time_series": ("anomaly_scores",),
     "protocols": ("PROTOCOLS", "make_result"),
     "published": ("published_value",),
     ".results": ("EvaluationResult", "load_results", "read_results", "write_results"),

@@ -11,12 +11,11 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from ..data import get_anomaly_labels, get_series, get_timestamps
+from ..modeling.detecting_time_series import anomaly_scores, relative_scores
 from .anomaly_scoring import (
-    anomaly_scores,
     expanding_thresholds,
     on_regular_grid,
     prepare_anomaly_series,
-    relative_scores,
     suppress_repeats,
     train_threshold,
 )

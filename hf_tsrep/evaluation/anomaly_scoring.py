@@ -7,16 +7,11 @@ All functions take one series and plain arrays.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-MOVING_AVERAGE_STEPS = 21
-WARM_UP_STEPS = 22  # training scores dropped from the threshold
-THRESHOLD_DEVIATIONS = 4.0
-_SMALLEST_AVERAGE = 1e-12  # keeps a relative score finite where a model gives no difference at all
+from ..modeling.detecting_time_series import THRESHOLD_DEVIATIONS, WARM_UP_STEPS
 
 
 @dataclass(frozen=True)
@@ -118,72 +113,6 @@ def is_stationary(series: np.ndarray, significance: float = 0.05) -> bool:
             "set difference=False."
         ) from error
     return all(adfuller(series, maxlag=limit, result_object=True).pvalue <= significance for limit in (1, None))
-
-
-def masks_steps(model: Any) -> bool:
-    """Return whether a model's `encode` can mask steps, so that the masked difference can be computed."""
-    parameters = inspect.signature(model.encode).parameters.values()
-    return any(one.name == "mask" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
-
-
-def anomaly_scores(
-    model: Any,
-    series: np.ndarray,
-    *,
-    context_length: int = 201,
-    batch_size: int = 256,
-    **encode_arguments: Any,
-) -> np.ndarray:
-    """Return the masked-difference score of every step; a step sees nothing after itself.
-
-    Args:
-        model: Its `encode` takes `mask="mask_last"`.
-        series: (time, channel).
-        context_length: Steps of a window, the scored one included.
-        batch_size: Windows encoded at once.
-        encode_arguments: Passed to `encode`: device, show_progress_bar, and the domain where the model has domains.
-
-    Returns:
-        (time,) float64, larger = more surprising.
-
-    Raises:
-        ValueError: A model whose `encode` has no argument `mask`.
-    """
-    if not masks_steps(model):
-        raise ValueError(
-            f"{type(model).__name__}.encode has no argument 'mask': the anomaly protocol compares representations "
-            "with and without the last step masked, which needs a method whose encode masks steps."
-        )
-    settings = {
-        "level": "timestamp",
-        "window_length": context_length,
-        "stride": 1,
-        "causal": True,
-        "batch_size": batch_size,
-        **encode_arguments,
-    }
-    series = np.asarray(series, dtype=np.float32)
-    difference = model.encode(series, **settings) - model.encode(series, mask="mask_last", **settings)
-    return np.abs(difference, out=difference).sum(axis=1, dtype=np.float64)
-
-
-def relative_scores(scores: np.ndarray) -> np.ndarray:
-    """Return `(score - average) / average` with the mean of the 21 scores before each step.
-
-    Args:
-        scores: (time,) scores, not negative.
-
-    Returns:
-        (time,) float64; NaN for the first 21 steps.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    relative = np.full(len(scores), np.nan)
-    if len(scores) <= MOVING_AVERAGE_STEPS:
-        return relative
-    windows = np.lib.stride_tricks.sliding_window_view(scores[:-1], MOVING_AVERAGE_STEPS)
-    average = np.maximum(windows.mean(axis=1), _SMALLEST_AVERAGE)
-    relative[MOVING_AVERAGE_STEPS:] = (scores[MOVING_AVERAGE_STEPS:] - average) / average
-    return relative
 
 
 def train_threshold(relative: np.ndarray, train_length: int) -> float:

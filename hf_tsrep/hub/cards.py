@@ -31,6 +31,12 @@ PLACEHOLDER_ID = "your-name/your-model"
 LIBRARY_NAME = "hf-tsrep"
 TAGS = ("time-series", "time-series-embedding", "representation-learning")
 
+# The pipeline that transformers chooses for a repository; see modeling/pipeline_time_series.py.
+_PIPELINE_OF_HEAD = {
+    "": "time-series-feature-extraction",
+    "classification": "time-series-classification",
+    "prediction": "time-series-forecasting",
+}
 # Settings of a training run that say nothing about the model: places, and whatever could be a secret.
 _NOT_PUBLISHED = re.compile(r"token|secret|password|_dir$|_directory$|_path$|^local_rank$|^hub_")
 _BY_TOKENIZER = "by the tokenizer, with the mean and deviation that it keeps of every domain"
@@ -88,7 +94,7 @@ def build_model_card(
     extractor = _feature_extractor(folder)
     data = ModelCardData(
         library_name=LIBRARY_NAME,
-        pipeline_tag="time-series-forecasting" if _head(config) == "prediction" else "feature-extraction",
+        pipeline_tag=_PIPELINE_OF_HEAD[_head(config)],
         tags=[*TAGS, described.name],
         license=license,
         datasets=list(datasets) if datasets is not None else _dataset_ids(corpus),

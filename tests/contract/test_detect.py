@@ -7,8 +7,7 @@ from contract_support import METHOD_NAMES, build
 
 import hf_tsrep
 from hf_tsrep import TimeSeriesFeatureExtractor
-from hf_tsrep.evaluation.anomaly_scoring import masks_steps
-from hf_tsrep.inference.detection import DISTANCE, MASKED_DIFFERENCE
+from hf_tsrep.modeling.detecting_time_series import DISTANCE, MASKED_DIFFERENCE, masks_steps
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
 MODELS = {name: build(name, "model") for name in METHOD_NAMES}

@@ -42,14 +42,29 @@ SCRIPT = """
         found["saved again"] = encode_with("AutoModel", again)[1]
         return found
 
+    def answer(folders):
+        found = {}
+        for task, kind in json.loads(sys.argv[3]).items():
+            again = folders["prediction"][1] + "-again"
+            for place in (folders[kind][1], *([again] if kind == "model" else [])):
+                pipe = transformers.pipeline(task, model=place, trust_remote_code=True, device="cpu")
+                assert type(pipe).__module__.startswith("transformers_modules"), type(pipe)
+                found[task] = repr(pipe(np.load(place + ".npy")[0]))
+        return found
+
     report = {}
     for method, folders in json.loads(sys.argv[1]).items():
         try:
-            report[method] = look_at(folders)
+            report[method] = look_at(folders), answer(folders)
         except Exception:
             report[method] = traceback.format_exc()
     json.dump(report, open(sys.argv[2], "w"))
 """
+TASKS = {
+    "time-series-feature-extraction": "model",
+    "time-series-classification": "classification",
+    "time-series-forecasting": "prediction",
+}
 AUTO_CLASSES = {
     "model": "AutoModel",
     "pretraining": "AutoModelForPreTraining",
@@ -77,7 +92,8 @@ def encoded(tmp_path_factory):
             expected[method][kind] = model.encode(series, prepared=True)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "cache"), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(folders), str(place / "report.json")]
+    script = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(folders)]
+    script += [str(place / "report.json"), json.dumps(TASKS)]
     subprocess.run(script, check=True, cwd=place, env=environment)
     return expected, json.loads((place / "report.json").read_text())
 
@@ -86,8 +102,10 @@ def encoded(tmp_path_factory):
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_code_travels_with_every_class(name, encoded):
     expected, report = (part[name] for part in encoded)
-    assert isinstance(report, dict), report
+    assert isinstance(report, list), report
+    report, answered = report
     assert len(report) == 8
+    assert set(answered) == set(TASKS)
     for key, found in report.items():
         kind = "prediction" if key == "saved again" else key.split()[0]
         np.testing.assert_allclose(np.asarray(found), expected[kind], rtol=1e-4, atol=1e-5)

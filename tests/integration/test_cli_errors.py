@@ -1,6 +1,9 @@
 """What is asked in a wrong way: exit code, one line on stderr that names the fix, no traceback."""
 
 import pytest
+from typer.main import get_command
+
+from hf_tsrep.cli.main import COMMANDS, app
 
 PRETRAIN = ("pretrain", "--method", "ts2vec", "--corpus", "uea/BasicMotions", "--output-dir", "out")
 
@@ -235,3 +238,10 @@ def test_a_file_of_weights_is_no_model_of_the_hub(command_line):
         code, _, err = command_line("encode", "--model", name, "--input", "x.csv", "--output", "e.npz")
         assert code == 1
         assert err.startswith(f"hf-tsrep: error: There is no folder {name}.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_ones_own_help_begins_with(name):
+    """The list is written without importing the commands."""
+    command = get_command(app).get_command(None, name)
+    assert command.help.partition("\n")[0] == COMMANDS[name]

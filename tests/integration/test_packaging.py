@@ -129,13 +129,16 @@ def refused(*arguments, **options):
     raise AssertionError("a socket was opened")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refused
 import hf_tsrep
+from hf_tsrep.cli.main import run
+assert run(["--help"]) == 0
+assert {"torch", "transformers", "numpy", "huggingface_hub"} & set(sys.modules) == set()
 for room in ("data", "evaluation", "hub", "training"):
     assert getattr(hf_tsrep, room).__name__ == "hf_tsrep." + room
 import hf_tsrep.cli.main
 hf_tsrep.list_models("ts*"); dir(hf_tsrep)
 print(json.dumps(sorted(sys.modules)))
 """
-    loaded = set(json.loads(run_python(code, tmp_path, PYTHONPATH=str(ROOT))))
+    loaded = set(json.loads(run_python(code, tmp_path, PYTHONPATH=str(ROOT)).splitlines()[-1]))
     heavy = {"transformers.modeling_utils", "transformers.trainer", "sklearn", "scipy", "pandas", "polars", "datasets"}
     heavy |= {"modeling", "tokenization", "evaluate", "aeon", "numba", "matplotlib", "plotly", "pyarrow", "accelerate"}
     assert loaded & heavy == set()

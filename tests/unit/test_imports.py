@@ -29,7 +29,7 @@ ORDER = (
     ("processes", "results", "registry"),
     ("files",),
     ("modeling", "tokenization"),
-    ("errors",),
+    ("errors", "imports"),
 )
 TRAVELLING = ("modeling", "tokenization")
 FOR_TRAVELLERS = {"torch", "numpy", "transformers", "safetensors"}

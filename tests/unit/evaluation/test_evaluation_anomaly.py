@@ -8,16 +8,15 @@ from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 
 from hf_tsrep.evaluation.anomaly import Detections, delay_adjusted_metrics, detect, evaluate_anomaly_detection
 from hf_tsrep.evaluation.anomaly_scoring import (
-    anomaly_scores,
     difference_until_stationary,
     expanding_thresholds,
     is_stationary,
     on_regular_grid,
     prepare_anomaly_series,
-    relative_scores,
     suppress_repeats,
     train_threshold,
 )
+from hf_tsrep.modeling.detecting_time_series import anomaly_scores, relative_scores
 
 
 def test_a_series_is_stationary_where_the_test_says_so_with_few_and_with_many_lags():

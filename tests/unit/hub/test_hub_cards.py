@@ -70,7 +70,11 @@ def test_the_metadata_of_a_card_survive_and_equal_the_results_file(folder):
     write_results(folder, RESULTS)
     build_model_card(folder, corpus_metadata=METADATA).save(folder / "README.md")
     data = ModelCard.load(folder / "README.md").data
-    assert (data.library_name, data.pipeline_tag, data.license) == ("hf-tsrep", "feature-extraction", "apache-2.0")
+    assert (data.library_name, data.pipeline_tag, data.license) == (
+        "hf-tsrep",
+        "time-series-feature-extraction",
+        "apache-2.0",
+    )
     assert {"time-series", "time-series-embedding", "representation-learning", "ts2vec"} == set(data.tags)
     assert data.datasets == ["ETTh1"]
     values = {(entry.dataset_name, entry.metric_type): entry for entry in data.eval_results}

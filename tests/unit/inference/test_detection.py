@@ -5,13 +5,15 @@ import pytest
 from sklearn.metrics import pairwise_distances
 
 import hf_tsrep
-from hf_tsrep.evaluation.anomaly_scoring import anomaly_scores, relative_scores, train_threshold
-from hf_tsrep.inference.detection import (
+from hf_tsrep.evaluation.anomaly_scoring import train_threshold
+from hf_tsrep.modeling.detecting_time_series import (
     _Windows,
     alarm_intervals,
+    anomaly_scores,
     nearest_distances,
     reference_length,
     reference_threshold,
+    relative_scores,
 )
 
 
@@ -56,7 +58,7 @@ def test_alarms_within_the_gap_are_one_interval():
 
 
 def test_distances_are_those_to_the_nearest_window_that_shares_no_step(monkeypatch):
-    monkeypatch.setattr("hf_tsrep.inference.detection._PAIRS_AT_ONCE", 30)
+    monkeypatch.setattr("hf_tsrep.modeling.detecting_time_series._PAIRS_AT_ONCE", 30)
     generator = np.random.default_rng(0)
     windows = _Windows(generator.standard_normal((12, 4)), np.repeat([0, 1], 6), np.tile(np.arange(6), 2))
     reference = windows[windows.owners == 0]
