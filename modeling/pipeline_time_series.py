@@ -63,7 +63,7 @@ class TimeSeriesPipeline(Pipeline):
             raise ValueError(f"{place} is a {saved_as}, which has no head for {self.task!r}: {self.advice}")
         self.model.eval()
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # transformers ignores the positional arguments that it takes
         self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **options: Any
     ) -> Any:
         """Answer for series.

@@ -105,7 +105,7 @@ def detect(
         **method_arguments,
     }
     provenance = answer_provenance(model, settings)
-    dates: Any = inputs.dates or [None] * len(found)
+    dates: list[Any] = [None] * len(found) if inputs.dates is None else list(inputs.dates)
     return inputs.as_given(
         [
             Detection(one.scores, one.threshold, one.alarms, one.reference_length, moments, provenance)
