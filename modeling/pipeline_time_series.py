@@ -53,7 +53,10 @@ class TimeSeriesPipeline(Pipeline):
     model: Any  # of the house; transformers declares its own base class
 
     # The model loads its preparation and its tokenizer by itself.
-    _load_feature_extractor = _load_image_processor = _load_processor = _load_tokenizer = False
+    _load_feature_extractor: Any = False
+    _load_image_processor: Any = False
+    _load_processor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(self, *positional: Any, batch_size: int = DEFAULT_BATCH_SIZE, **named: Any) -> None:
         super().__init__(*positional, batch_size=batch_size, **named)
