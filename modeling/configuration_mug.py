@@ -8,6 +8,7 @@ from .configuration_shapenet import ShapeNetConfig
 from .configuration_time_series import TimeSeriesConfig
 from .configuration_tst import TSTConfig
 
+FILLINGS = ("zero", "interpolate")
 FUSIONS = ("attention", "max", "none")
 CROSS_GRANULARITIES = ("attention", "concat", "none")
 RETRIEVAL_LOSSES = ("spearman_bce", "spearman", "bce", "infonce")
@@ -31,6 +32,8 @@ class MUGConfig(TimeSeriesConfig):
         num_input_channels: Number of channels of a series.
         embedding_size: Follows from hidden_size, segment_size, segment_ratios and instance_embedding; 0 to let it.
         pooling: How `encode` pools timestamps where it slides, and how instance_embedding "fused" does always.
+        missing_values: What both branches take for a value that is missing inside a series: "interpolate", the line
+            between its channel's neighbours in time, which then counts as observed; or "zero", which is masked.
         hidden_size: Width of a timestamp's representation, and of what attention makes of it.
         segment_size: Width of a segment's representation.
         num_attention_heads: Number of heads of every attention, a divisor of hidden_size.
@@ -61,11 +64,15 @@ class MUGConfig(TimeSeriesConfig):
             "none".
         num_cross_layers: Number of layers of that transformer.
         instance_embedding: What embeds a series: "granularities", the mean and the maximum over timestamps of the
-            fused representation beside those over segments, for every ratio of lengths; or "fused", the pooled fused
-            representation alone. Timestamps have the same size: the fused representation and the means of the
-            segments that cover it, beside their maximum over neighbourhood_length timestamps; or the former alone.
+            fused representation beside those over segments, for every ratio of lengths and every region; or "fused",
+            the pooled fused representation alone. Timestamps have the same size: the fused representation and the
+            means of the segments that cover it and those around it, beside their maximum over neighbourhood_length
+            timestamps; or the former alone.
         channel_slots: Greatest number of places beside each other for the segments of several channels in an embedding
             of "granularities". More channels share places, where each gets fixed random signs of its own.
+        num_regions: Number of equal parts of a series whose segments are pooled apart in "granularities", so that an
+            embedding tells where something is; 1 pools all at once. A timestamp has in their place what covers it and
+            timestamps before and after it, neighbourhood_length apart.
         neighbourhood_length: Number of timestamps over which a timestamp of "granularities" takes the maximum.
         retrieval_loss: How the ranking of candidates is compared with the wanted one: "spearman_bce" (the paper's),
             "spearman", "bce" or "infonce" (its ablation).
@@ -91,6 +98,7 @@ class MUGConfig(TimeSeriesConfig):
 
     embedding_size: int = 0
     pooling: str = "mean"
+    missing_values: str = "interpolate"
     hidden_size: int = 64
     segment_size: int = 128
     num_attention_heads: int = 8
@@ -115,6 +123,7 @@ class MUGConfig(TimeSeriesConfig):
     num_cross_layers: int = 1
     instance_embedding: str = "granularities"
     channel_slots: int = 4
+    num_regions: int = 4
     neighbourhood_length: int = 9
     retrieval_loss: str = "spearman_bce"
     spearman_weight: float = 0.5
@@ -143,7 +152,8 @@ class MUGConfig(TimeSeriesConfig):
     @property
     def granularity_sizes(self) -> list[int]:
         """Widths of what embeds a timestamp: the fused representation, and the segments of every ratio of lengths."""
-        return [self.hidden_size, *(self.num_channel_slots * self.segment_size for _ in self.segment_ratios)]
+        of_a_ratio = self.num_regions * self.num_channel_slots * self.segment_size
+        return [self.hidden_size, *(of_a_ratio for _ in self.segment_ratios)]
 
     @property
     def num_channel_slots(self) -> int:
@@ -194,12 +204,14 @@ class MUGConfig(TimeSeriesConfig):
             "fusion_window",
             "num_cross_layers",
             "neighbourhood_length",
+            "num_regions",
             "retrieval_size",
             "relevance_points",
         )
         self.require_at_least(1, *whole, *joined)
         self.require_at_least(0, "retrieval_weight", "fine_weight", "coarse_weight")
         self.require_probability("dropout", "spearman_weight")
+        self.require_one_of("missing_values", FILLINGS)
         self.require_one_of("fusion", FUSIONS)
         self.require_one_of("cross_granularity", CROSS_GRANULARITIES)
         self.require_one_of("instance_embedding", INSTANCE_EMBEDDINGS)

@@ -1,8 +1,12 @@
-"""Which values of a series are masked, from uniform numbers: in stretches, or one by one."""
+"""Which values of a series are masked, from uniform numbers, in stretches or one by one; and what fills gaps."""
 
 from __future__ import annotations
 
 import torch
+
+from .encoding_time_series import observed_span
+
+FILLINGS = ("zero", "interpolate")
 
 
 def geometric_mask(uniforms: torch.Tensor, mask_ratio: float, mean_mask_length: float) -> torch.Tensor:
@@ -79,3 +83,43 @@ def nearest_values(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor
     last = torch.where(observed, steps, -1).cummax(1).values
     first = torch.where(observed, steps, values.shape[1] - 1).amin(1, keepdim=True)
     return torch.where(observed, values, 0.0).gather(1, torch.where(last < 0, first, last))
+
+
+def interpolated_values(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Fill gaps of every channel linearly, before its first and after its last value with that; 0 where it has none.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels), anything where not observed.
+        observed: The same shape, bool.
+
+    Returns:
+        The same shape; what is observed is exactly what it was.
+    """
+    length = values.shape[1]
+    steps = torch.arange(length, device=values.device).view(1, -1, 1).expand_as(values)
+    before = torch.where(observed, steps, -1).cummax(1).values
+    after = torch.where(observed, steps, length).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before < 0, after, before).clamp(max=length - 1)
+    right = torch.where(after == length, before, after).clamp(min=0)
+    known = torch.where(observed, values, 0.0)
+    share = (steps - left) / (right - left).clamp(min=1)
+    return known.gather(1, left).lerp(known.gather(1, right), share.to(values.dtype))
+
+
+def fill_missing(values: torch.Tensor, observed: torch.Tensor, filling: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill what is missing inside a series, as a method's `missing_values` says.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels), anything where not observed.
+        observed: The same shape, bool.
+        filling: "zero": a missing value is 0 and stays missing. "interpolate": from the first to the last timestamp
+            with any observed value, every channel that has a value has one everywhere (see interpolated_values), and
+            counts as observed.
+
+    Returns:
+        The values, 0 where they are still missing, and which of them there are now.
+    """
+    if filling == "zero" or (not torch.compiler.is_compiling() and bool(observed.all())):
+        return torch.where(observed, values, 0.0), observed
+    inside = observed_span(observed.any(-1)).unsqueeze(-1) & observed.any(1, keepdim=True)
+    return torch.where(inside, interpolated_values(values, observed), 0.0), inside

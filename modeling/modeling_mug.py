@@ -38,6 +38,7 @@ from .heads_time_series import (
 )
 from .layers_attention import SelfAttention
 from .layers_dropout import DropoutDraws, SeededDropout
+from .layers_masking import fill_missing
 from .layers_patching import align_series
 from .layers_transformer import ACTIVATIONS, LearnedPositions
 from .modeling_shapenet import (
@@ -466,18 +467,26 @@ class SegmentGroup(NamedTuple):
         num_observed: (batch_size, num_slots, num_positions) number of observed channels.
         start: (batch_size, num_positions) first timestamp.
         stop: (batch_size, num_positions) timestamp after the last one.
+        region: (batch_size, num_positions) number of the part of the series in which the centre lies.
     """
 
     total: torch.Tensor
     num_observed: torch.Tensor
     start: torch.Tensor
     stop: torch.Tensor
+    region: torch.Tensor
 
-    def pool(self, pooling: str) -> torch.Tensor:
-        """Pool the observed segments: (batch_size, num_slots * segment_size)."""
-        mean = self.total / self.num_observed.clamp(min=1).unsqueeze(-1)
-        pooled = pool_instance(mean.flatten(0, 1), self.num_observed.flatten(0, 1) > 0, pooling)
-        return pooled.unflatten(0, self.total.shape[:2]).flatten(1)
+    def pool(self, pooling: str, num_regions: int) -> torch.Tensor:
+        """Pool the observed segments of every region: (batch_size, num_regions * num_slots * segment_size)."""
+        mean = (self.total / self.num_observed.clamp(min=1).unsqueeze(-1)).flatten(0, 1)
+        observed = self.num_observed > 0
+        pooled = []
+        for region in range(num_regions):
+            within = observed & (self.region == region).unsqueeze(1)
+            pooled.append(
+                pool_instance(mean, within.flatten(0, 1), pooling).unflatten(0, observed.shape[:2]).flatten(1)
+            )
+        return torch.cat(pooled, dim=-1)
 
     def covering_mean(self, sequence_length: int) -> torch.Tensor:
         """Average the segments that cover a timestamp: (batch_size, sequence_length, num_slots * segment_size)."""
@@ -486,6 +495,24 @@ class SegmentGroup(NamedTuple):
         covers = covers.to(self.total.dtype).unsqueeze(1)
         mean = covers @ self.total / (covers @ self.num_observed.unsqueeze(-1)).clamp(min=1)
         return mean.transpose(1, 2).flatten(2)
+
+
+def segment_regions(start: torch.Tensor, stop: torch.Tensor, num_regions: int) -> torch.Tensor:
+    """Tell in which of so many equal parts of its series the centre of every segment lies.
+
+    The first segment of every length begins with the series, and the last one ends with it.
+
+    Args:
+        start: (batch_size, num_segments) first timestamp of every segment.
+        stop: The same shape, the timestamp after its last one.
+        num_regions: Number of parts.
+
+    Returns:
+        The same shape, from 0 to num_regions - 1.
+    """
+    first, end = start.amin(1, keepdim=True), stop.amax(1, keepdim=True)
+    doubled_centre = start + stop - 2 * first
+    return (doubled_centre * num_regions // (2 * (end - first).clamp(min=1))).clamp(max=num_regions - 1)
 
 
 def group_segments(segments: SegmentTokens, config: MUGConfig) -> list[SegmentGroup]:
@@ -503,9 +530,15 @@ def group_segments(segments: SegmentTokens, config: MUGConfig) -> list[SegmentGr
     observed = F.pad(segments.observed_segments.unflatten(1, (num_channels, -1)), (0, 0, 0, beyond))
     count = observed.unflatten(1, (-1, num_slots)).sum(1).to(total.dtype)
     start, length, _ = segments.spans[:, : total.shape[2]].unbind(-1)
-    sizes = config.coarse_config().positions_per_length
-    parts = (total.split(sizes, 2), count.split(sizes, 2), start.split(sizes, 1), (start + length).split(sizes, 1))
+    stop, sizes = start + length, config.coarse_config().positions_per_length
+    places = (start, stop, segment_regions(start, stop, config.num_regions))
+    parts = (total.split(sizes, 2), count.split(sizes, 2), *(one.split(sizes, 1) for one in places))
     return [SegmentGroup(*one) for one in zip(*parts, strict=True)]
+
+
+def take_rows(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Take rows (batch_size, num_rows, size) at places (batch_size, num_places): (batch_size, num_places, size)."""
+    return rows.gather(1, places.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
 
 
 class MeasuredNorm(nn.Module):
@@ -609,6 +642,13 @@ class MUGPreTrainedModel(TimeSeriesPreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def filled_values(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the values as both branches take them, with config.missing_values in gaps, and which there are."""
+        observed = self.observed_values(past_values, past_observed_mask)
+        return fill_missing(past_values, observed, self.config.missing_values)
+
 
 class MUGModel(MUGPreTrainedModel):
     """Both branches, what joins them, and what they say together of timestamps and series."""
@@ -648,9 +688,9 @@ class MUGModel(MUGPreTrainedModel):
         Returns:
             The embeddings; those of padding are zero.
         """
-        observed = self.observed_values(past_values, past_observed_mask)
+        values, observed = self.filled_values(past_values, past_observed_mask)
         wants_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        encoded = self.encode_granularities(past_values, observed, output_attentions=bool(output_attentions))
+        encoded = self.encode_granularities(values, observed, output_attentions=bool(output_attentions))
         output = MUGModelOutput(
             last_hidden_state=self.timestamps(encoded, self.observed_timestamps(observed)),
             pooler_output=self.scaled_instances(encoded, observed),
@@ -719,11 +759,24 @@ class MUGModel(MUGPreTrainedModel):
         """
         if self.config.instance_embedding == "fused":
             return encoded.fused
-        covering = (one.covering_mean(seen.shape[1]) for one in group_segments(encoded.segments, self.config))
-        timestamps = torch.cat((encoded.fused, *covering), dim=-1)
         inside = observed_span(seen)
+        places = self._places_around(inside)
+        covering = (one.covering_mean(seen.shape[1]) for one in group_segments(encoded.segments, self.config))
+        covering = (take_rows(one, place) for one in covering for place in places)
+        timestamps = torch.cat((encoded.fused, *covering), dim=-1) * inside.unsqueeze(-1)
         around = max_pool_window(timestamps, self.config.neighbourhood_length, inside) * inside.unsqueeze(-1)
         return torch.cat((timestamps, around), dim=-1)
+
+    def _places_around(self, inside: torch.Tensor) -> list[torch.Tensor]:
+        """Return which timestamps stand for the regions around each: num_regions of (batch_size, sequence_length).
+
+        They are neighbourhood_length apart, the timestamp itself is among them, and the ends of a series bound them.
+        """
+        count, steps = self.config.num_regions, torch.arange(inside.shape[1], device=inside.device)
+        first = torch.where(inside, steps, inside.shape[1] - 1).amin(1, keepdim=True)
+        last = torch.where(inside, steps, 0).amax(1, keepdim=True)
+        offsets = ((region - count // 2) * self.config.neighbourhood_length for region in range(count))
+        return [torch.minimum(torch.maximum(steps + offset, first), last) for offset in offsets]
 
     def instances(self, encoded: Granularities, seen: torch.Tensor) -> torch.Tensor:
         """Embed series, not normalised yet: (batch_size, embedding_size); the arguments are those of `timestamps`."""
@@ -733,7 +786,10 @@ class MUGModel(MUGPreTrainedModel):
         groups = group_segments(encoded.segments, self.config)
         parts = []
         for pooling in ("mean", "max"):
-            parts += [pool_instance(encoded.fused, pooled, pooling), *(group.pool(pooling) for group in groups)]
+            parts += [
+                pool_instance(encoded.fused, pooled, pooling),
+                *(group.pool(pooling, self.config.num_regions) for group in groups),
+            ]
         return torch.cat(parts, dim=-1)
 
     def embed_instances(
@@ -749,8 +805,8 @@ class MUGModel(MUGPreTrainedModel):
         Returns:
             (batch_size, embedding_size); zeros for a series without an observed value.
         """
-        observed = self.observed_values(past_values, past_observed_mask)
-        return self.scaled_instances(self.encode_granularities(past_values, observed), observed)
+        values, observed = self.filled_values(past_values, past_observed_mask)
+        return self.scaled_instances(self.encode_granularities(values, observed), observed)
 
     def scaled_instances(self, encoded: Granularities, observed: torch.Tensor) -> torch.Tensor:
         """Return `instances` as `norm` scales them; zeros for a series without an observed value."""
@@ -836,11 +892,12 @@ class MUGForPreTraining(MUGPreTrainedModel):
             The loss and its terms.
         """
         config, batch = self.config, GlobalBatch.of(self)
-        observed = self.observed_values(past_values, past_observed_mask)
+        values, observed = self.filled_values(past_values, past_observed_mask)
         if draws is None:
             length = past_values.shape[1]
             draws = batch.draw(lambda count, source: draw_step(config, count, length, source), past_values, generator)
-        values, kept = torch.where(observed, past_values, 0.0), draws.kept.to(observed.device)
+        kept = draws.kept.to(observed.device)
+        measured = self.observed_values(past_values, past_observed_mask)
         dropout = DropoutDraws(draws.dropout_seed, 1, batch.rank, batch.num_processes) if self.training else None
         encoded = self.model.encode_granularities(values, observed & kept, dropout)
         if self.training:
@@ -848,7 +905,7 @@ class MUGForPreTraining(MUGPreTrainedModel):
         zero = values.new_zeros(())
         terms = {
             "retrieval": self._retrieve(batch, encoded, values, observed) if config.retrieval_weight > 0 else zero,
-            "fine": self._predict(batch, encoded, values, observed & ~kept) if config.fine_weight > 0 else zero,
+            "fine": self._predict(batch, encoded, values, measured & ~kept) if config.fine_weight > 0 else zero,
             "coarse": self._cluster(batch, values, observed, draws.clusters) if config.coarse_weight > 0 else zero,
         }
         loss = sum((getattr(config, f"{name}_weight") * term for name, term in terms.items()), start=zero)

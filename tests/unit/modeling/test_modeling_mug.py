@@ -8,6 +8,7 @@ from scipy.optimize import isotonic_regression as scipy_isotonic_regression
 from scipy.stats import rankdata, spearmanr
 
 from hf_tsrep import MUGConfig, MUGForPreTraining, MUGModel
+from hf_tsrep.modeling.layers_masking import fill_missing
 from hf_tsrep.modeling.modeling_mug import (
     MOST_ROUNDS,
     MUGDraws,
@@ -21,6 +22,7 @@ from hf_tsrep.modeling.modeling_mug import (
     pooled_blocks,
     relevance_cross_entropy,
     retrieval_terms,
+    segment_regions,
     soft_rank,
     soft_spearman,
 )
@@ -225,6 +227,7 @@ VARIANTS = [
     {"num_cross_layers": 2, "attention_window": 8, "fine_normalization": "layer"},
     {"coarse_weight": 1.0},
     {"retrieval_weight": 0.0},
+    {"num_regions": 1, "missing_values": "zero"},
 ]
 
 
@@ -236,7 +239,7 @@ def test_every_variant_trains_every_parameter_and_has_its_sizes(fields):
     assert output.loss.isfinite()
     assert not [key for key, value in model.named_parameters() if value.grad is None or not value.grad.any()]
     embedded = model.model(series())
-    size = 16 if fields.get("instance_embedding") == "fused" else 2 * (16 + 2 * 2 * 12)
+    size = 16 if fields.get("instance_embedding") == "fused" else 2 * (16 + 2 * fields.get("num_regions", 4) * 2 * 12)
     assert embedded.last_hidden_state.shape == (4, 24, size)
     assert embedded.pooler_output.shape == (4, size)
 
@@ -406,7 +409,7 @@ def test_channels_have_places_of_their_own_or_signs(num_channels):
     model = MUGModel(config).eval()
     values = series(1, 24, num_channels)
     embedding = model(values).pooler_output
-    assert embedding.shape[1] == config.embedding_size == 2 * (16 + 2 * min(num_channels, 2) * 12)
+    assert embedding.shape[1] == config.embedding_size == 2 * (16 + 2 * 4 * min(num_channels, 2) * 12)
     if num_channels > 1:
         segments = [*range(16, config.embedding_size // 2)]  # of the means, behind the fused representation
         swapped = model(values.flip(-1)).pooler_output
@@ -425,9 +428,59 @@ def test_channels_have_places_of_their_own_or_signs(num_channels):
         ({"num_fine_layers": 0}, "MUGConfig.num_fine_layers is 0"),
         ({"fine_normalization": "group"}, "MUGConfig.fine_normalization is 'group'"),
         ({"segment_ratios": [0.2, 1.5]}, "MUGConfig.segment_ratios is"),
-        ({"embedding_size": 7}, "MUGConfig.embedding_size is 7, but .* make it 128"),
+        ({"embedding_size": 7}, "MUGConfig.embedding_size is 7, but .* make it 416"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_our_own_names(fields, words):
     with pytest.raises(ValueError, match=words):
         MUGConfig(**{**SMALL, **fields})
+
+
+def test_an_embedding_tells_in_which_part_of_a_series_something_is():
+    """Where segments are pooled at once a bump early or late is all but the same; with regions it is not."""
+    bump = torch.zeros(2, 30, 1)
+    bump[0, 3:8], bump[1, 22:27] = 1.0, 1.0
+    apart = {}
+    for num_regions in (1, 3):
+        torch.manual_seed(0)
+        fields = {**SMALL, "num_input_channels": 1, "num_regions": num_regions, "segment_ratios": [0.2]}
+        model = MUGModel(MUGConfig(**fields)).eval()
+        early, late = model(bump).pooler_output[:, 16 : model.config.embedding_size // 2]  # the means of segments
+        apart[num_regions] = ((early - late).norm() / early.norm()).item()
+    assert apart[1] < 0.2
+    assert apart[3] > 2 * apart[1]
+
+
+def test_segments_lie_in_the_region_of_their_centre():
+    start = torch.tensor([[0, 6, 12, 18, 0, 12], [5, 8, 11, 14, 5, 5]])
+    stop = torch.tensor([[6, 12, 18, 24, 12, 24], [8, 11, 14, 17, 11, 17]])
+    expected = torch.tensor([[0, 1, 1, 2, 0, 2], [0, 1, 1, 2, 0, 1]])
+    assert torch.equal(segment_regions(start, stop, 3), expected)
+    assert torch.equal(segment_regions(start, stop, 1), torch.zeros_like(start))
+
+
+def test_a_gap_on_a_line_changes_nothing_where_it_is_interpolated():
+    """The line between its neighbours is what was there; as zeros it is another series."""
+    line = (torch.arange(24.0) / 4).view(1, -1, 1).repeat(2, 1, 2)
+    gappy = line.clone()
+    gappy[:, 5:9, 0], gappy[:, 14] = torch.nan, torch.nan
+    found = {}
+    for filling in ("interpolate", "zero"):
+        model = pretraining(missing_values=filling).eval().model
+        found[filling] = (model(gappy).last_hidden_state - model(line).last_hidden_state).abs().max()
+    assert found["interpolate"] < 1e-5
+    assert found["zero"] > 0.1
+
+
+def test_an_interpolated_value_is_not_asked_for_in_pre_training():
+    model = pretraining(retrieval_weight=0.0).eval()
+    values = series()
+    values[:, 6:9, 0] = torch.nan
+    filled, _ = fill_missing(values, ~values.isnan(), "interpolate")
+    draws = draw_step(model.config, 4, 24, torch.Generator().manual_seed(0))
+    kept = torch.ones_like(draws.kept)
+    kept[:, 6:12, 0] = False
+    draws = MUGDraws(kept, draws.dropout_seed, draws.clusters)
+    hidden = model.model.encode_granularities(filled, kept).fused
+    errors = (model.decoder(hidden) - values)[:, 9:12, 0].square()
+    torch.testing.assert_close(model(values, draws=draws).fine_loss, errors.mean())
