@@ -272,6 +272,7 @@ def register_methods() -> None:
     after_import(f"{auto}.feature_extraction_auto", _register_preparation)
     after_import(f"{auto}.tokenization_auto", _register_tokenizers)
     after_import("transformers.pipelines", _register_pipelines)
+    after_import(f"{__package__}.modeling.modeling_time_series", _register_card_writer)
 
 
 def _register_configs() -> None:
@@ -325,3 +326,10 @@ def _register_pipelines() -> None:
         implementation = f"{__package__}.modeling.pipeline_time_series.{one.pipeline}"  # resolved on first use
         models = (getattr(transformers, one.auto_class),)
         PIPELINE_REGISTRY.supported_tasks[one.task] = {"impl": implementation, "pt": models, "type": "time-series"}
+
+
+def _register_card_writer() -> None:
+    """Let a model that is pushed, and is not as it was loaded, have a card."""
+    from .modeling.modeling_time_series import TimeSeriesPreTrainedModel
+
+    TimeSeriesPreTrainedModel.card_writer = LazyClass("hub.cards", "write_card")  # it belongs to a room above

@@ -28,6 +28,7 @@ from .files_time_series import full_disk_named, sums_kept
 from .heads_time_series import pool_instance
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
+from .publishing_time_series import add_papers
 from .reading_time_series import is_one_series, observed_values
 from .streaming_time_series import SeriesStream, WindowStream
 
@@ -64,6 +65,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^head\."]  # noqa: RUF012 - transformers declares it as an instance's variable
 
     _preparation: Any = None  # see preparation
+
+    card_writer: ClassVar[Callable[[Path, str], Any] | None] = None
+    """What writes a card into a folder, for a repository's id; hf_tsrep sets it, and remote code does without."""
 
     # How official checkpoints of the method become ours; None where there are none.
     converter: ClassVar[Converter | FolderConverter | None] = None
@@ -205,6 +209,11 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             del self.config.custom_pipelines  # what is saved, not what this model is: see TimeSeriesConfig.from_dict
+
+    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Send a saved model to the Hub, where `push_to_hub` ends, with the card of what it is."""
+        add_papers(self, Path(working_dir), repo_id, type(self).card_writer)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def prepare_inputs(
         self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any

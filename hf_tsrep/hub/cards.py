@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.known_corpora import find_known_corpus
+from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID
 from ..registry import Method, card_folder, get_method, read_card
 from ..results import RESULTS_FILE, EvaluationResult, read_results
 from .card_parts import (
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from hf_tsrep.data import CorpusMetadata
 
-# Stands for the repository's id in the card of a folder that is not published yet; push_to_hub replaces it.
-PLACEHOLDER_ID = "your-name/your-model"
 LIBRARY_NAME = "hf-tsrep"
 TAGS = ("time-series", "time-series-embedding", "representation-learning")
 
@@ -123,6 +122,11 @@ def build_model_card(
         result_lines=[row.table_line for row in rows],
         method_card=read_card(described.name)[1].strip(),
     )
+
+
+def write_card(folder: Path, model_id: str) -> None:
+    """Write the card of a saved model of which nothing is known but what lies in its folder."""
+    build_model_card(folder, model_id=model_id).save(folder / CARD_FILE)
 
 
 def _config(model_or_folder: Any) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..modeling.files_time_series import SUMS_FILE, changed_files, sha256_of, text_of_sums
-from .cards import PLACEHOLDER_ID, build_model_card
+from ..modeling.publishing_time_series import PLACEHOLDER_ID, add_papers
+from .cards import write_card
 from .folders import IncompleteModelError, published_files
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def push_to_hub(
     placeholder in the card's snippets becomes `repo_id`.
 
     Args:
-        folder_or_model: A model folder with its card, or a model (its card then holds no corpus, training or results).
+        folder_or_model: A model folder with its card, or a model: with the card, results and pictures of where it
+            was loaded from, as long as it has those weights; else with a new card.
         repo_id: Id of the repository, "name/model".
         private: Whether a new repository is private.
         token: Access token; None for the stored one.
@@ -61,7 +63,7 @@ def push_to_hub(
     if not isinstance(folder_or_model, (str, Path)):
         with tempfile.TemporaryDirectory() as draft:
             folder_or_model.save_pretrained(draft)
-            build_model_card(Path(draft), model_id=repo_id).save(Path(draft) / "README.md")
+            add_papers(folder_or_model, Path(draft), repo_id, write_card)
             return push_to_hub(
                 draft,
                 repo_id,

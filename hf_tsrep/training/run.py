@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, enable_full_determinism, set_seed
 
-from ..errors import SettingsError
+from ..errors import SettingsError, one_line
+from ..hub import push_to_hub
 from ..modeling.files_time_series import full_disk_named
 from ..opening import without_file_bars
 from ..processes import check_group, require_every_process, trains_on_cpus
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 # Fields of TrainingArguments that change what is told of a training, and not what is trained.
 FREE_FIELDS = frozenset(
     {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "run_name", "per_device_eval_batch_size"}
+    | {"push_to_hub", "hub_model_id", "hub_private_repo"}
 )
 BUDGET_FIELDS = frozenset({"max_steps", "num_train_epochs"})
 
@@ -167,8 +169,48 @@ def _train(run: TrainingRun, resume_from_checkpoint: bool | str | None) -> Any:
     with full_disk_named(output_dir):
         trained = trainer.train(resume_from_checkpoint=checkpoint)
     result = run.finish(trainer, trained.metrics.get("train_runtime", 0.0), facts)
+    if settings.training.get("push_to_hub") and trainer.is_world_process_zero():
+        push_finished(settings)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def require_token() -> None:
+    """Refuse a run that is to be pushed without a token; the Hub itself is asked when the model is finished.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise SettingsError("push_to_hub needs a token of the Hub: set HF_TOKEN, or run `hf auth login`.")
+
+
+def push_finished(settings: PretrainSettings | FinetuneSettings) -> str | None:
+    """Send a finished folder to the Hub; it stays, whatever happens, and the log says how to send it later.
+
+    Args:
+        settings: What was asked for: output_dir, and of training hub_model_id and hub_private_repo.
+
+    Returns:
+        URL of the commit; None where the push failed.
+    """
+    folder = settings.output_dir
+    repo_id = str(settings.training.get("hub_model_id") or Path(folder).resolve().name)
+    private = bool(settings.training.get("hub_private_repo"))
+    try:
+        return push_to_hub(folder, repo_id, private=private)
+    except Exception as error:  # whatever is wrong with the Hub is no reason to lose hours of training
+        logger.error(
+            "%s is finished, but was not pushed (%s). Push it later: hf-tsrep push --model %s --repo-id %s%s",
+            folder,
+            one_line(error),
+            folder,
+            repo_id,
+            " --private" if private else "",
+        )
+        return None
 
 
 def build_arguments(
@@ -189,7 +231,6 @@ def build_arguments(
     processes = require_every_process()
     needed = {
         "remove_unused_columns": (False, "the collator of the trainer takes care of the columns"),
-        "push_to_hub": (False, "publish the finished folder with `hf-tsrep push`"),
         **needed,
     }
     values = {
@@ -200,6 +241,10 @@ def build_arguments(
         **with_needed_values(settings, needed),
         **chosen,
     }
+    if values.pop("push_to_hub", False):  # the finished folder is pushed, not the Trainer's checkpoints
+        require_token()
+    for name in ("hub_model_id", "hub_private_repo"):
+        values.pop(name, None)
     arguments = TrainingArguments(output_dir=settings.output_dir, **values)
     if arguments.n_gpu > 1:
         raise SettingsError(

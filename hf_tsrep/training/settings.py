@@ -33,6 +33,9 @@ TRAINING_FIELDS = {
     "max_steps": "Number of optimiser steps; goes before num_train_epochs of the same source.",
     "seed": "Seed of weights, order, crops and masks.",
     "bf16": "Whether to compute in bfloat16.",
+    "push_to_hub": "Whether the finished model goes to the Hub; the token is that of the environment (HF_TOKEN).",
+    "hub_model_id": "Repository of push_to_hub, name/model; default the name of the output folder.",
+    "hub_private_repo": "Whether a new repository of push_to_hub is private.",
 }
 
 

@@ -14,8 +14,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
+from ..hub.cards import LIBRARY_NAME, write_card
+from ..modeling.files_time_series import sums_kept
+from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID, add_papers
 from .batches import SERIES_INDEX, NumberedBatchSampler
 from .callbacks import CollapseMonitor, WeightAveragingCallback, fit_warmup
 from .checkpoints import faults_of, find_last_checkpoint, write_checksums
@@ -288,6 +292,23 @@ class TimeSeriesTrainer(Trainer):
         means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0)
         self._terms, self._num_term_batches = {}, 0
         return dict(zip(names, means.tolist(), strict=True))
+
+    def create_model_card(self, *positional: Any, **named: Any) -> None:
+        """Write the card of the model into the output folder, where `push_to_hub` sends it from.
+
+        A card of ours that lies there stays; arguments of transformers' own card are not needed.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder, repo_id = Path(str(self.args.output_dir)), str(self.hub_model_id or PLACEHOLDER_ID)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which nobody should have to load
+        card = folder / CARD_FILE
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        if f"library_name: {LIBRARY_NAME}" in text:
+            with sums_kept(folder):
+                card.write_text(text.replace(PLACEHOLDER_ID, repo_id), encoding="utf-8")
+        else:
+            add_papers(self.accelerator.unwrap_model(self.model), folder, repo_id, write_card)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model; a checkpoint also gets the averaged weights, before the file that makes it whole."""

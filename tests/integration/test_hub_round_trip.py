@@ -124,7 +124,16 @@ pathlib.Path("changed", "results.json").write_text("[]")
 urls.append(push_to_hub("changed", repository, revision="dev", commit_message="Try it"))
 urls.append(push_to_hub("changed", repository, create_pr=True))
 push_to_hub(folder, repository + "-private", private=True)
-push_to_hub(TS2VecModel.from_pretrained(folder), "tester/of-an-object")
+model = TS2VecModel.from_pretrained(folder)
+push_to_hub(model, "tester/of-an-object")
+AutoModel.from_pretrained(folder).push_to_hub("tester/of-transformers", tags=["mine"])
+from transformers import Trainer, TrainingArguments
+from hf_tsrep.training.trainer import TimeSeriesTrainer
+for kind in (Trainer, TimeSeriesTrainer):
+    options = dict(push_to_hub=True, hub_model_id="tester/of-" + kind.__name__, report_to="none", use_cpu=True)
+    kind(model, TrainingArguments(kind.__name__, **options)).push_to_hub()
+next(iter(model.parameters())).data.add_(1.0)
+model.push_to_hub("tester/of-changed-weights")
 refused = None
 try:
     push_to_hub(folder, "tester/other", token="hf_wrong")
@@ -145,7 +154,11 @@ def loaded_without_the_library(hub, published, folder, series, tmp_path_factory)
     home = tmp_path_factory.mktemp("without")
     arguments = ", trust_remote_code=True"
     load = LOAD.format(series=str(series), folder=str(folder), arguments=arguments)
-    hub.run(WITHOUT_LIBRARY + load + LOAD_FROM_HUB.format(arguments=arguments), home, PYTHONPATH="")
+    push = f"""
+for place, name in (({str(folder)!r}, "a-folder"), ({REPOSITORY!r}, "the-hub")):
+    AutoModel.from_pretrained(place, trust_remote_code=True).push_to_hub("tester/by-remote-code-of-" + name)
+"""
+    hub.run(WITHOUT_LIBRARY + load + LOAD_FROM_HUB.format(arguments=arguments) + push, home, PYTHONPATH="")
     return home
 
 
@@ -211,3 +224,46 @@ def test_a_local_folder_needs_no_network_where_the_library_is_installed(publishe
 
 def test_a_local_folder_needs_no_network_where_the_library_is_missing(loaded_without_the_library, expected):
     check_equal(expected, loaded_without_the_library / "of_folder.npz")
+
+
+WHAT_MAKES_IT_USABLE = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+WHAT_MAKES_IT_USABLE |= {"modeling_ts2vec.py", "pipeline_time_series.py", "feature_extraction_time_series.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "of-an-object",
+        "of-transformers",
+        "of-TimeSeriesTrainer",
+        "by-remote-code-of-a-folder",
+        "by-remote-code-of-the-hub",
+    ],
+)
+def test_every_push_of_a_loaded_model_takes_its_card_results_and_pictures(
+    hub, published, loaded_without_the_library, folder, name
+):
+    stored = hub.files(f"tester/{name}")
+    assert stored.keys() >= WHAT_MAKES_IT_USABLE | {"results.json", "figures/loss.png"}
+    assert not {path for path in stored if path.endswith(".bin")}
+    card = stored["README.md"].decode()
+    assert "cc-by-nd-4.0" in card, "the corpus that it was trained on"
+    assert f'AutoModel.from_pretrained("tester/{name}")' in card
+    assert "your-name" not in card
+    assert "mse_24" in card
+    assert ("- mine" in card) == (name == "of-transformers")
+
+
+def test_a_push_of_changed_weights_tells_nothing_of_those_that_were_loaded(hub, published):
+    stored = hub.files("tester/of-changed-weights")
+    assert stored.keys() >= WHAT_MAKES_IT_USABLE
+    assert "results.json" not in stored
+    card = stored["README.md"].decode()
+    assert "No results were recorded" in card
+    assert "cc-by-nd-4.0" not in card
+    assert 'AutoModel.from_pretrained("tester/of-changed-weights")' in card
+
+
+def test_the_plain_trainer_sends_what_makes_the_model_usable(hub, published):
+    """Its own card it writes itself, after everything that a model is asked for."""
+    assert hub.files("tester/of-Trainer").keys() >= WHAT_MAKES_IT_USABLE

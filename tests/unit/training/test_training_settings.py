@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field, NonNegativeInt
 from transformers import SchedulerType, TrainingArguments
 
-from hf_tsrep.training import SettingsError, pretraining_fields
+from hf_tsrep.training import SettingsError, pretraining_fields, run
 from hf_tsrep.training.resolve import resolve_settings
-from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, FileSettings, RunSettings
+from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, FileSettings, RunSettings, documented_fields
 from hf_tsrep.training.settings_sources import coerce, describe_type
 from hf_tsrep.training.stages import list_stages, training_arguments
 
@@ -145,7 +145,6 @@ def test_what_the_corpus_says_cannot_be_set():
         ("auto_find_batch_size", True, "negatives"),
         ("dataloader_persistent_workers", True, "first epoch"),
         ("remove_unused_columns", True, "columns"),
-        ("push_to_hub", True, "hf-tsrep push"),
     ],
 )
 def test_what_the_loop_cannot_work_with_is_refused_where_the_arguments_are_built(tmp_path, field, value, reason):
@@ -226,3 +225,33 @@ def test_data_settings_are_arguments_of_load_corpus():
 
     known = set(inspect.signature(load_corpus).parameters)
     assert {field.name for field in dataclasses.fields(DataSettings)} - {"max_train_length", "window_stride"} <= known
+
+
+def test_a_run_that_is_to_be_pushed_needs_a_token_and_leaves_the_trainers_own_pushing_alone(tmp_path, monkeypatch):
+    asked = {"push_to_hub": True, "hub_model_id": "me/model", "hub_private_repo": True}
+    settings = resolve_settings({**BASE, "output_dir": str(tmp_path), **asked})
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(SettingsError, match="push_to_hub needs a token of the Hub: set HF_TOKEN"):
+        training_arguments(settings)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_test")
+    arguments = training_arguments(settings)
+    assert (arguments.push_to_hub, arguments.hub_model_id) == (False, None)
+    assert set(asked) <= documented_fields("pretraining").keys() & documented_fields("finetuning").keys()
+
+
+def test_a_push_that_fails_says_how_to_push_later_and_raises_nothing(tmp_path, monkeypatch, caplog):
+    sent = []
+    monkeypatch.setattr(run, "push_to_hub", lambda *given, **named: sent.append((given, named)) or "url")
+    settings = resolve_settings({**BASE, "output_dir": str(tmp_path / "model"), "hub_private_repo": True})
+    assert run.push_finished(settings) == "url"
+    assert sent == [((str(tmp_path / "model"), "model"), {"private": True})]
+
+    def fail(*given, **named):
+        raise ConnectionError("no way\nthere")
+
+    monkeypatch.setattr(run, "push_to_hub", fail)
+    assert run.push_finished(settings) is None
+    assert (
+        f"no way there). Push it later: hf-tsrep push --model {tmp_path / 'model'} --repo-id model --private"
+        in caplog.text
+    )
