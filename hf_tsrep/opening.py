@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -9,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import near_matches
+from .modeling.types_time_series import require_types
 from .registry import METHODS, get_method
 
+SETTINGS_FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+_TYPES_OF_KEYS: dict[str, Any] = {
+    "auto_map": dict[str, str | list],
+    "feature_extractor_type": str,
+    "model_type": str,
+    "tokenizer_class": str,
+}
 # Endings of files that hold weights: a name with one of them is that of a file.
 FILES_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".onnx", ".h5", ".json")
 
@@ -32,6 +41,7 @@ def local_folder(name: str) -> Path | None:
     path = Path(name)
     if path.is_dir():
         if (path / "config.json").is_file():
+            check_settings_files(path)
             return path
         checkpoints = sorted(path.glob("checkpoint-*"), key=lambda one: one.stat().st_mtime)
         unfinished = "Its training has not finished: go on with --resume (resume_from_checkpoint=True), or use"
@@ -44,6 +54,30 @@ def local_folder(name: str) -> Path | None:
         hint = near_matches(path.name, siblings, count=2, cutoff=0.5, spell=lambda one: str(path.parent / one))
         raise FileNotFoundError(f"There is no folder {name}.{hint}")
     return None
+
+
+def check_settings_files(folder: Path) -> None:
+    """Refuse files of settings that transformers would stumble over before a method's class reads them.
+
+    Args:
+        folder: Folder of a model or a tokenizer.
+
+    Raises:
+        ValueError: A file is no JSON or no mapping, or a key that says which class reads it is not of its type. The
+            message names file, key, value and fix.
+    """
+    for name in SETTINGS_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise ValueError(f"{path} is no JSON ({error}); it is damaged. Save it again.") from error
+        require_types(str(folder), {name: values}, {name: dict})
+        require_types(str(path), values, _TYPES_OF_KEYS)
+        if name == "config.json" and not values.get("model_type"):
+            raise ValueError(f"{path}: model_type is missing; it says which method it is. Save the model again.")
 
 
 def load_encoder(model: Any) -> Any:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import numbers
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -15,14 +12,14 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from .types_time_series import WRITTEN_FIELDS, require_types, require_written
+
 logger = logging.get_logger(__name__)
 
 _WRITTEN_BY_TRANSFORMERS = frozenset(
     {"auto_map", "custom_pipelines", "model_type", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
     | {"attn_implementation", "experts_implementation", "name_or_path", "output_attentions"}
 )
-# Names of the fields that a file was written with: one that has gone since would take a default in silence.
-_WRITTEN_FIELDS = "written_fields"
 # Options of `from_pretrained` that reach `from_dict`.
 _OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kwargs", "trust_remote_code"})
 
@@ -30,6 +27,7 @@ _OPTIONS_OF_LOADING = frozenset({"code_revision", "gguf_file", "return_unused_kw
 # Fields of PreTrainedConfig that a head or the loading reads.
 _TYPES_OF_TRANSFORMERS: dict[str, Any] = {
     "architectures": list | None,
+    "auto_map": dict[str, str | list],
     "dtype": str | None,
     "id2label": dict | None,
     "label2id": dict | None,
@@ -37,32 +35,6 @@ _TYPES_OF_TRANSFORMERS: dict[str, Any] = {
     "problem_type": str | None,
 }
 _DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
-_WORDS_OF_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "none"}
-
-
-def _is_of_type(value: Any, kind: Any) -> bool:
-    """Return whether a value is of an annotated type; an integer is a number, and neither is a truth value."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of_type(value, one) for one in arguments)
-    if origin in (list, tuple):
-        return isinstance(value, (list, tuple)) and all(_is_of_type(one, arguments[0]) for one in value)
-    if kind in (int, float):
-        wanted = numbers.Integral if kind is int else numbers.Real
-        return isinstance(value, wanted) and not isinstance(value, bool)
-    return kind is Any or isinstance(value, origin or kind)
-
-
-def _type_words(kind: Any) -> list[str]:
-    """Return the words for an annotated type, one an alternative."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return [word for one in arguments for word in _type_words(one)]
-    if origin in (list, tuple) or kind in (list, tuple):
-        return ["a list" + (f" of which each is {_type_words(arguments[0])[0]}" if arguments else "")]
-    if dict in (origin, kind):
-        return ["a mapping"]
-    return [_WORDS_OF_TYPES.get(kind, getattr(kind, "__name__", str(kind)))]
 
 
 def near_match_hint(name: str, known: Iterable[str]) -> str:
@@ -304,7 +276,8 @@ class TimeSeriesConfig(PreTrainedConfig):
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse(cls.unknown_keys(kwargs) - _OPTIONS_OF_LOADING)
         config_dict = dict(config_dict)
-        cls._require_written(config_dict, config_dict.pop(_WRITTEN_FIELDS, []))
+        written = config_dict.pop(WRITTEN_FIELDS, [])
+        require_written(cls.__name__, "config.json", config_dict, written)
         unknown = cls.unknown_keys(config_dict)
         known = {key: value for key, value in config_dict.items() if key not in unknown}
         cls.check_types(known)
@@ -326,19 +299,7 @@ class TimeSeriesConfig(PreTrainedConfig):
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what config.json holds; see PreTrainedConfig.to_diff_dict."""
         values = super().to_diff_dict()
-        return {**values, _WRITTEN_FIELDS: sorted(self.field_names() & set(values))}
-
-    @classmethod
-    def _require_written(cls, values: Mapping[str, Any], written: Any) -> None:
-        """Raise ValueError for a field that config.json was written with and lacks; older files name none."""
-        if not _is_of_type(written, list[str]):
-            raise ValueError(f"{cls.__name__}.{_WRITTEN_FIELDS} is {written!r}; it must be a list of texts.")
-        lacking = sorted(set(written) - set(values))
-        if lacking:
-            raise ValueError(
-                f"{cls.__name__}: config.json lacks {', '.join(lacking)}, which it was written with "
-                f"({_WRITTEN_FIELDS}). Restore the file, or save the model again."
-            )
+        return {**values, WRITTEN_FIELDS: sorted(self.field_names() & set(values))}
 
     @classmethod
     def field_types(cls) -> dict[str, Any]:
@@ -354,10 +315,7 @@ class TimeSeriesConfig(PreTrainedConfig):
         Args:
             values: By name; names that are no fields are passed over.
         """
-        for name, kind in {**_TYPES_OF_TRANSFORMERS, **cls.field_types()}.items():
-            if name in values and not _is_of_type(values[name], kind):
-                words = " or ".join(dict.fromkeys(_type_words(kind)))
-                raise ValueError(f"{cls.__name__}.{name} is {values[name]!r}; it must be {words}.")
+        require_types(cls.__name__, values, {**_TYPES_OF_TRANSFORMERS, **cls.field_types()})
 
     @classmethod
     def field_names(cls) -> set[str]:

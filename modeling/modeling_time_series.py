@@ -408,7 +408,9 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         layout: str | None = None,
         **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
-        """Turn series of any length into embeddings; their order and the batch size never change a result.
+        """Turn series of any length into embeddings.
+
+        Their order and the batch size change a result by rounding at most, about 1e-5 of its size.
 
         Series are raw: a model with a `preparation` chooses their channels by name and scales them as its training
         series were. What that has made, and what `get_series` takes from a scaled corpus, is known as prepared.

@@ -24,8 +24,23 @@ from .reading_time_series import (
     numbers_of_column,
     separate_series,
 )
+from .types_time_series import WRITTEN_FIELDS, require_types, require_written
 
 TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
+
+
+_FILE = "preprocessor_config.json"
+# What a file of JSON may hold, and arrays of NumPy.
+_FIELD_TYPES: dict[str, Any] = {
+    "num_channels": int,
+    "mean": Sequence[float] | None,
+    "scale": Sequence[float] | None,
+    "channel_names": Sequence[str | int] | None,
+    "time_features": bool,
+    "time_feature_mean": Sequence[float] | None,
+    "time_feature_scale": Sequence[float] | None,
+    "frequency": str | None,
+}
 
 
 def calendar_features(timestamps: np.ndarray) -> np.ndarray:
@@ -81,13 +96,15 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         num_channels: int = 1,
         mean: Sequence[float] | None = None,
         scale: Sequence[float] | None = None,
-        channel_names: Sequence[str] | None = None,
+        channel_names: Sequence[str | int] | None = None,
         time_features: bool = False,
         time_feature_mean: Sequence[float] | None = None,
         time_feature_scale: Sequence[float] | None = None,
         frequency: str | None = None,
         **kwargs: Any,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name in _FIELD_TYPES}
+        require_types(type(self).__name__, given, _FIELD_TYPES)
         super().__init__(**kwargs)
         if num_channels < 1:
             raise ValueError(f"num_channels={num_channels} must be at least 1.")
@@ -106,6 +123,25 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         if not self.time_features and (time_feature_mean is not None or time_feature_scale is not None):
             raise ValueError("time_feature_mean and time_feature_scale need time_features=True.")
         self.frequency = frequency
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make an extractor of what a folder holds; see FeatureExtractionMixin.from_dict.
+
+        Raises:
+            ValueError: It is no mapping, or a value is of another type than its field or was deleted.
+        """
+        owner = cls.__name__
+        require_types(owner, {_FILE: feature_extractor_dict}, {_FILE: dict})
+        values = dict(feature_extractor_dict)
+        require_written(owner, _FILE, values, values.pop(WRITTEN_FIELDS, []))
+        require_types(owner, values, {"auto_map": dict[str, str], "feature_extractor_type": str})
+        return super().from_dict(values, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what preprocessor_config.json holds; see FeatureExtractionMixin.to_dict."""
+        values = super().to_dict()
+        return {**values, WRITTEN_FIELDS: sorted(set(_FIELD_TYPES) & set(values))}
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Save the settings and the code; see FeatureExtractionMixin.save_pretrained."""

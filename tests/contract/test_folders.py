@@ -9,8 +9,9 @@ from contract_support import METHOD_NAMES, build, build_config
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hf_tsrep import get_method
+from hf_tsrep import TimeSeriesFeatureExtractor, get_method
 from hf_tsrep.modeling.files_time_series import SUMS_FILE, changed_files, read_sums
+from hf_tsrep.opening import load_encoder
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
 
@@ -58,7 +59,42 @@ def test_a_folder_of_a_version_without_a_field_loads(name, tmp_path):
         assert loaded.to_json_string() == config.to_json_string()
 
 
-NO_VALUES = (None, "x", {}, [], 1.5, True, {"a": 1}, [1.5, "x"])
+NO_SETTINGS = (None, "x", {}, [], 1.5, True, 10**30, float("nan"), float("inf"), {"a": None}, [None], ["1"], [[1]])
+EXTRACTOR = TimeSeriesFeatureExtractor(2, [0.0, 1.0], [1.0, 2.0], ["a", "b"], frequency="h")
+
+
+@pytest.mark.parametrize("field", sorted({*EXTRACTOR.to_dict()} - {"feature_extractor_type"}))
+def test_the_preparation_of_wrong_types_or_without_a_field_is_refused_by_name(field):
+    saved = EXTRACTOR.to_dict()
+    told = [message_of(TimeSeriesFeatureExtractor, {**saved, field: value}) for value in NO_SETTINGS]
+    assert len([one for one in told if one is not None]) >= len(NO_SETTINGS) // 2
+    assert all(field in one or "num_channels" in one for one in told if one is not None), told
+    if field in saved["written_fields"]:
+        with pytest.raises(ValueError, match=f"preprocessor_config.json lacks {field}, which it was written with"):
+            TimeSeriesFeatureExtractor.from_dict({key: value for key, value in saved.items() if key != field})
+    older = {key: value for key, value in saved.items() if key != "written_fields"}
+    assert TimeSeriesFeatureExtractor.from_dict(older).to_dict() == saved
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+def test_keys_that_transformers_reads_first_are_checked_before(file, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "ts2vec"}')
+    path = tmp_path / file
+    for text in ("[]", "1", "null", '"x"', "{", "", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(file)):
+            load_encoder(tmp_path)
+    for key in ("auto_map", "feature_extractor_type", "model_type", "tokenizer_class"):
+        for value in (None, 1.5, [], True, {"AutoConfig": 1.5}):
+            path.write_text(json.dumps({"model_type": "ts2vec", key: value}))
+            with pytest.raises(ValueError, match=re.escape(f"{file}.{key} is {value!r}; it must be ")):
+                load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="model_type is missing; it says which method it is"):
+        load_encoder(tmp_path)
+
+
+NO_VALUES = (10**30, float("nan"), float("inf"), None, "x", {}, [], 1.5, True, {"a": 1}, [1.5, "x"])
 
 
 @every_method

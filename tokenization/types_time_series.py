@@ -1,0 +1,1 @@
+../modeling/types_time_series.py
