@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 logger = logging.get_logger(__name__)
+
+_NAMED_CHANNELS = 5  # in a warning
 
 
 def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
@@ -71,6 +74,53 @@ def _bound_to(twin: nn.Module, value: Any, module: nn.Module) -> Any:
     if isinstance(value, functools.partial) and any(one is module for one in value.args):
         return functools.partial(value.func, *(twin if one is module else one for one in value.args), **value.keywords)
     return value
+
+
+def warn_of_missing(model: Any, series: Sequence[np.ndarray], channel_names: Sequence[str] | None = None) -> list[int]:
+    """Name the channels that have no value in a series, and the series of which the model reads nothing at all.
+
+    Args:
+        model: Tells which timestamps it reads.
+        series: Arrays (time, num_input_channels), NaN = missing.
+        channel_names: Names of the channels, or None.
+
+    Returns:
+        Places of the series of which it reads nothing.
+    """
+    dead: dict[int, list[int]] = {}
+    unread = []
+    for index, values in enumerate(series):
+        missing = np.isnan(values)
+        if not missing.any():
+            continue
+        if not model.base_model.observed_timestamps(torch.from_numpy(~missing)).any():
+            unread.append(index)
+        for channel in np.flatnonzero(missing.all(0)):
+            dead.setdefault(int(channel), []).append(index)
+    told = [
+        f"{_channel(channel, channel_names)} has no value in {_of_series(places, series)}"
+        for channel, places in list(dead.items())[:_NAMED_CHANNELS]
+    ]
+    told += [f"{len(dead) - _NAMED_CHANNELS} further channels have none"] if len(dead) > _NAMED_CHANNELS else []
+    if unread:
+        whose = _of_series(unread, series)
+        told.append(
+            f"{type(model).__name__} reads no timestamp of {whose}, so that what it says does not depend on it"
+        )
+    if told:
+        logger.warning(f"{'; '.join(told)}.")
+    return unread
+
+
+def _channel(channel: int, names: Sequence[str] | None) -> str:
+    is_named = names is not None and names[channel] != f"channel_{channel}"  # a name that nobody gave
+    return f"channel {channel} ({names[channel]!r})" if names and is_named else f"channel {channel}"
+
+
+def _of_series(places: Sequence[int], series: Sequence[np.ndarray]) -> str:
+    if len(series) == 1:
+        return "the series"
+    return f"{len(places)} of {len(series)} series (the first is series {places[0]})"
 
 
 def require_finite(results: Sequence[np.ndarray] | np.ndarray, series: Sequence[np.ndarray], what: str) -> None:

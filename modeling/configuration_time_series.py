@@ -166,6 +166,9 @@ class TimeSeriesConfig(PreTrainedConfig):
     reconstructs: ClassVar[bool] = False
     """Whether the pre-training model has `reconstruct_series`: its pretext task recovers values that are hidden."""
 
+    earlier_values: ClassVar[Mapping[str, Any]] = {}
+    """What a folder without a field means by it: fields that came later, with the value that the code had before."""
+
     num_input_channels: int = 1
     embedding_size: int = 320
     pooling: str = "max"
@@ -280,6 +283,7 @@ class TimeSeriesConfig(PreTrainedConfig):
         require_written(cls.__name__, "config.json", config_dict, written)
         unknown = cls.unknown_keys(config_dict)
         known = {key: value for key, value in config_dict.items() if key not in unknown}
+        known = {**{name: value for name, value in cls.earlier_values.items() if name not in kwargs}, **known}
         cls.check_types(known)
         if isinstance(known.get("dtype"), str) and known["dtype"] not in _DTYPES:
             raise ValueError(f"{cls.__name__}.dtype is {known['dtype']!r}; it must be one of {', '.join(_DTYPES)}.")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from .configuration_time_series import TimeSeriesConfig
 
+MISSING_VALUES = ("timestamp", "value")
 MASK_MODES = ("binomial", "continuous", "all_true", "all_false", "mask_last")
 
 
@@ -28,6 +32,9 @@ class TS2VecConfig(TimeSeriesConfig):
             pooling and no loss, so that a padded series has the embeddings of the series alone; other missing
             timestamps are left out of pooling and loss. False: every missing timestamp is a masked one and nothing
             else, as in the official code (converted checkpoints have this).
+        missing_values: What a missing value takes away. "timestamp": all channels of its timestamp, which is missing
+            as a whole, as in the official code (converted checkpoints have this). "value": itself alone; a timestamp
+            is the projection of its observed channels, times the number of channels over that of observed ones.
 
     Raises:
         ValueError: A field is out of its range.
@@ -43,6 +50,9 @@ class TS2VecConfig(TimeSeriesConfig):
     alpha: float = 0.5
     temporal_unit: int = 0
     gate_padding: bool = True
+    missing_values: str = "value"
+
+    earlier_values: ClassVar[Mapping[str, Any]] = {"missing_values": "timestamp"}
 
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -51,3 +61,4 @@ class TS2VecConfig(TimeSeriesConfig):
         self.require_at_least(0, "temporal_unit")
         self.require_probability("output_dropout", "mask_ratio", "alpha")
         self.require_one_of("mask_mode", MASK_MODES)
+        self.require_one_of("missing_values", MISSING_VALUES)

@@ -11,13 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
-from .batching_time_series import equal_length_batches, progress_bar, require_finite
+from .batching_time_series import equal_length_batches, progress_bar, require_finite, warn_of_missing
 from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
-
-logger = logging.get_logger(__name__)
 
 LEVELS = ("instance", "timestamp", "window")
 
@@ -138,7 +135,7 @@ def encode_series(
     Raises:
         ValueError: An embedding is not finite; the message names the series.
     """
-    _warn_of_missing(model, series)
+    warn_of_missing(model, series, model.channel_names_for(**method_arguments))
     results = _encode_as_asked(model, series, settings, method_arguments)
     require_finite(results, series, "embedding")
     return results
@@ -156,19 +153,6 @@ def _encode_as_asked(
         else:
             results = _encode_whole(model, series, settings, method_arguments, bar)
     return np.stack(results) if settings.level == "instance" and isinstance(results, list) else results
-
-
-def _warn_of_missing(model: Any, series: list[np.ndarray]) -> None:
-    def is_empty(values: np.ndarray) -> bool:
-        missing = np.isnan(values)
-        return bool(missing.any()) and not bool(model.observed_timestamps(torch.from_numpy(~missing)).any())
-
-    empty = [index for index, values in enumerate(series) if is_empty(values)]
-    if empty:
-        logger.warning(
-            f"{len(empty)} series have no timestamp that is observed as {type(model).__name__} needs it (the first is "
-            f"series {empty[0]}); their embeddings say nothing about them."
-        )
 
 
 def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:

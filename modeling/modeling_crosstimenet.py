@@ -572,13 +572,15 @@ class CrossTimeNetForPreTraining(CrossTimeNetPreTrainedModel):
     ) -> torch.Tensor:
         """Recover the tokens with a missing value, among the codes of the domain; see TimeSeriesPreTrainedModel."""
         described = (self.config.domains or [])[self.config.served_domain_index(domain)]
-        observed = ~past_values.isnan()
-        if past_observed_mask is not None:
-            observed = observed & past_observed_mask.bool()
-        # Every timestamp needs a token: what stands in a gap is hidden anyway.
-        ids, attended, _ = self.tokenise(nearest_values(past_values, observed), domain=domain)
+        observed = (
+            past_values.isfinite() if past_observed_mask is None else past_observed_mask & past_values.isfinite()
+        )
+        # What stands in a gap is hidden anyway; a channel without any value says nothing, and hides nothing.
+        known = observed.any(1, keepdim=True)
+        filled = torch.where(known, nearest_values(past_values, observed), torch.nan)
+        ids, attended, _ = self.tokenise(filled, domain=domain)
         length, patch = past_values.shape[1], described["patch_length"]
-        missing = F.pad(~observed.all(-1), (0, ids.shape[1] * patch - length))
+        missing = F.pad((known & ~observed).any(-1), (0, ids.shape[1] * patch - length))
         hidden = missing.unfold(1, patch, patch).any(-1) & self.model.real_tokens(ids, attended)
         states, _ = read_tokens(
             self.model.backbone, ids.masked_fill(hidden, self.config.mask_token_id), attended, False

@@ -475,6 +475,12 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         is_other = bool(self.config.domain_entries) and getattr(preparation, "num_input_channels", 0) != num_channels
         return None if is_other else preparation
 
+    def channel_names_for(self, **method_arguments: Any) -> list[str] | None:
+        """Return the names of the channels of prepared series, where the preparation knows them; else None."""
+        preparation = self.preparation_for(**method_arguments)
+        named = preparation is not None and getattr(preparation, "channel_names", None)
+        return list(preparation.input_channel_names) if named else None
+
     def _read_series(
         self, series: Any, timestamps: Any, prepared: bool, layout: str | None, method_arguments: dict[str, Any]
     ) -> tuple[list[np.ndarray], bool]:

@@ -206,6 +206,22 @@ def take_steps(values: torch.Tensor, start: torch.Tensor, length: int) -> torch.
     return values[torch.arange(len(values), device=values.device).unsqueeze(1), steps]
 
 
+def scale_observed(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
+    """Make up for missing channels: observed values times the number of channels over that of observed ones, else 0.
+
+    A linear layer then sums as much as if the missing values were what the observed ones are on average.
+
+    Args:
+        values: (..., num_channels).
+        observed: The same shape, bool.
+
+    Returns:
+        (..., num_channels); the values themselves where all are observed.
+    """
+    count = observed.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(observed, values, 0.0) * (values.shape[-1] / count)
+
+
 def contrast(groups: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Contrast every vector with its group: minus the logarithm of the partner's share in the sum over all others.
 
@@ -370,8 +386,8 @@ class TS2VecPreTrainedModel(TimeSeriesPreTrainedModel):
     _no_split_modules = ["DilatedResidualBlock"]  # noqa: RUF012 - transformers declares it as an instance's variable
 
     def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
-        """Return which timestamps are read: those with all channels observed, (...) bool."""
-        return observed.all(-1)
+        """Return which timestamps are read, (...) bool: those with all channels observed, or with any of them."""
+        return observed.any(-1) if self.config.missing_values == "value" else observed.all(-1)
 
     def pooled_timestamps(self, observed: torch.Tensor) -> torch.Tensor | None:
         """Return which timestamps pooling takes: the observed ones, or all in the official code's way."""
@@ -422,8 +438,8 @@ class TS2VecModel(TS2VecPreTrainedModel):
         """Embed a batch of series.
 
         Args:
-            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. A timestamp with any
-                missing channel is missing.
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing. What a missing channel
+                does to its timestamp says config.missing_values.
             past_observed_mask: The same shape, True = observed, or None.
             timestamp_mask: (batch_size, sequence_length) bool, True = kept, or None for all. A masked timestamp has
                 the projection zero.
@@ -452,10 +468,10 @@ class TS2VecModel(TS2VecPreTrainedModel):
         states: list[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embed, as (batch_size, sequence_length, embedding_size), and tell which timestamps pooling takes."""
-        observed = self.observed_values(past_values, past_observed_mask).all(-1)
-        hidden = self.project(past_values, observed if timestamp_mask is None else observed & timestamp_mask)
-        hidden = hidden.transpose(0, 1).contiguous()
-        gate = self._gate(observed, inside)
+        observed = self.observed_values(past_values, past_observed_mask)
+        hidden = self.project(past_values, observed, timestamp_mask).transpose(0, 1).contiguous()
+        read = self.observed_timestamps(observed)
+        gate = self._gate(read, inside)
         if states is not None:
             states.append(hidden.transpose(0, 1))
         for block in self.blocks:
@@ -465,21 +481,28 @@ class TS2VecModel(TS2VecPreTrainedModel):
         hidden = self.dropout(hidden)
         if gate is not None:
             hidden = hidden * gate.unsqueeze(-1)
-        return hidden.transpose(0, 1).contiguous(), self.pooled_timestamps(observed)
+        return hidden.transpose(0, 1).contiguous(), self.pooled_timestamps(read)
 
-    def project(self, past_values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Project the input; timestamps that are not kept have the projection zero (paper, section 3.2).
+    def project(
+        self, past_values: torch.Tensor, observed: torch.Tensor, timestamp_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Project the input; timestamps that are missing or masked have the projection zero (paper, section 3.2).
 
         Args:
             past_values: (..., num_input_channels).
-            kept: (...) bool.
+            observed: The same shape, bool.
+            timestamp_mask: (...) bool, True = kept, or None for all.
 
         Returns:
             (..., hidden_size).
         """
-        kept = kept.unsqueeze(-1)
-        values = torch.where(kept, past_values, 0.0).to(self.input_projection.weight.dtype)
-        return self.input_projection(values) * kept
+        read = self.observed_timestamps(observed)
+        kept = (read if timestamp_mask is None else read & timestamp_mask).unsqueeze(-1)
+        if self.config.missing_values == "value":
+            values = scale_observed(past_values, observed & kept)
+        else:
+            values = torch.where(kept, past_values, 0.0)
+        return self.input_projection(values.to(self.input_projection.weight.dtype)) * kept
 
     def _gate(self, observed: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor | None:
         """Return (sequence_length, batch_size) of ones, with zeros beyond the series; None for ones only."""
@@ -519,8 +542,9 @@ class TS2VecModel(TS2VecPreTrainedModel):
         num_windows = -(-len(values) // stride)
         beyond = num_windows * stride - len(values) + after
         padded = nn.functional.pad(values, (0, 0, before, beyond), value=torch.nan)
-        observed = ~padded.isnan().any(-1)
-        gate = self._gate(observed.unsqueeze(0), sliding_span(observed, context, stride).unsqueeze(0))
+        observed = ~padded.isnan()
+        read = self.observed_timestamps(observed)
+        gate = self._gate(read.unsqueeze(0), sliding_span(read, context, stride).unsqueeze(0))
         return slide_dilated_blocks(
             cast(list[DilatedResidualBlock], list(self.blocks)),
             self.project(padded, observed),
@@ -562,8 +586,8 @@ class TS2VecStream(SeriesStream):
     @torch.no_grad()
     def push(self, values: torch.Tensor) -> torch.Tensor:
         """Embed further steps, (num_steps, num_input_channels) with NaN = missing, as (num_steps, embedding_size)."""
-        observed = ~values.isnan().any(-1)
-        return self._stream.push(self.model.project(values, observed), observed)
+        observed = ~values.isnan()
+        return self._stream.push(self.model.project(values, observed), self.model.observed_timestamps(observed))
 
 
 class TS2VecForPreTraining(TS2VecPreTrainedModel):
@@ -605,8 +629,9 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
         if views is None:
             length, config = past_values.shape[1], self.config
             views = batch.draw(lambda size, source: draw_views(size, length, config, source), past_values, generator)
-        first, second = self.embed_views(torch.where(observed, past_values, torch.nan), observed.all(-1), views)
-        compared = take_steps(observed.all(-1), views.second_start, views.crop_length)
+        read = self.observed_timestamps(observed)
+        first, second = self.embed_views(torch.where(observed, past_values, torch.nan), read, views)
+        compared = take_steps(read, views.second_start, views.crop_length)
         loss, instance_loss, temporal_loss = self._contrast_global_batch(batch, first, second, compared)
         output = TS2VecForPreTrainingOutput(
             loss=loss, instance_loss=instance_loss, temporal_loss=temporal_loss, last_hidden_state=first.detach()
@@ -620,7 +645,7 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
 
         Args:
             values: (batch_size, sequence_length, num_input_channels), NaN = missing.
-            observed: (batch_size, sequence_length) bool, True = all channels of the timestamp are observed.
+            observed: (batch_size, sequence_length) bool, what `observed_timestamps` says of the values.
             views: The random choices.
 
         Returns:
@@ -731,8 +756,7 @@ def convert_ts2vec_state_dict(state_dict: Mapping[str, torch.Tensor]) -> FieldsA
         state_dict: Of the official TSEncoder, or of the AveragedModel around it that TS2Vec.save stores.
 
     Returns:
-        Fields for TS2VecConfig, with the official treatment of missing values (gate_padding=False), and the parameters
-        of TS2VecModel.
+        Fields for TS2VecConfig, with the official treatment of missing values, and the parameters of TS2VecModel.
 
     Raises:
         ConversionError: Parameters are missing, unknown or of shapes that do not fit each other.
@@ -754,7 +778,7 @@ def convert_ts2vec_state_dict(state_dict: Mapping[str, torch.Tensor]) -> FieldsA
     fields = _fields_of_shapes(official, num_blocks)
     _check_shapes(official, fields)
     ours = {cast(str, rename_ts2vec_parameter(key)): value for key, value in official.items()}
-    return {**fields, "gate_padding": False}, ours
+    return {**fields, "gate_padding": False, "missing_values": "timestamp"}, ours
 
 
 def ts2vec_fields_of_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 
-from .batching_time_series import equal_length_batches, evaluating, progress_bar, require_finite
+from .batching_time_series import (
+    equal_length_batches,
+    evaluating,
+    progress_bar,
+    require_finite,
+    warn_of_missing,
+)
 from .configuration_time_series import near_match_hint
 
 
@@ -73,6 +79,7 @@ def predict_outputs(
         model.to(device)
     if not arrays:
         return None, False
+    warn_of_missing(model, arrays, model.channel_names_for(**method_arguments))
     with torch.inference_mode():
         results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments)
     require_finite(results, arrays, "answer")

@@ -28,7 +28,7 @@ from .local_files import Source, is_there, looks_like_path, near_files, read_fil
 from .options import ReadingOptions
 from .scaling import SCALERS, prepend_time_features, recommended_scaler, scale_channels, select_channels
 from .sources import known_names, read_known
-from .splits import split_by_time
+from .splits import split_corpus
 from .tables import corpus_from_frame
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load_corpus(
         name_or_path: See above.
         data_directory: Where known names are looked up; by default the environment variable `HF_TSREP_DATA`.
         split: How to cut long series into contiguous stretches: `70/10/20`, `50/50`, `12/4/4 months` (of 30 days) or
-            `none`. By default the corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves
+            `none`. Series with a class or a target value are dealt whole, each class in these shares. By default the corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves
             for KPI and NAB, the files' own splits elsewhere, one split `train` for other people's tables.
         target: Value columns to keep; `univariate` for that of the standard univariate protocol (`OT`, or the last).
         scaler: None (raw values), `standard` (each channel its own mean and deviation), `global` (one for all values)
@@ -269,7 +269,7 @@ def _finish(
     check_corpus(corpus, metadata.name)
     cut = split if split is not None else source.split
     if cut != "none":
-        corpus = split_by_time(corpus, cut)
+        corpus = split_corpus(corpus, cut)
     if target is not None:
         corpus = select_channels(corpus, target, metadata)
     if scaler == "recommended":

@@ -1,8 +1,9 @@
-"""Where train, validation and test lie on the time axis: always contiguous stretches of the same series."""
+"""What is train, validation and test: stretches of the same series, or, of series with a class or a value, whole ones."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,62 @@ def parse_split(split: str) -> tuple[tuple[int, ...], bool]:
     if not months and sum(parts) != 100:
         raise CorpusError(f"split={split!r}: the shares add up to {sum(parts)}, not 100.")
     return parts, months
+
+
+def split_corpus(corpus: RawCorpus, split: str) -> RawCorpus:
+    """Cut a corpus with one split into parts.
+
+    Series with a class or a target value are dealt whole, class by class (see `deal_by_class`): stretches of one series
+    in two parts would let a model recognise the series instead of its class. All others are cut along the time axis.
+
+    Args:
+        corpus: A corpus whose only split is `train`.
+        split: See `split_boundaries`; `none` leaves it whole.
+
+    Raises:
+        CorpusError: The corpus comes with its own splits, or has too few series.
+    """
+    is_dealt = corpus.task in ("classification", "regression") and split != "none"
+    if not is_dealt or list(corpus.splits) != ["train"]:
+        return split_by_time(corpus, split)
+    parts, months = parse_split(split)
+    records = corpus.splits["train"]
+    if months:
+        raise CorpusError(f"split={split!r}: series with a class are dealt whole; write shares, such as '70/10/20'.")
+    names = ("train", "test") if len(parts) == 2 else ("train", "validation", "test")
+    dealt = deal_by_class([record.label or "" for record in records], parts)
+    splits = {name: [records[place] for place in np.flatnonzero(dealt == part)] for part, name in enumerate(names)}
+    for name, chosen in splits.items():
+        if not chosen:
+            raise CorpusError(
+                f"split={split!r} leaves {name} empty: there are {len(records)} series, which are dealt whole. Give "
+                "more series, or one per item (item_column) where rows of several were read as one."
+            )
+    return replace(corpus, splits=splits)
+
+
+def deal_by_class(labels: Sequence[str], parts: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Deal items to parts so that every class has its share of every part, as near as whole items allow.
+
+    The items of a class are shuffled; the first goes to the first part, each further one to the part that lacks most.
+
+    Args:
+        labels: (num_items,) class of every item.
+        parts: Shares in per cent.
+        seed: Of the shuffling.
+
+    Returns:
+        (num_items,) int64, the part of every item.
+    """
+    generator = np.random.default_rng(seed)
+    shares, counts = np.asarray(parts) / 100, np.zeros(len(parts))
+    dealt, classes = np.zeros(len(labels), dtype=np.int64), np.asarray(labels)
+    for label in dict.fromkeys(labels):
+        for turn, place in enumerate(generator.permutation(np.flatnonzero(classes == label))):
+            part = 0 if turn == 0 else int(np.argmax(shares * (counts.sum() + 1) - counts))
+            dealt[place] = part
+            counts[part] += 1
+    return dealt
 
 
 def split_by_time(corpus: RawCorpus, split: str) -> RawCorpus:

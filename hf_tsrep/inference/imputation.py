@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..modeling.batching_time_series import warn_of_missing
 from ..opening import local_folder
 from ..registry import METHODS
 from .inputs import model_inputs
@@ -83,6 +84,7 @@ def impute(
     for index, values in enumerate(raw):
         if np.isnan(values).all():
             raise ValueError(f"series {index} has no value, so that nothing tells what is missing; leave it out.")
+    warn_of_missing(model, inputs.series, model.channel_names_for(**method_arguments))
     if device is not None:
         model.to(device)
     length = window_length or longest

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..data import WindowDataset, corpus_metadata, get_series, load_corpus, sliding_window_index
 from ..errors import SettingsError
+from ..modeling.batching_time_series import warn_of_missing
 from .batches import NumberedBatch, pad_with_missing
 from .settings import PretrainSettings
 
@@ -103,6 +104,32 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
         loaded.metadata.append(corpus_metadata(splits))
         loaded.corpora.append(splits)
     return loaded
+
+
+def check_training_series(model: Any, series: Sequence[np.ndarray], channel_names: Sequence[str]) -> None:
+    """Name the channels without a value; refuse to train where the model reads nothing of any series.
+
+    Args:
+        model: The model to train.
+        series: Arrays (time, num_input_channels) of the training part, NaN = missing.
+        channel_names: Names of the channels.
+
+    Raises:
+        ValueError: The message names the channels.
+    """
+    if len(warn_of_missing(model, series, channel_names)) < len(series):
+        return
+    known = np.any([(~np.isnan(one)).any(0) for one in series], axis=0)
+    dead = [name for name, is_known in zip(channel_names, known, strict=True) if not is_known]
+    fix = (
+        f"{', '.join(dead)} has no value: leave it out with target"
+        if dead
+        else "their channels are never there at once"
+    )
+    raise ValueError(
+        f"{type(model).__name__} reads no timestamp of any training series, because {fix}; or choose another "
+        "treatment of missing values, where the method has one (see its card)."
+    )
 
 
 class PretrainingDataset(Dataset):

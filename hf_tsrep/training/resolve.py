@@ -146,7 +146,7 @@ def resolve_settings(
     if not isinstance(method, str):
         _, where = first_given("method", layers)
         raise SettingsError(f"method={method!r} ({where}): expected text, got {type(method).__name__}.")
-    corpora = tuple(corpus) if isinstance(corpus, (list, tuple)) else (corpus,)
+    corpora = tuple(corpus) if _is_several(corpus) else (corpus,)
     if not corpora:
         raise SettingsError("corpus is an empty list; name at least one corpus.")
     stage = _stage_of(method, layers)
@@ -174,6 +174,13 @@ def resolve_settings(
     )
     _refuse_two_schedules(settings)
     return settings
+
+
+def _is_several(corpus: Any) -> bool:
+    """Whether this is a list of corpora; a list of arrays is one corpus, as for `load_corpus`."""
+    return isinstance(corpus, (list, tuple)) and not any(
+        isinstance(one, (list, tuple, float, int)) or type(one).__name__ in ("ndarray", "Tensor") for one in corpus[:1]
+    )
 
 
 def _stage_of(method: str, layers: Layers) -> str:

@@ -22,7 +22,13 @@ from ..registry import get_method
 from .batches import IndexedCollator, IndexedDataset, PretrainingCollator
 from .callbacks import CollapseMonitor, EpochScheduleCallback, ValidationLossCallback, WeightAveragingCallback
 from .checkpoints import write_json
-from .data import TrainingSeries, load_training_series, pretraining_dataset, windows_of_few_series
+from .data import (
+    TrainingSeries,
+    check_training_series,
+    load_training_series,
+    pretraining_dataset,
+    windows_of_few_series,
+)
 from .run import (
     BUDGET_FIELDS,
     FREE_FIELDS,
@@ -331,7 +337,9 @@ class SeriesStage(PretrainingStage):
         method = get_method(self.settings.method)
         config_class: Any = method.config_class
         model_class: Any = method.pretraining_class
-        return model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
+        model = model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
+        check_training_series(model, self.loaded.series, self.loaded.metadata[0].channel_names)
+        return model
 
     def trainer_options(self) -> dict[str, Any]:
         """Return dataset, collator, monitors, the items' names and what happens after every epoch."""

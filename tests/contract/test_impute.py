@@ -92,6 +92,18 @@ def test_ends_and_whole_timestamps_without_a_value_are_filled(name):
 
 
 @every_able_method
+def test_a_channel_without_any_value_is_named_and_hides_no_other(name, caplog):
+    model, series = MODELS[name], series_of([40] * 3, missing=0.0)
+    for values in series:
+        values[:, 2] = np.nan
+    found = hf_tsrep.impute(model, series)
+    assert "channel 2 has no value in 3 of 3 series" in caplog.text
+    assert all(np.isfinite(one.values).all() for one in found)
+    told = model.reconstruct_series(torch.from_numpy(np.stack(series)))
+    assert np.ptp(told.detach()[..., :2].numpy(), axis=0).max() > 1e-3
+
+
+@every_able_method
 def test_a_folder_is_opened_and_one_without_the_pretext_layers_refused(name, tmp_path):
     (values,) = series_of([20])
     MODELS[name].save_pretrained(tmp_path / "whole")

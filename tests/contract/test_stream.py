@@ -88,7 +88,9 @@ def test_a_stream_refuses_what_encode_refuses(name):
         MODELS[name].stream(5, windows=3)
 
 
-@pytest.mark.parametrize("gate_padding", [True, False])
+@pytest.mark.parametrize(
+    ("gate_padding", "missing_values"), [(True, "value"), (True, "timestamp"), (False, "value"), (False, "timestamp")]
+)
 @pytest.mark.parametrize("mask", [None, "mask_last"])
 @given(
     window_length=st.integers(1, 60),
@@ -98,13 +100,15 @@ def test_a_stream_refuses_what_encode_refuses(name):
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @torch.inference_mode()
 def test_the_state_of_dilated_convolutions_is_equal_to_whole_windows(
-    mask, gate_padding, window_length, num_blocks, before, missing, sizes, seed
+    mask, gate_padding, missing_values, window_length, num_blocks, before, missing, sizes, seed
 ):
-    model = build("ts2vec", "model", num_hidden_layers=num_blocks, gate_padding=gate_padding)
+    fields = {"num_hidden_layers": num_blocks, "gate_padding": gate_padding, "missing_values": missing_values}
+    model = build("ts2vec", "model", **fields)
     values = series_with_gaps(70, before, 4, 3, missing, seed)
+    values[np.random.default_rng(seed).random(values.shape) < missing] = np.nan  # of single channels
     direct = in_pieces(WindowStream(model, window_length, 32, None, mask=mask), values, [11])
     stream = model.stream(window_length, mask=mask)
     assert not isinstance(stream, WindowStream)

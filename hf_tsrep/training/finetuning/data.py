@@ -117,7 +117,7 @@ def load_finetuning_data(
         if name not in corpus:
             raise ValueError(
                 f"Fine-tuning needs the splits train and test; the corpus has {', '.join(map(str, corpus))}. "
-                "Cut long series with split, such as 70/10/20."
+                "Cut long series, or deal labelled ones, with split, such as 70/10/20."
             )
     metadata = corpus_metadata(corpus)
     if settings.task == "forecasting":

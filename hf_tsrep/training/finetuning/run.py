@@ -8,11 +8,12 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from ...data import corpus_fingerprint
+from ...data import corpus_fingerprint, get_series
 from ...data.scaling import TARGET_SCALER
 from ...errors import SettingsError
 from ..batches import IndexedCollator, IndexedDataset
 from ..callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
+from ..data import check_training_series
 from ..resolve import finetuning_fields, resolve_finetuning
 from ..run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
 from ..saving import FinetuningResult, finetuning_outcome, save_finetuned_model
@@ -172,6 +173,7 @@ class FinetuningRun(TrainingRun):
         """Return the encoder with its new head, and mark which of its weights learn."""
         self.data.domain = domain_of(self.settings, self.data.metadata.name)
         model = build_model(self.settings, self.data)
+        check_training_series(model, get_series(self.data.corpus["train"]), self.data.metadata.channel_names)
         self.encoder_fingerprint = encoder_fingerprint(model)
         if not resumed:
             model.eval().fit_head(self.data.datasets["train"])

@@ -61,6 +61,7 @@ def test_names_and_sizes_follow_from_the_official_ts2vec(official, averaged):
         "embedding_size": 12,
         "num_hidden_layers": 4,
         "gate_padding": False,
+        "missing_values": "timestamp",
     }
     assert len(ours) == len(official)
     assert ours["blocks.2.second_convolution.bias"] is official["feature_extractor.net.2.conv2.conv.bias"]

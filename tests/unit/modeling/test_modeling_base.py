@@ -5,17 +5,17 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_tsrep import get_method, list_methods
-from hf_tsrep.modeling import encoding_time_series
+from hf_tsrep import TimeSeriesFeatureExtractor, get_method, list_methods
+from hf_tsrep.modeling import batching_time_series
 from hf_tsrep.modeling.reading_time_series import is_one_series, read_series
 
 every_method = pytest.mark.parametrize("name", list_methods())
 
 
-def build(name):
+def build(name, **fields):
     method = get_method(name)
     torch.manual_seed(0)
-    model = method.model_class(method.config_class(**method.tiny_config)).eval()
+    model = method.model_class(method.config_class(**{**method.tiny_config, **fields})).eval()
     if method.tokenizer_class is None:
         return model
     return model.set_tokenizer(method.tokenizer_class(domains=[dict(one) for one in method.tiny_tokenizer]))
@@ -23,33 +23,54 @@ def build(name):
 
 def warnings_of(model, series, monkeypatch):
     said = []
-    monkeypatch.setattr(encoding_time_series.logger, "warning", said.append)
+    monkeypatch.setattr(batching_time_series.logger, "warning", said.append)
     model.encode(series)
     return said
 
 
 @every_method
-def test_only_a_series_that_says_nothing_is_warned_of(name, monkeypatch):
+def test_a_series_without_values_and_a_channel_without_them_are_named(name, monkeypatch):
     model = build(name)
     whole = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     partly, empty = whole.copy(), np.full_like(whole, np.nan)
     partly[:, 1] = np.nan
+    partly[3, 0] = np.nan
     assert not warnings_of(model, [whole], monkeypatch)
     (said,) = warnings_of(model, [whole, empty], monkeypatch)
-    assert "1 series have no timestamp" in said
-    assert "the first is series 1" in said
-    says_something = not np.allclose(model.encode(partly), model.encode(empty))
-    said = warnings_of(model, [whole, partly], monkeypatch)
-    assert bool(said) == (not says_something) == (name == "ts2vec")
+    assert "channel 2 has no value in 1 of 2 series (the first is series 1)" in said
+    assert "reads no timestamp of 1 of 2 series (the first is series 1)" in said
+    assert warnings_of(model, [whole, partly], monkeypatch) == [
+        "channel 1 has no value in 1 of 2 series (the first is series 1)."
+    ]
+    model.preparation = TimeSeriesFeatureExtractor(num_channels=3, channel_names=["flow", "heat", "load"])
+    (said,) = warnings_of(model, partly, monkeypatch)
+    assert said == "channel 1 ('heat') has no value in the series."
 
 
 @every_method
-def test_windows_are_pooled_over_what_the_method_reads(name):
-    model = build(name)
+def test_a_dead_channel_silences_no_other(name):
+    """One sensor without a value leaves what the others say, at every level and in a head."""
+    model, generator = build(name), np.random.default_rng(0)
+    one, other = (generator.normal(size=(20, 3)).astype(np.float32) for _ in range(2))
+    for series in (one, other):
+        series[:, 1] = np.nan
+    for arguments in ({}, {"level": "timestamp"}, {"window_length": 5, "causal": True, "pooling": "mean"}):
+        found = [model.encode(series, **arguments) for series in (one, other)]
+        assert np.isfinite(found).all()
+        assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_where_a_missing_channel_takes_its_timestamp_the_warning_says_that_nothing_is_read(monkeypatch):
+    model = build("ts2vec", missing_values="timestamp")
     series = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     series[:, 1] = np.nan
-    by_window = model.encode(series, window_length=5, causal=True, pooling="mean")
-    assert bool(by_window.any()) == (name != "ts2vec")
+    (said,) = warnings_of(model, series, monkeypatch)
+    assert said == (
+        "channel 1 has no value in the series; TS2VecModel reads no timestamp of the series, so that what it says does "
+        "not depend on it."
+    )
+    for arguments in ({}, {"window_length": 5, "causal": True, "pooling": "mean"}):
+        assert not model.encode(series, **arguments).any()
 
 
 @every_method

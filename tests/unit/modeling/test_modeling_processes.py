@@ -50,7 +50,11 @@ SERIES_CASES = {
     "mug infonce": (MUGForPreTraining, MUGConfig, {**MUG, "retrieval_loss": "infonce", "fusion": "max"}),
     "shapenet": (ShapeNetForPreTraining, ShapeNetConfig, {**SHAPENET, "num_input_channels": 2, "num_clusters": 3}),
     "ts2vec gated": (TS2VecForPreTraining, TS2VecConfig, TS2VEC),
-    "ts2vec official": (TS2VecForPreTraining, TS2VecConfig, {**TS2VEC, "gate_padding": False}),
+    "ts2vec official": (
+        TS2VecForPreTraining,
+        TS2VecConfig,
+        {**TS2VEC, "gate_padding": False, "missing_values": "timestamp"},
+    ),
     "ts2vec temporal unit": (TS2VecForPreTraining, TS2VecConfig, {**TS2VEC, "temporal_unit": 1, "alpha": 0.3}),
     "timedrl independent": (TimeDRLForPreTraining, TimeDRLConfig, {**TIMEDRL, "channel_mode": "independent"}),
     "timedrl augmented": (

@@ -1,5 +1,7 @@
 """TS2Vec: its equations and the tiles that compute them, views, masks, and what is warned of."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from hf_tsrep.modeling.modeling_ts2vec import (
     dual_loss,
     hierarchical_contrastive_loss,
     instance_contrast,
+    scale_observed,
     take_steps,
     temporal_contrast,
     timestamp_mask,
@@ -255,3 +258,62 @@ def test_the_plain_side_of_the_benchmark_computes_the_same():
         slid = plain.slide_causally(values[0], 21, batch_size=16)
     ours = model.model.encode(values[0].numpy(), level="timestamp", window_length=21, causal=True)
     torch.testing.assert_close(slid, torch.from_numpy(ours))
+
+
+def test_observed_channels_stand_in_for_missing_ones():
+    """The projection of n observed of m channels is m / n times that of the observed ones, without the bias."""
+    torch.manual_seed(0)
+    model = TS2VecModel(TS2VecConfig(num_input_channels=4, missing_values="value", **TINY))
+    values = torch.tensor([[1.0, 2.0, torch.nan, 3.0], [torch.nan, torch.nan, 5.0, torch.nan], [torch.nan] * 4])
+    observed = ~values.isnan()
+    projected = model.project(values, observed)
+    weight, bias = model.input_projection.weight, model.input_projection.bias
+    torch.testing.assert_close(projected[0], weight[:, [0, 1, 3]] @ values[0, [0, 1, 3]] * 4 / 3 + bias)
+    torch.testing.assert_close(projected[1], weight[:, 2] * 5 * 4 + bias)
+    assert not projected[2].any()
+    masked = model.project(values, observed, torch.tensor([True, False, True]))
+    torch.testing.assert_close(masked[0], projected[0])
+    assert not masked[1].any()
+    whole = torch.randn(3, 7)
+    assert torch.equal(scale_observed(whole, torch.ones_like(whole, dtype=torch.bool)), whole)
+
+
+@pytest.mark.parametrize("gate_padding", [True, False])
+def test_both_treatments_of_missing_values_are_one_where_timestamps_are_whole(gate_padding):
+    views, losses = None, []
+    values = torch.randn(3, 20, 2, generator=torch.Generator().manual_seed(1))
+    values[0, 4:7] = torch.nan
+    for missing_values in ("timestamp", "value"):
+        torch.manual_seed(0)
+        config = TS2VecConfig(
+            num_input_channels=2, missing_values=missing_values, gate_padding=gate_padding, output_dropout=0.0, **TINY
+        )
+        views = views or draw_views(3, 20, config, torch.Generator().manual_seed(0))
+        losses.append(TS2VecForPreTraining(config)(values, views=views).loss)
+    assert losses[0] == losses[1]
+
+
+def test_a_timestamp_with_an_observed_channel_is_compared():
+    torch.manual_seed(0)
+    config = TS2VecConfig(num_input_channels=2, missing_values="value", output_dropout=0.0, **TINY)
+    model = TS2VecForPreTraining(config)
+    values = torch.randn(3, 20, 2, generator=torch.Generator().manual_seed(1))
+    values[:, :, 1] = torch.nan
+    views = draw_views(3, 20, config, torch.Generator().manual_seed(0))
+    model(values, views=views).loss.backward()
+    gradient = model.model.input_projection.weight.grad
+    assert gradient[:, 0].abs().sum() > 0
+    assert not gradient[:, 1].any()
+
+
+def test_a_folder_that_does_not_say_what_a_missing_value_takes_away_means_its_timestamp(tmp_path):
+    TS2VecModel(TS2VecConfig(num_input_channels=2, **TINY)).save_pretrained(tmp_path)
+    assert TS2VecConfig.from_pretrained(tmp_path).missing_values == TS2VecConfig().missing_values
+    file = tmp_path / "config.json"
+    written = json.loads(file.read_text())
+    del written["missing_values"]
+    file.write_text(json.dumps(written))
+    assert TS2VecModel.from_pretrained(tmp_path).config.missing_values == "timestamp"
+    assert TS2VecModel.from_pretrained(tmp_path, missing_values="value").config.missing_values == "value"
+    with pytest.raises(ValueError, match="missing_values is 'channel'; choose one of timestamp, value"):
+        TS2VecConfig(missing_values="channel")
