@@ -81,8 +81,9 @@ def load_corpus(
         name_or_path: See above.
         data_directory: Where known names are looked up; by default the environment variable `HF_TSREP_DATA`.
         split: How to cut long series into contiguous stretches: `70/10/20`, `50/50`, `12/4/4 months` (of 30 days) or
-            `none`. Series with a class or a target value are dealt whole, each class in these shares. By default the corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves
-            for KPI and NAB, the files' own splits elsewhere, one split `train` for other people's tables.
+            `none`. Series with a class or a target value are dealt whole, each class in these shares. By default the
+            corpus' standard: 12/4/4 months for ETT, 70/10/20 for other forecasting sets, halves for KPI and NAB, the
+            files' own splits elsewhere, one split `train` for other people's tables.
         target: Value columns to keep; `univariate` for that of the standard univariate protocol (`OT`, or the last).
         scaler: None (raw values), `standard` (each channel its own mean and deviation), `global` (one for all values)
             or `recommended` (what the literature does for this corpus). Fitted on the training part only.

@@ -1,4 +1,4 @@
-"""What is train, validation and test: stretches of the same series, or, of series with a class or a value, whole ones."""
+"""What is train, validation and test: stretches of the same series, or whole series where they have classes."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def parse_split(split: str) -> tuple[tuple[int, ...], bool]:
 def split_corpus(corpus: RawCorpus, split: str) -> RawCorpus:
     """Cut a corpus with one split into parts.
 
-    Series with a class or a target value are dealt whole, class by class (see `deal_by_class`): stretches of one series
-    in two parts would let a model recognise the series instead of its class. All others are cut along the time axis.
+    Series with a class or a target value are dealt whole, class by class (see `deal_by_class`): with stretches of one
+    series in two parts a model could recognise the series instead of its class. All others are cut along time.
 
     Args:
         corpus: A corpus whose only split is `train`.

@@ -8,8 +8,8 @@ config's `missing_values`) one on a training part of which a share of the values
 A support vector machine tells the classes:
 
 - clean: nothing is missing anywhere.
-- dead channel: trained on whole series; of those to be told one channel is missing from beginning to end (the mean over
-  that of each channel, of at most `MOST_CHANNELS` of them, drawn).
+- dead channel: trained on whole series; of those to be told one channel is missing from beginning to end (the mean
+  over that of each channel, of at most `MOST_CHANNELS` of them, drawn).
 - missing 10 %, 30 %: in all series, those of the training included.
 
 Every cell has the accuracy on the training part by cross-validation, which decides, and that on the test part, which

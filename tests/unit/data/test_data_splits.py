@@ -28,7 +28,7 @@ def test_rows_of_an_item_are_in_one_part_and_every_class_is_in_each_in_its_share
     corpus = load_corpus(frame, item_column="machine", label_column="state", split="70/10/20")
     items = {name: list(part["item_id"]) for name, part in corpus.items()}
     assert list(items) == ["train", "validation", "test"]
-    assert sorted(sum(items.values(), [])) == sorted(frame["machine"].unique())
+    assert sorted(item for one in items.values() for item in one) == sorted(frame["machine"].unique())
     assert [len(one) for one in items.values()] == [70, 10, 20]
     names = corpus["train"].features["label"].names
     for share, part in zip((0.7, 0.1, 0.2), corpus.values(), strict=True):

@@ -66,8 +66,8 @@ def test_where_a_missing_channel_takes_its_timestamp_the_warning_says_that_nothi
     series[:, 1] = np.nan
     (said,) = warnings_of(model, series, monkeypatch)
     assert said == (
-        "channel 1 has no value in the series; TS2VecModel reads no timestamp of the series, so that what it says does "
-        "not depend on it."
+        "channel 1 has no value in the series; TS2VecModel reads no timestamp of the series, so that what it says "
+        "does not depend on it."
     )
     for arguments in ({}, {"window_length": 5, "causal": True, "pooling": "mean"}):
         assert not model.encode(series, **arguments).any()

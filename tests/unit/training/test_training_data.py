@@ -195,6 +195,21 @@ def test_a_batch_of_one_item_is_told_with_what_helps(tmp_path, caplog):
     assert "max_train_length with window_stride" in caplog.text
 
 
+def test_a_list_of_arrays_is_one_corpus_whose_dead_channel_is_named(tmp_path, caplog):
+    from hf_tsrep.training import pretrain
+
+    series = [np.random.default_rng(index).normal(size=(20, 2)).astype(np.float32) for index in range(4)]
+    for one in series:
+        one[:, 1] = np.nan
+    tiny = {"hidden_size": 4, "embedding_size": 6, "num_hidden_layers": 2, "disable_tqdm": True, "use_cpu": True}
+    given = {"max_steps": 1, "save_strategy": "no", **tiny}
+    result = pretrain("ts2vec", series, tmp_path / "out", **given)
+    assert json.loads((result.output_dir / "pretraining.json").read_text())["corpus"] == ["<list>"]
+    assert "channel 1 has no value in 4 of 4 series" in caplog.text
+    with pytest.raises(ValueError, match="reads no timestamp of any training series, because channel_1 has no value"):
+        pretrain("ts2vec", series, tmp_path / "other", missing_values="timestamp", **given)
+
+
 def test_windows_of_few_series_fit_the_shortest_and_the_longest_that_is_allowed():
     assert windows_of_few_series([np.zeros((8000, 1))], 8, 3000) == (2000, 187)
     assert windows_of_few_series([np.zeros((80_000, 1))], 64, 3000) == (3000, 300)
