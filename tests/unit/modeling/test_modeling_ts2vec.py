@@ -312,6 +312,7 @@ def test_a_folder_that_does_not_say_what_a_missing_value_takes_away_means_its_ti
     file = tmp_path / "config.json"
     written = json.loads(file.read_text())
     del written["missing_values"]
+    written.pop("written_fields")  # an earlier folder does not list its fields
     file.write_text(json.dumps(written))
     assert TS2VecModel.from_pretrained(tmp_path).config.missing_values == "timestamp"
     assert TS2VecModel.from_pretrained(tmp_path, missing_values="value").config.missing_values == "value"
