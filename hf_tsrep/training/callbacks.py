@@ -359,6 +359,15 @@ class EarlyStoppingByEpochs(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count the validations after the best one; the checkpoint of an epoch comes after its validation."""
+        self._stop_where_no_better_came(state, control)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop a run that goes on from the checkpoint with which it had ended."""
+        self._stop_where_no_better_came(state, control)
+
+    def _stop_where_no_better_came(self, state: TrainerState, control: TrainerControl) -> None:
         best = state.best_global_step or 0
         later = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] > best]
         if len(later) >= self.patience:

@@ -137,6 +137,15 @@ class TimeSeriesTrainer(Trainer):
         self._terms, self._num_term_batches = {}, 0
         return super().train(checkpoint, *positional, **arguments)
 
+    def _run_epoch(self, **arguments: Any) -> None:
+        """Run an epoch, unless training has ended: transformers goes one step further from a last checkpoint."""
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
+            super()._run_epoch(**arguments)
+            return
+        if arguments["resume_from_checkpoint"] is not None:
+            self._load_rng_state(arguments["resume_from_checkpoint"])
+        self.control.should_training_stop = True
+
     def _resolve_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
         if not resume_from_checkpoint:
             return None

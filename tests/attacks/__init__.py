@@ -7,6 +7,9 @@ _PLACES = {
     "readers": "readers.Readers",
     "encoding": "encoding.Encoding",
     "threads": "encoding.Threads",
+    "kills": "runs.Kills",
+    "checkpoints": "runs.Checkpoints",
+    "disks": "runs.Disks",
 }
 ATTACKS = tuple(_PLACES)
 

@@ -96,6 +96,12 @@ def test_early_stopping_ends_the_run(corpus, pretrained, tmp_path):
     accuracies = [entry["eval_accuracy"] for entry in result.history if "eval_accuracy" in entry]
     assert result.facts["num_epochs"] == result.epoch + 2 < 20
     assert len(accuracies) == result.facts["num_epochs"]
+    (tmp_path / "still" / "model.safetensors").unlink()  # as if it had been killed after its last checkpoint
+    again = hf_tsrep.finetune(
+        pretrained, corpus, tmp_path / "still", lr_scheduler_type="constant", resume_from_checkpoint=True, **fields
+    )
+    assert again.facts["num_epochs"] == result.facts["num_epochs"]
+    assert again.metrics == result.metrics
 
 
 def test_forecasts_are_measured_on_every_test_window_of_scaled_values(long_series, tmp_path):
