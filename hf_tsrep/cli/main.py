@@ -41,6 +41,8 @@ COMMANDS = {
     "evaluate": "Evaluate a model by a protocol.",
     "convert": "Turn a checkpoint of an official code into a model folder.",
     "check": "Tell whether a folder or a file is, bit for bit, what was written.",
+    "info": "Tell what a model is: method, sizes, inputs, preparation, training, results, files.",
+    "pull": "Download a model from the Hub, and verify every file.",
     "push": "Publish a model folder on the Hub.",
     "list": "List methods, their papers and their model classes.",
     "data": "Corpora: list them, look at one, write one as Parquet.",
@@ -48,7 +50,7 @@ COMMANDS = {
     "demo": "Train, encode, evaluate, save and reload an encoder.",
 }
 _FILES = {"list": "list_models"}
-_WITHOUT_FIELDS = ("convert", "check", "push", "list", "data", "results", "demo")
+_WITHOUT_FIELDS = ("convert", "check", "info", "pull", "push", "list", "data", "results", "demo")
 
 
 class CommandsOnDemand(TyperGroup):

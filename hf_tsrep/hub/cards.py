@@ -204,16 +204,17 @@ def _model_facts(
     facts = [
         ("embedding size", f"{config.embedding_size}"),
         ("pooling of a series or window", f"{config.pooling} over its timestamps"),
-        ("normalisation of the input", _BY_TOKENIZER if config.domain_entries else _normalisation(extractor)),
+        ("normalisation of the input", _BY_TOKENIZER if config.domain_entries else describe_preparation(extractor)),
         ("normalisation of the embeddings", "none, unless `encode(..., normalize=True)`"),
         ("missing values", "NaN; see Missing values below"),
     ]
-    count = _parameter_count(model_or_folder, folder)
+    count = sum(one.numel() for one in model_or_folder.parameters()) if folder is None else parameter_count(folder)
     facts += [("parameters", f"{count:,}")] if count else []
     return facts + [(f"`{name}`", _shown(getattr(config, name))) for name in fields]
 
 
-def _normalisation(extractor: Mapping[str, Any] | None) -> str:
+def describe_preparation(extractor: Mapping[str, Any] | None) -> str:
+    """Return the words for what is done to raw values, given the content of preprocessor_config.json or None."""
     given = extractor or {}
     channels = (
         "none: values go in as they are" if given.get("mean") is None else "by the training part's mean and deviation"
@@ -222,9 +223,8 @@ def _normalisation(extractor: Mapping[str, Any] | None) -> str:
     return f"{channels}{features} (preprocessor_config.json)" if extractor else channels
 
 
-def _parameter_count(model_or_folder: Any, folder: Path | None) -> int:
-    if folder is None:
-        return sum(parameter.numel() for parameter in model_or_folder.parameters())
+def parameter_count(folder: Path) -> int:
+    """Return the number of parameters in a folder's files of weights; 0 where there are none."""
     from math import prod
 
     from safetensors import safe_open

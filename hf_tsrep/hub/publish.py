@@ -82,7 +82,7 @@ def push_to_hub(
     _make_branch(api, repository, None if create_pr else revision)
     commit = api.create_commit(
         repository,
-        operations=list(_additions(folder, repository)),
+        operations=list(file_operations(folder, repository)),
         commit_message=commit_message or f"Publish {repository.rsplit('/', 1)[-1]}",
         revision=revision,
         create_pr=create_pr,
@@ -198,8 +198,20 @@ def _unsafe_files(folder: Path) -> Iterator[str]:
             yield f"{name} looks like a secret; remove it."
 
 
-def _additions(folder: Path, repo_id: str) -> Iterator[Any]:
+def file_operations(folder: Path, repo_id: str, repo_type: str = "model") -> Iterator[Any]:
+    """Yield the `CommitOperationAdd` of every file of a folder: of a model its card names the repository.
+
+    Args:
+        folder: Folder of a model or of a corpus.
+        repo_id: Id of its repository.
+        repo_type: "model" or "dataset".
+    """
     from huggingface_hub import CommitOperationAdd
+
+    if repo_type != "model":
+        for path in published_files(folder):
+            yield CommitOperationAdd(path_in_repo=path.relative_to(folder).as_posix(), path_or_fileobj=path)
+        return
 
     sums = {}
     for path in published_files(folder):

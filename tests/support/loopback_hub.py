@@ -78,6 +78,7 @@ class Repository:
     """Branches and pull requests of a repository; each name is a list of commits, the newest last."""
 
     is_private: bool = False
+    is_gated: bool = False
     branches: dict = field(default_factory=lambda: {"main": [Commit({}, "initial commit")]})
 
     def find(self, revision):
@@ -106,6 +107,7 @@ class LoopbackHub:
     def __init__(self):
         self.repositories, self.large_files, self.requests = {}, {}, []
         self.lock = threading.RLock()
+        self.dies_at = None  # a pattern: the connection of a request with such a path is closed without an answer
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -165,6 +167,21 @@ class LoopbackHub:
         return done.stdout
 
     # What is asked of the Hub, by method and path. Each takes the match of the path and the request.
+
+    def control(self, match, request):
+        """Change how the Hub fails from now on; a test asks for it from the process that it runs."""
+        command, files = match["command"], {path: file for path, file in self._newest_files()}
+        self.dies_at = {"die": "/commit/", "live": None}.get(command, self.dies_at)
+        if command == "corrupt":
+            files["model.safetensors"].content = files["model.safetensors"].content[:-1] + b"!"
+        if command == "gate":
+            for repository in self.repositories.values():
+                repository.is_gated = True
+        return {}
+
+    def _newest_files(self):
+        for repository in self.repositories.values():
+            yield from repository.branches["main"][-1].files.items()
 
     def whoami(self, match, request):
         request.require_token()
@@ -301,6 +318,8 @@ class LoopbackHub:
         found = self.repositories.get((match["kind"] or "models", match["repository"]))
         if found is None or (found.is_private and not request.has_token()):
             raise Refusal(404, "Repository not found", "RepoNotFound")
+        if found.is_gated and not request.has_token():
+            raise Refusal(401, "Access to this repository is restricted", "GatedRepo")
         return found
 
     def _commit(self, match, request):
@@ -314,6 +333,7 @@ class LoopbackHub:
 ROUTES = [
     (method, re.compile(path), action)
     for method, path, action in (
+        ("GET", r"/control/(?P<command>\w+)", LoopbackHub.control),
         ("GET", r"/api/whoami-v2", LoopbackHub.whoami),
         ("POST", r"/api/repos/create", LoopbackHub.create_repository),
         ("POST", r"/api/validate-yaml", LoopbackHub.validate_card),
@@ -344,6 +364,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.query, self.body = parts.query, self._read_body()
         self.hub.requests.append((self.command, self.path))
+        if self.hub.dies_at and re.search(self.hub.dies_at, self.path):
+            self.close_connection = True
+            return
         try:
             for wanted, pattern, action in ROUTES:
                 match = pattern.fullmatch(parts.path) if wanted == method else None
