@@ -137,7 +137,7 @@ class TimeSeriesTrainer(Trainer):
         self._terms, self._num_term_batches = {}, 0
         return super().train(checkpoint, *positional, **arguments)
 
-    def _run_epoch(self, **arguments: Any) -> None:
+    def _run_epoch(self, **arguments: Any) -> None:  # type: ignore[override]  # all are given by name
         """Run an epoch, unless training has ended: transformers goes one step further from a last checkpoint."""
         if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(**arguments)
