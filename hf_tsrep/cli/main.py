@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": "Evaluate a model by a protocol.",
     "convert": "Turn a checkpoint of an official code into a model folder.",
     "check": "Tell whether a folder or a file is, bit for bit, what was written.",
+    "card": "Cards of models: check one before it is published.",
     "info": "Tell what a model is: method, sizes, inputs, preparation, training, results, files.",
     "pull": "Download a model from the Hub, and verify every file.",
     "push": "Publish a model folder on the Hub.",
@@ -50,7 +51,7 @@ COMMANDS = {
     "demo": "Train, encode, evaluate, save and reload an encoder.",
 }
 _FILES = {"list": "list_models"}
-_WITHOUT_FIELDS = ("convert", "check", "info", "pull", "push", "list", "data", "results", "demo")
+_WITHOUT_FIELDS = ("convert", "check", "card", "info", "pull", "push", "list", "data", "results", "demo")
 
 
 class CommandsOnDemand(TyperGroup):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,9 @@ HUB_TASKS = {
     "multi-label": "time-series-classification",
     "regression": "time-series-regression",
 }
+# Names that the Hub has for metrics, of those that are called otherwise here; a horizon at the end is a setting.
+_HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "r2": "r_squared", "auprc": "average_precision"}
+_HORIZON = re.compile(r"_\d+$")
 logger = logging.getLogger(__name__)
 
 
@@ -191,12 +195,19 @@ def eval_results(rows: Sequence[ResultRow]) -> list[EvalResult]:
                 dataset_config=row.variant or None,
                 dataset_split="test",
                 dataset_args=None if fingerprint is None else {"fingerprint": fingerprint},
-                metric_type=row.metric,
+                metric_type=hub_metric(row.metric),
+                metric_name=row.metric,
                 metric_value=row.mean,
                 metric_args={name: value for name, value in runs.items() if value is not None},
             )
         )
     return entries
+
+
+def hub_metric(metric: str) -> str:
+    """Return the Hub's name of a metric, such as "mse" for "mse_24" and "f1" for "macro_f1"."""
+    plain = _HORIZON.sub("", metric)
+    return _HUB_METRICS.get(plain, plain)
 
 
 def public_name(corpus: str) -> str:

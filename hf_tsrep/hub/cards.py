@@ -69,7 +69,7 @@ def build_model_card(
         figures: Pictures in the folder, as paths or as caption -> path.
         model_id: Id of the repository; None leaves a placeholder that `push_to_hub` fills in.
         license: Hub licence id of the weights.
-        datasets: Hub ids of the training data; None for the corpus's name.
+        datasets: Hub ids of the training data; None for the corpus's name where that is one.
         converted_from: File name of the official checkpoint, for converted models.
         domain: Of a model of several domains the one that it was trained for last, whose series the card shows; None
             for the one with a head, else the first.
@@ -164,11 +164,9 @@ def _head(config: Any) -> str:
 
 
 def _dataset_ids(corpus: Mapping[str, Any]) -> list[str] | None:
-    """Return what the Hub may link to: a Hub id, or of a corpus that hf_tsrep knows by itself the name alone."""
+    """Return what the Hub can link to: a Hub id; none of a corpus that only hf_tsrep knows by this name."""
     name = str(corpus.get("name", ""))
-    if not _HUB_ID.fullmatch(name):
-        return None
-    return [name] if find_known_corpus(name) is None else [name.rsplit("/", 1)[-1]]
+    return [name] if _HUB_ID.fullmatch(name) and find_known_corpus(name) is None else None
 
 
 def _title(method: Method, corpus: Mapping[str, Any], model_id: str | None) -> str:

@@ -139,7 +139,7 @@ try:
     push_to_hub(folder, "tester/other", token="hf_wrong")
 except Exception as error:
     refused = type(error).__name__
-entries = [(entry.dataset_name, entry.metric_type, entry.metric_value, entry.metric_args)
+entries = [(entry.dataset_name, entry.metric_name, entry.metric_value, entry.metric_args)
            for entry in ModelCard.load(repository).data.eval_results]
 sha = HfApi().model_info(repository).sha
 {LOAD_FROM_HUB.format(arguments="")}

@@ -76,8 +76,8 @@ def test_the_metadata_of_a_card_survive_and_equal_the_results_file(folder):
         "apache-2.0",
     )
     assert {"time-series", "time-series-embedding", "representation-learning", "ts2vec"} == set(data.tags)
-    assert data.datasets == ["ETTh1"]
-    values = {(entry.dataset_name, entry.metric_type): entry for entry in data.eval_results}
+    assert data.datasets is None, "no dataset of the Hub has this name"
+    values = {(entry.dataset_name, entry.metric_name): entry for entry in data.eval_results}
     stored = json.loads((folder / "results.json").read_text())["results"]
     mse = values["ett/ETTh1", "mse_24"]
     assert mse.metric_value == np.mean([result["metrics"]["mse_24"] for result in stored[:2]])
