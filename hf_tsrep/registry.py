@@ -81,6 +81,25 @@ class LazyClass:
         return f"LazyClass({self._module}.{self._name})"
 
 
+class _NoTokenizer:
+    """Stands for the tokenizer of a method that has none: AutoTokenizer would ask for sentencepiece.
+
+    Args:
+        title: Name of the method.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self.__name__ = "NoTokenizer"
+
+    def from_pretrained(self, place: Any, *arguments: Any, **options: Any) -> Any:
+        """Say what there is instead."""
+        raise ValueError(
+            f"{place} is a {self._title} model, which reads values and has no tokenizer. Its encode takes series, "
+            "and AutoFeatureExtractor opens their preparation."
+        )
+
+
 @cache
 def card_folder() -> Path:
     """Return the folder of cards: a link in the source tree, a folder once installed."""
@@ -310,10 +329,9 @@ def _register_tokenizers() -> None:
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     for method in METHODS.values():
-        if method.tiny_tokenizer:
-            tokenizer: Any = method._lazy("Tokenizer")
-            for one in (method.config_class, *(lazy_config.resolve() for lazy_config, _ in method.companions)):
-                AutoTokenizer.register(one, tokenizer_class=tokenizer, exist_ok=True)
+        tokenizer: Any = method._lazy("Tokenizer") if method.tiny_tokenizer else _NoTokenizer(method.title)
+        for one in (method.config_class, *(lazy_config.resolve() for lazy_config, _ in method.companions)):
+            AutoTokenizer.register(one, tokenizer_class=tokenizer, exist_ok=True)
 
 
 def _register_pipelines() -> None:

@@ -126,3 +126,12 @@ def test_a_path_without_a_model_is_refused_by_every_answer_before_anything_is_as
     (tmp_path / "weights").write_bytes(b"x")
     with pytest.raises(FileNotFoundError, match="weights is a file; a model is a folder"):
         getattr(hf_tsrep, answer)(str(tmp_path / "weights"), *arguments)
+
+
+def test_a_method_without_a_tokenizer_says_so(tmp_path):
+    from transformers import AutoTokenizer
+
+    config = hf_tsrep.TS2VecConfig(num_input_channels=2, hidden_size=4, embedding_size=4)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a TS2Vec model, which reads values and has no tokenizer"):
+        AutoTokenizer.from_pretrained(tmp_path)
