@@ -5,8 +5,8 @@ With a head a domain, processes may train on different domains: no head waits in
 
 import pytest
 import torch
+from several_processes import assert_one_process_finds, run_processes
 from torch.nn.parallel import DistributedDataParallel
-from two_processes import assert_one_process_finds, run_two_processes
 
 from hf_tsrep import (
     CrossTimeNetConfig,
@@ -172,7 +172,7 @@ def compute(case, rank, num_processes):
 def found(tmp_path_factory):
     """One start of two processes serves all cases: it takes longer than what they compute."""
     cases = [*SERIES_CASES, *MASK_RATIOS, HEADS]
-    return run_two_processes(compute, cases, tmp_path_factory.mktemp("processes"))
+    return run_processes(compute, cases, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("case", SERIES_CASES)

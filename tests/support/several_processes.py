@@ -1,4 +1,4 @@
-"""Two processes with a share of the batch each against one process with the whole batch.
+"""Several processes with a share of the batch each against one process with the whole batch.
 
 A test file has a function `step(variant, rank, num_processes)`, which the processes import by the name of the file. It
 returns three tensors: losses and gradients, whose means over the processes are what one process has, and buffers,
@@ -13,30 +13,36 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-NUM_PROCESSES = 2
 TIMEOUT = timedelta(minutes=5)  # for processes that wait for each other in vain
 
 
-def _work(rank, step, variants, folder):
-    group = {"init_method": f"file://{folder}/group", "rank": rank, "world_size": NUM_PROCESSES, "timeout": TIMEOUT}
+def _work(rank, step, variants, folder, counts):
+    torch.set_num_threads(1)
+    for count in counts:
+        if rank < count:
+            _work_together(rank, step, variants, folder, count)
+
+
+def _work_together(rank, step, variants, folder, count):
+    group = {"init_method": f"file://{folder}/group{count}", "rank": rank, "world_size": count, "timeout": TIMEOUT}
     dist.init_process_group("gloo", **group)
     found = {}
     for variant in variants:
-        losses, gradients, buffers = step(variant, rank, NUM_PROCESSES)
+        losses, gradients, buffers = step(variant, rank, count)
         for tensor in (losses, gradients):
             dist.all_reduce(tensor)
-            tensor /= NUM_PROCESSES
+            tensor /= count
         found[variant] = (losses, gradients, buffers)
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.save(found, Path(folder) / f"{rank}of{count}.pt")
     dist.destroy_process_group()
 
 
-def run_two_processes(step, variants, folder):
-    """Take the steps of all variants in two processes; return what each process found, by variant."""
+def run_processes(step, variants, folder, counts=(2,)):
+    """Take the steps of all variants in some processes, for each count; return what each process found, by variant."""
     if not dist.is_available():
         pytest.skip("torch has no torch.distributed here")
-    multiprocessing.spawn(_work, args=(step, tuple(variants), str(folder)), nprocs=NUM_PROCESSES)
-    return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
+    multiprocessing.spawn(_work, args=(step, tuple(variants), str(folder), counts), nprocs=max(counts))
+    return [torch.load(Path(folder) / f"{rank}of{count}.pt") for count in counts for rank in range(count)]
 
 
 def assert_one_process_finds(found, step, variant):
