@@ -135,8 +135,21 @@ def get_series(dataset: Dataset | IterableDataset, column: str = "series") -> li
 def _read_column(dataset: Dataset | IterableDataset, column: str) -> list[np.ndarray]:
     if not hasattr(dataset, "select"):
         return [_two_axes(np.asarray(row[column], dtype=np.float32)) for row in dataset]
+    return series_of_arrow(_arrow_column(dataset, column), column)
+
+
+def series_of_arrow(values_column: Any, column: str = "series") -> list[np.ndarray]:
+    """Return the series of an Arrow column, (time, channel) float32 each, as views where the stored type allows it.
+
+    Args:
+        values_column: A chunked array of lists of steps.
+        column: Its name, for messages.
+
+    Raises:
+        CorpusError: It holds no (time, channel) arrays.
+    """
     series: list[np.ndarray] = []
-    for chunk in _arrow_column(dataset, column).chunks:
+    for chunk in values_column.chunks:
         storage = getattr(chunk, "storage", chunk)
         if len(storage) == 0:
             continue

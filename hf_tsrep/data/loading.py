@@ -147,6 +147,11 @@ def load_corpus(
     found = _find(name_or_path, data_directory, options, streaming, revision, token)
     if not isinstance(found, Source):
         datasets, metadata = found
+        if not streaming and any(not hasattr(split, "select") for split in datasets.values()):
+            raise CorpusError(
+                f"{metadata.name} is a stream, which has neither a length nor rows by number. `pretrain` trains on "
+                "streams; for everything else load the corpus without streaming."
+            )
         if not changed and has_series_column(datasets):
             if not streaming:
                 check_datasets(datasets, metadata.channel_names, metadata.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +74,29 @@ class ChannelScaler:
         if kind == "global":
             mean, scale = np.repeat(mean, num_channels), np.repeat(scale, num_channels)
         return cls(mean=mean, scale=scale, kind=kind)
+
+    @classmethod
+    def fit_streamed(cls, blocks: Iterable[Sequence[np.ndarray]], *, kind: str = "standard") -> ChannelScaler:
+        """Fit in one pass over series that are never all in memory: running means and squares (Welford; Chan et al.).
+
+        Args:
+            blocks: Some series at a time, arrays (time, channel).
+            kind: `standard` or `global`.
+
+        Returns:
+            The scaler that `fit` finds, up to rounding.
+        """
+        from sklearn.preprocessing import StandardScaler
+
+        running, num_channels = StandardScaler(), 0
+        for block in blocks:
+            values = np.concatenate(block).astype(np.float64)
+            num_channels = values.shape[1]
+            with np.errstate(invalid="ignore"):  # a channel without any observed value so far
+                running.partial_fit(values.reshape(-1, 1) if kind == "global" else values)
+        mean, scale = (np.nan_to_num(one, nan=other) for one, other in ((running.mean_, 0.0), (running.scale_, 1.0)))
+        repeats = num_channels if kind == "global" else 1
+        return cls(mean=np.repeat(mean, repeats), scale=np.repeat(scale, repeats), kind=kind)
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return the scaled values, (..., channel) float64; NaN stays NaN."""

@@ -20,6 +20,8 @@ from .batches import NumberedBatch, pad_with_missing
 from .settings import PretrainSettings
 
 _SHORTEST_WINDOW = 16  # steps of a window that is chosen here: fewer hold hardly a pattern
+# Fields of DataSettings that say how training items are made, and not how a corpus is read.
+NOT_READING = ("max_train_length", "window_stride", "streaming", "shuffle_buffer")
 Columns = Mapping[str, Any]  # tensors with one row a sample, or mappings of such
 
 
@@ -80,9 +82,7 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
     Raises:
         ValueError: A corpus has no training part, or the corpora differ in their channels.
     """
-    options = dataclasses.asdict(settings.data)
-    for name in ("max_train_length", "window_stride"):
-        options.pop(name)
+    options = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in NOT_READING}
     loaded = TrainingSeries([], [], [], [])
     for corpus, name in zip(settings.corpus, settings.corpus_names, strict=True):
         splits = load_corpus(corpus, **options)

@@ -10,6 +10,7 @@ from .run import train
 from .saving import PretrainingResult
 from .settings import PretrainSettings
 from .stages import get_stage
+from .streams import on_streams, reads_stream
 
 
 def pretrain(
@@ -64,6 +65,9 @@ def run_pretraining(
     Returns:
         The model and what was logged.
     """
-    stage = get_stage(settings.method, settings.stage)(settings)
+    stage_class = get_stage(settings.method, settings.stage)
+    if reads_stream(settings):
+        stage_class = on_streams(stage_class, settings)
+    stage = stage_class(settings)
     stage.shows_progress = shows_progress
     return train(stage, resume_from_checkpoint)

@@ -120,6 +120,12 @@ class DataSettings(ReadingSettings):
     ] = None
     scaler: Annotated[str | None, Told("standard (by channel), global, recommended, or none; fitted on train.")] = None
     time_features: Annotated[bool, Told("Whether seven calendar features go in front of the channels.")] = False
+    streaming: Annotated[
+        bool, Told("Whether the corpus is read while it is trained on and never held; needs max_steps.")
+    ] = False
+    shuffle_buffer: Annotated[
+        PositiveInt | None, Told("streaming: windows that are held and shuffled at a time; default 4096.")
+    ] = None
 
 
 @dataclass(frozen=True)

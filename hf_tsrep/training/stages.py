@@ -160,9 +160,13 @@ class PretrainingStage(TrainingRun):
             "per_device_train_batch_size": self.arguments.per_device_train_batch_size,
             "num_processes": self.arguments.world_size,
             **self.data_facts(),
-            "corpus_fingerprints": [corpus_fingerprint(corpus) for corpus in self.corpora],
+            "corpus_fingerprints": self.fingerprints(),
             "versions": versions(),
         }
+
+    def fingerprints(self) -> list[str]:
+        """Return what tells the corpora from others, one text each."""
+        return [corpus_fingerprint(corpus) for corpus in self.corpora]
 
     def shared(self) -> Shared:
         """Return all settings but some of what is told of the training.

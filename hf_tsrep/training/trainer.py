@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,9 +23,25 @@ from ..modeling.files_time_series import sums_kept
 from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID, add_papers
 from .batches import SERIES_INDEX, NumberedBatchSampler
 from .callbacks import CollapseMonitor, WeightAveragingCallback, fit_warmup
-from .checkpoints import faults_of, find_last_checkpoint, write_checksums
+from .checkpoints import faults_of, find_last_checkpoint, write_checksums, write_json
 
 logger = logging.getLogger(__name__)
+
+STREAM_FILE = "stream_{}.json"  # in a checkpoint, by process
+
+
+@runtime_checkable
+class SeekableStream(Protocol):
+    """A dataset without length that gives the batches of this process, from any position on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the batches that were given, in plain JSON types."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that had been given."""
+
+    def loader(self) -> DataLoader:
+        """Return what gives the batches; those that had been given come first, empty, for the Trainer to skip."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -134,6 +151,9 @@ class TimeSeriesTrainer(Trainer):
         checkpoint = self._resolve_checkpoint(resume_from_checkpoint)
         for callback in self._averaging():
             callback.load_checkpoint(checkpoint)
+        if checkpoint is not None and isinstance(self.train_dataset, SeekableStream):
+            place = Path(checkpoint) / STREAM_FILE.format(self.args.process_index)
+            self.train_dataset.load_state_dict(json.loads(place.read_text(encoding="utf-8")))
         self._terms, self._num_term_batches = {}, 0
         return super().train(checkpoint, *positional, **arguments)
 
@@ -169,6 +189,8 @@ class TimeSeriesTrainer(Trainer):
         See `hf_tsrep.training.batches` for what the numbers are for.
         """
         batch_sampler = self.batch_sampler
+        if isinstance(self.train_dataset, SeekableStream):
+            return self.train_dataset.loader()
         if batch_sampler is None:
             sampler = self._get_train_sampler()
             if sampler is None or self.args.train_sampling_strategy == "batch_rebalance":
@@ -325,6 +347,12 @@ class TimeSeriesTrainer(Trainer):
         if _internal_call and output_dir is not None and self.args.should_save:
             for callback in self._averaging():
                 callback.save_checkpoint(output_dir)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save what this process needs to go on: its random states, and its position in a stream."""
+        super()._save_rng_state(output_dir)
+        if isinstance(self.train_dataset, SeekableStream):
+            write_json(Path(output_dir) / STREAM_FILE.format(self.args.process_index), self.train_dataset.state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint; its checksums follow when the random states of all processes are there."""

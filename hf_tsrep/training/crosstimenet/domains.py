@@ -11,6 +11,7 @@ import numpy as np
 from ...data import corpus_metadata, get_series, load_corpus
 from ...data.domains import domain_names
 from ...errors import SettingsError
+from ..data import NOT_READING
 from ..settings import PretrainSettings
 
 # Where the series come from that a domain is measured on; the last were trained on.
@@ -107,8 +108,8 @@ def load_domains(settings: PretrainSettings, validation_fraction: float, seed: i
 def _load_domain(
     corpus: Any, written: str, settings: PretrainSettings, validation_fraction: float, seed: int
 ) -> DomainSeries:
-    options = dataclasses.asdict(settings.data)
-    longest, _ = options.pop("max_train_length"), options.pop("window_stride")
+    options = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in NOT_READING}
+    longest = settings.data.max_train_length
     splits = load_corpus(corpus, **options)
     if "train" not in splits:
         raise ValueError(f"Corpus {written} has no 'train' split, which pre-training reads, only {', '.join(splits)}.")
