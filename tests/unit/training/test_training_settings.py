@@ -222,9 +222,10 @@ def test_data_settings_are_arguments_of_load_corpus():
     import inspect
 
     from hf_tsrep.data import load_corpus
+    from hf_tsrep.training.data import NOT_READING
 
     known = set(inspect.signature(load_corpus).parameters)
-    assert {field.name for field in dataclasses.fields(DataSettings)} - {"max_train_length", "window_stride"} <= known
+    assert {field.name for field in dataclasses.fields(DataSettings)} - set(NOT_READING) <= known
 
 
 def test_a_run_that_is_to_be_pushed_needs_a_token_and_leaves_the_trainers_own_pushing_alone(tmp_path, monkeypatch):
