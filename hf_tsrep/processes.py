@@ -96,6 +96,11 @@ def check_group(arguments: Any, processes: Processes) -> None:
     """
     import torch.distributed as dist
 
+    if arguments.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise SettingsError(
+            "FSDP was asked for, and shards of weights are neither averaged nor gathered when saved here. "
+            "Train with one whole model a process (distributed_type MULTI_GPU, scripts/accelerate/eight_gpus.yaml)."
+        )
     kind = getattr(arguments.distributed_state, "distributed_type", None)
     kind_name = str(getattr(kind, "value", kind))
     in_group = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

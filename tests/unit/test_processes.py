@@ -1,5 +1,6 @@
 """What a process knows of the others, and that nobody trains, encodes or evaluates where they do not work together."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,17 @@ from hf_tsrep.processes import Processes, check_group, launched_processes, requi
 from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.stages import training_arguments
 
-TOLD = ("WORLD_SIZE", "RANK", "PMI_SIZE", "PMI_RANK", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "LOCAL_RANK")
+ROOT = Path(__file__).resolve().parents[2]
+TOLD = (
+    "ACCELERATE_USE_FSDP",
+    "WORLD_SIZE",
+    "RANK",
+    "PMI_SIZE",
+    "PMI_RANK",
+    "MASTER_ADDR",
+    "ACCELERATE_MIXED_PRECISION",
+    "LOCAL_RANK",
+)
 
 
 @pytest.fixture
@@ -31,7 +42,7 @@ def told(monkeypatch):
 def group(kind, num_processes):
     """Return what the Trainer's arguments say of the processes."""
     state = SimpleNamespace(distributed_type=SimpleNamespace(value=kind))
-    return SimpleNamespace(distributed_state=state, world_size=num_processes, device=torch.device("cpu"))
+    return SimpleNamespace(distributed_state=state, world_size=num_processes, device=torch.device("cpu"), fsdp=None)
 
 
 def test_a_launcher_tells_rank_and_count(told):
@@ -62,6 +73,35 @@ def test_processes_that_do_not_train_together_do_not_train(kind, num_processes, 
     with pytest.raises(SettingsError, match=rf"started {started} processes, the process group has 1.*{kind}"):
         check_group(group(kind, num_processes), Processes(0, started))
     check_group(group("NO", 1), Processes(0, 1))
+
+
+def test_shards_of_weights_are_refused(told):
+    told(ACCELERATE_USE_FSDP="true")
+    with pytest.raises(SettingsError, match="FSDP was asked for"):
+        check_group(group("FSDP", 1), Processes(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "machines", "num_processes"), [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_nodes", 2, 16)]
+)
+def test_configurations_are_what_accelerate_takes(name, machines, num_processes):
+    """Accelerate's own class reads the file, its own parser the command, and its own functions make the processes'."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import prepare_multi_gpu_env
+
+    path = str(ROOT / "scripts" / "accelerate" / f"{name}.yaml")
+    config = load_config_from_file(path)
+    assert (config.num_machines, config.num_processes) == (machines, num_processes)
+    words = ["--config_file", path, "-m", "hf_tsrep", "pretrain", "--method", "ts2vec"]
+    arguments, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert defaults.mixed_precision == arguments.mixed_precision == "bf16"
+    assert arguments.multi_gpu is (num_processes > 1)
+    assert arguments.training_script_args == ["pretrain", "--method", "ts2vec"]
+    if num_processes > 1:
+        environment = prepare_multi_gpu_env(arguments)
+        assert "ACCELERATE_USE_FSDP" not in environment
+        assert int(arguments.nproc_per_node) * machines == num_processes
 
 
 def test_several_processes_without_a_gpu_train_on_cpus(monkeypatch):
