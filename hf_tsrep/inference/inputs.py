@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import near_matches
+
 if TYPE_CHECKING:
     from ..modeling.reading_time_series import PreparedSeries
 
@@ -112,24 +114,40 @@ def chosen_splits(corpus: Any, splits: Sequence[str] | None) -> list[str]:
 def channels_of_model(preparation: Any, names: Sequence[str]) -> list[int] | None:
     """Return which channels of the corpus the model takes, by name where the names are known; None for all.
 
+    Channels go by order only where one side has no names of its own: a file without header has `channel_0`,
+    `channel_1`, ... One channel alone has no order that could be wrong; another name than the model's is warned of.
+
     Raises:
-        ValueError: The corpus lacks channels of the model.
+        ValueError: The corpus lacks channels of the model, be it that a name is spelt otherwise.
     """
     wanted = [] if preparation is None else list(preparation.channel_names or ())
     names = list(names)
     if not wanted or wanted == names:
         return None
-    if set(wanted) <= set(names) and not all(_INVENTED_NAME.fullmatch(name) for name in names):
+    is_named = not _are_invented(names)
+    if is_named and set(wanted) <= set(names):
         return [names.index(name) for name in wanted]
     if len(wanted) == len(names):
-        logger.info("The channels are taken in order: %s for %s.", ", ".join(names[:10]), ", ".join(wanted[:10]))
-        return None
+        if not is_named or _are_invented(wanted):
+            logger.info("The channels are taken in order: %s for %s.", ", ".join(names[:10]), ", ".join(wanted[:10]))
+            return None
+        if len(names) == 1:
+            logger.warning("The model was trained on the channel %r; %r is taken for it.", wanted[0], names[0])
+            return None
     absent = [name for name in wanted if name not in names]
+    unused = [name for name in names if name not in wanted]
+    hints = [f"{name}.{near_matches(name, unused)}" for name in absent[:20]]
     raise ValueError(
         f"The model takes {len(wanted)} channels, {', '.join(wanted[:20])}; the input has {len(names)}, "
-        f"{', '.join(names[:20])}. It lacks {', '.join(absent[:20])}: choose the columns with --value-columns, or "
-        "train a model on this input."
+        f"{', '.join(names[:20])}. It lacks {' '.join(hints) if is_named else ', '.join(absent[:20]) + '.'} Name its "
+        "columns as the model does, choose them with --value-columns, or train a model on this input; columns named "
+        "channel_0, channel_1, ... are taken in order."
     )
+
+
+def _are_invented(names: Sequence[str]) -> bool:
+    """Whether these are the names that a reader gives channels without names."""
+    return list(names) == ["value"] or all(_INVENTED_NAME.fullmatch(name) for name in names)
 
 
 def dates_of_model(preparation: Any, split: Any) -> list[np.ndarray] | None:

@@ -138,18 +138,40 @@ def test_channels_are_taken_by_name(work, command_line):
     assert "It lacks load" in err
 
 
-def test_channels_without_names_are_not_taken_by_their_numbers():
+def test_channels_go_by_name_and_by_order_only_without_names(caplog):
     from types import SimpleNamespace
 
     from hf_tsrep.inference.inputs import channels_of_model
 
-    def preparation(*names):
-        return SimpleNamespace(channel_names=names)
+    def channels(wanted, names):
+        return channels_of_model(SimpleNamespace(channel_names=wanted), names)
 
-    assert channels_of_model(preparation("a", "channel_0"), ["x", "channel_0", "a"]) == [2, 1]
-    assert channels_of_model(preparation("channel_0", "channel_1"), ["channel_0", "channel_1"]) is None
+    assert channels(["a", "channel_0"], ["x", "channel_0", "a"]) == [2, 1]
+    assert channels(["channel_0", "channel_1"], ["channel_0", "channel_1"]) is None
+    with caplog.at_level("INFO", logger="hf_tsrep"):
+        assert channels(["load", "pressure"], ["channel_0", "channel_1"]) is None
+        assert channels(["channel_0", "channel_1"], ["load", "pressure"]) is None
+        assert channels(["value"], ["load"]) is None
+    assert caplog.text.count("The channels are taken in order") == 3
+    assert channels(["load"], ["pressure"]) is None
+    assert "'pressure' is taken for it" in caplog.text
     with pytest.raises(ValueError, match=r"takes 2 channels.*the input has 3"):
-        channels_of_model(preparation("channel_0", "channel_1"), ["channel_0", "channel_1", "channel_2"])
+        channels(["channel_0", "channel_1"], ["channel_0", "channel_1", "channel_2"])
+    with pytest.raises(ValueError, match=r"lacks pressure\. Did you mean 'presure'\? Name its columns"):
+        channels(["load", "pressure"], ["presure", "load"])
+    with pytest.raises(ValueError, match=r"lacks load\. pressure\. Name"):
+        channels(["load", "pressure"], ["a", "b"])
+
+
+@pytest.mark.parametrize("command", ["encode", "detect"])
+def test_a_misspelt_header_is_not_read_in_order(work, command_line, command):
+    frame = pd.read_csv("wide.csv")
+    frame[["date", "load", "pressure"]].rename(columns={"pressure": "presure"}).to_csv("typo.csv", index=False)
+    output = "typo.npy" if command == "encode" else "typo_scores.csv"
+    code, _, err = command_line(command, "--model", "model", "--input", "typo.csv", "--output", output)
+    assert code == 2
+    assert "It lacks pressure. Did you mean 'presure'?" in err
+    assert not Path(output).exists()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(work, command_line, monkeypatch):
