@@ -59,6 +59,14 @@ def detect_command(
     ] = 4.0,
     threshold: Annotated[float | None, typer.Option(help="The threshold itself, in place of that rule.")] = None,
     gap: Annotated[int, typer.Option(min=0, help="Alarms that are at most so many steps apart are one.")] = 7,
+    difference: Annotated[
+        bool | None,
+        typer.Option(
+            "--difference/--no-difference",
+            help="Whether a masked difference is taken of differences, until the reference is stationary (Dickey-"
+            "Fuller test, as published); default where that can be done: one channel, no missing values, statsmodels.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 256,
     splits: Annotated[str | None, typer.Option(help="Splits to examine, with commas; default all.")] = None,
     domain: Domain = None,
@@ -98,6 +106,7 @@ def detect_command(
         deviations=deviations,
         threshold=threshold,
         gap=gap,
+        difference=difference,
         timestamps=examined.dates,
         batch_size=batch_size,
         show_progress_bar=not context.find_root().params.get("quiet"),

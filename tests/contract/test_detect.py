@@ -1,5 +1,7 @@
 """What `detect` promises, for the encoder of every method."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,3 +101,50 @@ def test_missing_values_leave_scores(name):
 def test_a_constant_series_has_no_alarm(name):
     found = hf_tsrep.detect(MODELS[name], np.full((100, 3), 2.0, np.float32), **OPTIONS, batch_size=7)
     assert found.alarms == []
+
+
+def walk(length=200, seed=0):
+    return np.random.default_rng(seed).standard_normal((length, 1)).cumsum(0).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if masks_steps(model)])
+def test_a_reference_that_is_not_stationary_is_differenced(name, monkeypatch):
+    pytest.importorskip("statsmodels")
+    from hf_tsrep.evaluation import prepare_anomaly_series
+
+    model, values = build(name, "model", num_input_channels=1), walk()
+    values[150:] += 40
+    dates = np.datetime64("2026-01-01", "h") + np.arange(200)
+    options = {**OPTIONS, "reference": 100}
+    found = hf_tsrep.detect(model, values, timestamps=dates, **options)
+    prepared = prepare_anomaly_series(values, 100)
+    assert (found.difference_order, found.provenance["difference"]) == (prepared.order, [prepared.order]) == (1, [1])
+    expected = hf_tsrep.detect(model, prepared.values, difference=False, **{**options, "reference": 99})
+    np.testing.assert_allclose(found.scores[1:], expected.scores, rtol=1e-3, atol=1e-4)
+    assert found.scores.shape == (200,)
+    assert np.isnan(found.scores[0])
+    assert found.reference_length == 100
+    assert found.threshold == pytest.approx(expected.threshold, rel=1e-3)
+    assert [one.start for one in found.alarms] == [one.start + 1 for one in expected.alarms]
+    assert 150 in [one.peak for one in found.alarms]
+    assert all(one.start_time == dates[one.start] for one in found.alarms)
+    # Series of their own: theirs is the order and the scale.
+    foreign = hf_tsrep.detect(model, [values], **{**options, "reference": [walk(120, 1), walk(90, 2)]})[0]
+    assert (foreign.difference_order, foreign.scores.shape, foreign.reference_length) == (1, (200,), 0)
+    steady = hf_tsrep.detect(model, wave(200)[:, :1], **options)
+    assert steady.difference_order == 0
+    assert hf_tsrep.detect(model, values, difference=False, **options).difference_order == 0
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if masks_steps(model)])
+def test_differences_are_refused_only_where_they_are_asked_for(name, monkeypatch, caplog):
+    with pytest.raises(ValueError, match="difference=True: differencing needs one channel; the series have 3"):
+        hf_tsrep.detect(MODELS[name], wave(), difference=True, **OPTIONS)
+    with pytest.raises(ValueError, match="only a masked difference"):
+        hf_tsrep.detect(MODELS[name], wave(), difference=True, score=DISTANCE, **OPTIONS)
+    model = build(name, "model", num_input_channels=1)
+    monkeypatch.setitem(sys.modules, "statsmodels.tsa.stattools", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hf-tsrep\[anomaly\]'"):
+        hf_tsrep.detect(model, walk(), difference=True, **OPTIONS)
+    assert hf_tsrep.detect(model, walk(), **OPTIONS).difference_order == 0
+    assert "without differences" in caplog.text

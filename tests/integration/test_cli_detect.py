@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(work, command_line):
     for words, message in (
         (("--output", "scores.txt"), "choose one of .csv, .parquet"),
         (("--figure", "scores.gif"), "--figure scores.gif: the suffix says the format"),
-        (("--refrence", "0.3"), "Unknown option --refrence for detect. Did you mean --reference?"),
+        (("--refrence", "0.3"), "Unknown option --refrence for detect. Did you mean --reference or --difference?"),
         (("--reference", "nowhere.csv"), "nowhere.csv"),
         (("--score", "likelihood"), "score='likelihood' is unknown"),
     ):
