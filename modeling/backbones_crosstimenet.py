@@ -22,9 +22,14 @@ NUM_CENTROID_ITERATIONS = 10
 _NUMBERS_AT_ONCE = 2**24
 
 
-def build_backbone(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a transformer without a pooling layer, which nothing would read."""
-    backbone = AutoModel.from_config(config)
+def build_backbone(config: PreTrainedConfig, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Build a transformer without a pooling layer, which nothing would read.
+
+    Args:
+        config: Of the transformer.
+        attn_implementation: How it attends, as transformers names it; None for transformers' choice.
+    """
+    backbone = AutoModel.from_config(config, attn_implementation=attn_implementation)
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     return cast(PreTrainedModel, backbone)
@@ -41,18 +46,20 @@ def num_positions(backbone: PreTrainedModel) -> int | None:
     return positions if kept is None else positions - kept - 1
 
 
-def leading_order(attention_mask: torch.Tensor) -> torch.Tensor | None:
-    """Return the order that puts every row's tokens before its padding; None where they stand so already.
+def leading_places(attention_mask: torch.Tensor) -> torch.Tensor | None:
+    """Return the places that tokens go to for a row's tokens to lie before its padding; None where all lie so already.
 
     Args:
         attention_mask: (batch_size, num_tokens) bool, True = token.
 
     Returns:
-        (batch_size, num_tokens) int64 places, or None.
+        (batch_size, num_tokens) int64, or None.
     """
     if not torch.compiler.is_compiling() and not bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
         return None
-    return torch.argsort((~attention_mask).to(torch.uint8), dim=1, stable=True)
+    # Counted, not sorted: ONNX has no stable sort.
+    num_tokens = attention_mask.sum(1, keepdim=True)
+    return torch.where(attention_mask, attention_mask.cumsum(1), num_tokens + (~attention_mask).cumsum(1)) - 1
 
 
 def read_tokens(
@@ -72,15 +79,15 @@ def read_tokens(
     Returns:
         The last hidden state (batch_size, num_tokens, hidden_size), and the hidden states of that shape or None.
     """
-    order = leading_order(attention_mask)
+    places = leading_places(attention_mask)
     seen = attention_mask
-    if order is not None:
-        input_ids, seen = input_ids.gather(1, order), seen.gather(1, order)
+    if places is not None:
+        input_ids = torch.zeros_like(input_ids).scatter(1, places, input_ids)
+        seen = torch.zeros_like(seen).scatter(1, places, seen)
     states = _read_stretches(backbone, input_ids, seen, wants_states)
     states = [torch.where(seen.unsqueeze(-1), state, 0.0) for state in states]
-    if order is not None:
-        back = order.argsort(1).unsqueeze(-1)
-        states = [state.gather(1, back.expand(-1, -1, state.shape[-1])) for state in states]
+    if places is not None:
+        states = [state.gather(1, places.unsqueeze(-1).expand(-1, -1, state.shape[-1])) for state in states]
     return states[0], tuple(states[1:]) if wants_states else None
 
 

@@ -292,7 +292,18 @@ class GenericWithHead:
 
 
 class GenericForTimeSeriesClassification(PredictsClasses, GenericWithHead):
-    """Class scores: `self.head(**head_inputs, labels=labels)` returns loss and logits."""
+    """Class scores: `self.classifier(**head_inputs, labels=labels)` returns loss and logits.
+
+    peft trains and keeps a whole head that bears this name (`LoraConfig(task_type="SEQ_CLS")`).
+    """
+
+    # Folders of before the head bore it.
+    _renamed_parameters = {r"^head\.": "classifier."}  # noqa: RUF012 - as modeling_time_series declares it
+
+    @property
+    def head(self) -> nn.Module:
+        """The head."""
+        return cast(Any, self).classifier
 
     def forward(
         self,
@@ -327,7 +338,7 @@ class GenericForTimeSeriesClassification(PredictsClasses, GenericWithHead):
         self, encoded: EncodedForHead, labels: torch.Tensor | None, return_dict: bool | None, **head_arguments: Any
     ) -> TimeSeriesClassificationOutput | tuple[torch.Tensor, ...]:
         """Run the head on what the encoder made of the series; the rest is as in `forward`."""
-        loss, logits = cast(Any, self).head(**encoded.head_inputs, labels=labels, **head_arguments)
+        loss, logits = cast(Any, self).classifier(**encoded.head_inputs, labels=labels, **head_arguments)
         output = TimeSeriesClassificationOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
         return output if return_dict is not False else output.to_tuple()
 

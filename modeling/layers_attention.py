@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import is_flash_attention_requested
 
 from .kernels_attention import attend, attend_by_blocks
 from .layers_dropout import DropoutDraws, SeededDropout
@@ -115,6 +118,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_attention_heads = num_attention_heads
         self.window = window
+        self.config: PreTrainedConfig | None = None  # the model's; its attn_implementation is followed
+        self.is_causal = False  # functions of transformers ask for it
         # Queries, keys and values in one product.
         self.input_projection = AttentionProjection(hidden_size, 3 * hidden_size)
         self.output_projection = AttentionProjection(hidden_size, hidden_size)
@@ -155,14 +160,38 @@ class SelfAttention(nn.Module):
         drop: Callable[[torch.Tensor], torch.Tensor] | None,
         is_given: bool,
     ) -> torch.Tensor:
-        """Attend by whichever way is faster; the fused ones draw their own dropout, and cannot take a given one."""
+        """Attend as was asked for, else by whichever way is faster; only the plain one takes a given dropout."""
         is_exporting, length = torch.compiler.is_compiling(), query.shape[2]
+        implementation = getattr(self.config, "_attn_implementation", None) or "sdpa"
         if self.window is not None and (is_exporting or length > self.window):
             if attention_mask is None:
                 attention_mask = query.new_ones(len(query), 1, 1, length, dtype=torch.bool)
-            if not is_exporting:
+            if not is_exporting and implementation != "eager":
                 return attend_by_blocks(query, key, value, attention_mask, self.window, drop)
             attention_mask = window_mask(attention_mask, self.window)  # one program serves all lengths
-        if drop is not None and is_given:
+        if implementation == "eager" or (drop is not None and is_given):
             return scaled_dot_product_attention(query, key, value, attention_mask, drop)
-        return attend(query, key, value, attention_mask, 0.0 if drop is None else self.dropout.p)
+        dropout = 0.0 if drop is None else self.dropout.p
+        if implementation == "sdpa":
+            return attend(query, key, value, attention_mask, dropout)
+        return self._attend_as_asked(implementation, (query, key, value), attention_mask, dropout)
+
+    def _attend_as_asked(
+        self,
+        implementation: str,
+        query_key_value: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        dropout: float,
+    ) -> torch.Tensor:
+        """Attend by a function of transformers' registry, such as "flash_attention_2"; the shape of the query."""
+        if attention_mask is not None and is_flash_attention_requested(self.config):
+            if attention_mask.shape[1:3] != (1, 1):
+                raise ValueError(
+                    f"attn_implementation={implementation!r} cannot hide other tokens from each query, as the "
+                    'attention window of this model does; load it with attn_implementation="sdpa".'
+                )
+            attention_mask = attention_mask[:, 0, 0]
+        function = ALL_ATTENTION_FUNCTIONS[implementation]
+        scaling = query_key_value[0].shape[-1] ** -0.5
+        attended, _ = function(self, *query_key_value, attention_mask, dropout=dropout, scaling=scaling)
+        return attended.transpose(1, 2)

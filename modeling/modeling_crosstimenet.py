@@ -83,6 +83,7 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
 
     config: CrossTimeNetConfig
     config_class = CrossTimeNetConfig
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     main_input_name = "input_ids"
     input_modalities = ("time", "text")  # type: ignore[assignment]  # transformers' own models have a tuple here too
     _supports_sdpa = True
@@ -399,7 +400,9 @@ class CrossTimeNetModel(CrossTimeNetPreTrainedModel):
 
     def __init__(self, config: CrossTimeNetConfig) -> None:
         super().__init__(config)
-        self.backbone = build_backbone(config.backbone_config)  # type: ignore[arg-type]  # the config has made it one
+        self.backbone = build_backbone(
+            cast(PreTrainedConfig, config.backbone_config), self.config._attn_implementation
+        )
         self.post_init()
 
     def get_input_embeddings(self) -> torch.nn.Module:
@@ -655,7 +658,7 @@ class CrossTimeNetForTimeSeriesClassification(_ReadsTokens, GenericForTimeSeries
     def __init__(self, config: CrossTimeNetConfig) -> None:
         super().__init__(config)
         self.model = CrossTimeNetModel(config)
-        self.head = DomainClassifiers(config)
+        self.classifier = DomainClassifiers(config)
         self.post_init()
 
     def forward(  # type: ignore[override]  # it also takes tokens
@@ -695,7 +698,7 @@ class CrossTimeNetForTimeSeriesClassification(_ReadsTokens, GenericForTimeSeries
         return self._score(encoded, labels, return_dict, domain=domain)
 
     def _domain_of_head(self, domain: str | int | None) -> str | int | None:
-        place = self.head.place_of(domain)
+        place = self.classifier.place_of(domain)
         return domain if place is None else place
 
     def _head_inputs(self, encoded: TimeSeriesModelOutput, real: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -1182,7 +1185,7 @@ def _domains_and_heads(
                 key = f"head.{name}-data.{layer}.{kind}"
                 if key not in official:
                     raise ConversionError(f"This is no whole model of CrossTimeNet: {key} is missing.")
-                heads[f"head.heads.{place}.{ours}.{kind}"] = official[key]
+                heads[f"classifier.heads.{place}.{ours}.{kind}"] = official[key]
         sizes = {field: getattr(described, field) for field in ("num_input_channels", "patch_length", "codebook_size")}
         num_tokens = described.num_patches(described.context_length)
         num_labels = len(official[f"head.{name}-data.2.bias"])

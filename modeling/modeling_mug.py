@@ -624,11 +624,12 @@ class MUGPreTrainedModel(TimeSeriesPreTrainedModel):
 
     config: MUGConfig
     config_class = MUGConfig
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     _no_split_modules = [  # noqa: RUF012 - transformers declares it as an instance's variable
         *("BatchNormTransformerLayer", "TransformerLayer", "CausalResidualBlock", "CrossGranularityLayer")
     ]
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - as above
-        r"^(head|decoder|query_projection|candidate_projection)\."
+        r"^(head|classifier|decoder|query_projection|candidate_projection)\."
     ]
 
     @torch.no_grad()
@@ -969,7 +970,7 @@ class MUGForTimeSeriesClassification(GenericForTimeSeriesClassification, MUGPreT
     def __init__(self, config: MUGConfig) -> None:
         super().__init__(config)
         self.model = MUGModel(config)
-        self.head = ClassificationHead(config)
+        self.classifier = ClassificationHead(config)
         self.post_init()
 
     def compute_head_inputs(

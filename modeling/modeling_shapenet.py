@@ -923,7 +923,7 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
     def __init__(self, config: ShapeNetConfig) -> None:
         super().__init__(config)
         self.model = ShapeNetModel(config)
-        self.head = ShapeletHead(config)
+        self.classifier = ShapeletHead(config)
         self.post_init()
 
     def compute_head_inputs(
@@ -946,7 +946,7 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
         return EncodedForHead({"distances": distances}, encoded.hidden_states if wants_states else None)
 
     def _distances(self, segments: SegmentTokens) -> torch.Tensor:
-        head = self.head
+        head = self.classifier
         shapelets = self.model.segments.encoder(head.shapelets, head.shapelet_observed)
         distances = shapelet_distances(segments, shapelets, head.origins, self.config)
         # A shapelet that training data did not fill has no embedding and tells nothing.
@@ -1009,10 +1009,10 @@ class ShapeNetForTimeSeriesClassification(GenericForTimeSeriesClassification, Sh
         best = score.argsort(descending=True, stable=True)[: self.config.num_shapelets]
         chosen = {"shapelets": values, "shapelet_observed": seen, "origins": origins, "distance_mean": mean}
         for name, value in {**chosen, "distance_scale": deviation.clamp(min=1e-6)}.items():
-            buffer = getattr(self.head, name)
+            buffer = getattr(self.classifier, name)
             buffer[: len(best)] = value[best].to(buffer.dtype)
-        self.head.shapelet_observed[len(best) :] = False
-        self.head.origins[len(best) :, 0] = -1
+        self.classifier.shapelet_observed[len(best) :] = False
+        self.classifier.origins[len(best) :, 0] = -1
 
     def _candidates(
         self,

@@ -396,8 +396,9 @@ class SimMTMPreTrainedModel(TimeSeriesPreTrainedModel):
 
     config: SimMTMConfig
     config_class = SimMTMConfig
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     _no_split_modules = ["TransformerLayer", "ConvolutionBlock"]  # noqa: RUF012 - declared as an instance's variable
-    _keys_to_ignore_on_load_unexpected = [r"^(projector|decoder|head)\.", r"^loss_weights$"]  # noqa: RUF012 - as above
+    _keys_to_ignore_on_load_unexpected = [r"^(projector|decoder|head|classifier)\.", r"^loss_weights$"]  # noqa: RUF012 - as above
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -715,7 +716,9 @@ class SimMTMForTimeSeriesClassification(GenericForTimeSeriesClassification, SimM
     def __init__(self, config: SimMTMConfig) -> None:
         super().__init__(config)
         self.model = SimMTMModel(config)
-        self.head = ContextClassificationHead(config, config.num_groups * self.model.encoder.num_context_features)
+        self.classifier = ContextClassificationHead(
+            config, config.num_groups * self.model.encoder.num_context_features
+        )
         self.post_init()
 
     def compute_head_inputs(
@@ -836,8 +839,8 @@ _HEADS = {
     "pooler.pooler.4": "projector.projection",
     "projection.linear": "decoder.projection",
     _DECODER_OF_CLASSIFICATION: "decoder.projection",
-    "classifier.logits": "head.hidden",
-    "classifier.logits_simple": "head.projection",
+    "classifier.logits": "classifier.hidden",
+    "classifier.logits_simple": "classifier.projection",
     "head.linear": "head.projection",
 }
 _PRETEXT_LAYERS = {

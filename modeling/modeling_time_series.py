@@ -10,13 +10,13 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoFeatureExtractor, PreTrainedModel
+from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import CONFIG_NAME, cached_file, logging
 
@@ -26,6 +26,7 @@ from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
 from .files_time_series import full_disk_named, sums_kept
 from .heads_time_series import pool_instance
+from .layers_attention import SelfAttention
 from .layers_convolution import CausalConvolution
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .publishing_time_series import add_papers
@@ -40,6 +41,12 @@ logger = logging.get_logger(__name__)
 PREPARATION_FILE = "preprocessor_config.json"
 # Options of `from_pretrained` that say where a file lies.
 _PLACE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+# Arguments that peft's models hand on, whatever is asked of them.
+_ARGUMENTS_OF_TEXT = (
+    *("input_ids", "attention_mask", "inputs_embeds", "token_type_ids", "position_ids"),
+    *("output_attentions", "output_hidden_states"),
+)
 
 SUFFIX_OF_AUTO_CLASS = {
     "AutoModel": "Model",
@@ -62,7 +69,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     input_modalities = ("time",)  # type: ignore[assignment]  # transformers' own models have a tuple here too
     supports_gradient_checkpointing = True
     # The encoder and models with another head open a checkpoint without its head.
-    _keys_to_ignore_on_load_unexpected = [r"^head\."]  # noqa: RUF012 - transformers declares it as an instance's variable
+    _keys_to_ignore_on_load_unexpected = [r"^(head|classifier)\."]  # noqa: RUF012 - transformers declares it as an instance's variable
 
     _preparation: Any = None  # see preparation
 
@@ -134,11 +141,16 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                 names it and the fix.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        renamed = getattr(cls, "_renamed_parameters", {})  # of a head
+        if renamed and _is_of_class(pretrained_model_name_or_path, cls, kwargs):
+            kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
         try:
             opened: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
             model, info = opened
+            # Transformers would save the old names again.
+            vars(model).pop("_weight_conversions", None)
             model._require_whole_encoder(info, str(pretrained_model_name_or_path))
             model.preparation = _preparation_beside(pretrained_model_name_or_path, cls, kwargs)
             return (model, info) if wants_info else model
@@ -214,6 +226,29 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """Send a saved model to the Hub, where `push_to_hub` ends, with the card of what it is."""
         add_papers(self, Path(working_dir), repo_id, type(self).card_writer)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    def post_init(self) -> None:
+        """Begin the weights, and let attention follow the config; see PreTrainedModel.post_init."""
+        super().post_init()
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.config = self.config
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; batch normalisation that is frozen keeps its statistics, which no adapter of peft holds."""
+        super().train(mode)
+        for module in self.modules():
+            weights = list(module.parameters()) if isinstance(module, nn.BatchNorm1d) else []
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the layer that series enter by: the first one with weights. Transformers and peft ask for it."""
+        for module in cast(nn.Module, self.base_model).modules():
+            if next(module.children(), None) is None and next(module.parameters(), None) is not None:
+                return module
+        raise NotImplementedError(f"{type(self).__name__} has no layer with weights.")
 
     def prepare_inputs(
         self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None, **method_arguments: Any
@@ -514,12 +549,35 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         appear in the signature and the help of `encode`.
         """
         super().__init_subclass__(**options)
+        if cls.forward is not nn.Module.forward:
+            cast(Any, cls).forward = _without_arguments_of_text(cls.forward)
         for auto_class, suffix in SUFFIX_OF_AUTO_CLASS.items():
             if cls.__name__ == cls._prefix() + suffix:
                 cast(Any, cls)._auto_class = auto_class
         if "encode_arguments" in vars(cls) and "encode" not in vars(cls):
             shared = inspect.unwrap(TimeSeriesPreTrainedModel.encode)
             cast(Any, cls).encode = _with_arguments_of(cls.encode_arguments, shared)
+
+
+def _without_arguments_of_text(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `forward` that also takes, as None, what a model of texts is given; peft passes all of that to any model.
+
+    An argument of text that is not None is refused as any unknown one.
+    """
+    known = inspect.signature(forward).parameters
+    left_out = [name for name in _ARGUMENTS_OF_TEXT if name not in known]
+    if getattr(forward, "_leaves_out", None) == left_out:
+        return forward
+
+    @functools.wraps(forward)
+    def forward_of_series(self: Any, *arguments: Any, **named: Any) -> Any:
+        for name in left_out:
+            if name in named and named[name] is None:
+                del named[name]
+        return forward(self, *arguments, **named)
+
+    cast(Any, forward_of_series)._leaves_out = left_out
+    return forward_of_series
 
 
 def _with_arguments_of(declaration: Callable[..., Any], encode: Callable[..., Any]) -> Callable[..., Any]:
@@ -564,6 +622,16 @@ def _preparation_beside(name_or_path: Any, model_class: type, options: dict[str,
         return None
     is_remote = model_class.__module__.startswith("transformers_modules")
     return AutoFeatureExtractor.from_pretrained(name_or_path, **place, trust_remote_code=is_remote or None)
+
+
+def _is_of_class(name_or_path: Any, model_class: type, options: dict[str, Any]) -> bool:
+    """Return whether a folder says that a model of this class was saved in it."""
+    config = options.get("config")
+    if config is None and name_or_path is not None:
+        place = {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
+        config = PreTrainedConfig.get_config_dict(name_or_path, **place)[0]
+    saved = config.get("architectures") if isinstance(config, dict) else getattr(config, "architectures", None)
+    return model_class.__name__ in (saved or ())
 
 
 def _damaged_file(place: str, subfolder: str) -> Path | str:

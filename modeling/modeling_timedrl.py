@@ -504,9 +504,10 @@ class TimeDRLPreTrainedModel(TimeSeriesPreTrainedModel):
 
     config: TimeDRLConfig
     config_class = TimeDRLConfig
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     _no_split_modules = ["TransformerLayer", "CausalConvolutionBlock"]  # noqa: RUF012 - as transformers declares it
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - as above
-        r"^(timestamp_predictor|contrastive_predictor|head)\."
+        r"^(timestamp_predictor|contrastive_predictor|head|classifier)\."
     ]
 
     @torch.no_grad()
@@ -687,7 +688,7 @@ class TimeDRLForTimeSeriesClassification(GenericForTimeSeriesClassification, Tim
     def __init__(self, config: TimeDRLConfig) -> None:
         super().__init__(config)
         self.model = TimeDRLModel(config)
-        self.head = ClassificationHead(config)
+        self.classifier = ClassificationHead(config)
         self.post_init()
 
 
@@ -803,8 +804,9 @@ _HEADS = {
     "contrastive_predictor.0": "contrastive_predictor.contraction",
     "contrastive_predictor.1": "contrastive_predictor.norm",
     "contrastive_predictor.4": "contrastive_predictor.expansion",
-    "linear_eval.linear": "head.projection",
 }
+_LINEAR_EVALUATION = "linear_eval.linear"
+_LINEAR_LAYERS = ("head.projection", "classifier.projection")  # of a prediction or a classification
 
 
 def convert_timedrl_state_dict(state_dict: Mapping[str, Tensor]) -> FieldsAndParameters:
@@ -820,7 +822,9 @@ def convert_timedrl_state_dict(state_dict: Mapping[str, Tensor]) -> FieldsAndPar
     Raises:
         ConversionError: Parameters are missing or unknown.
     """
-    official = {key: value for key, value in state_dict.items() if key.rpartition(".")[0] not in _HEADS}
+    official = {
+        key: value for key, value in state_dict.items() if key.rpartition(".")[0] not in {*_HEADS, _LINEAR_EVALUATION}
+    }
     layers = sorted({int(match[1]) for key in official if (match := _LAYER.fullmatch(key))})
     recurrent = {key: match for key in official if (match := _RECURRENT.fullmatch(key))}
     _check_parameters(official, len(layers), recurrent)
@@ -960,6 +964,8 @@ def convert_timedrl_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
         layer, _, kind = key.rpartition(".")
         if layer in _HEADS:
             ours[f"{_HEADS[layer]}.{kind}"] = value
+        if layer == _LINEAR_EVALUATION:
+            ours |= {f"{name}.{kind}": value for name in _LINEAR_LAYERS}
     return ours
 
 
@@ -980,9 +986,9 @@ def choose_timedrl_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, 
     Raises:
         ConversionError: The layer's shape fits neither the patches of the context nor an embedding.
     """
-    weight = state_dict.get("linear_eval.linear.weight")
+    weight = state_dict.get(f"{_LINEAR_EVALUATION}.weight")
     if weight is None:
-        layers, pretext = {key.rpartition(".")[0] for key in state_dict}, set(_HEADS) - {"linear_eval.linear"}
+        layers, pretext = {key.rpartition(".")[0] for key in state_dict}, set(_HEADS)
         return ("pretraining" if layers >= pretext else "model"), {}
     num_outputs, num_inputs = weight.shape
     embeds_all_patches = fields.get("instance_embedding") == "all"
@@ -998,7 +1004,7 @@ def _converted_prediction_length(num_outputs: int, num_inputs: int, fields: Mapp
     channels = 1 if fields["channel_mode"] == "independent" else fields["num_input_channels"]
     if num_inputs != needed or num_outputs % channels:
         raise ConversionError(
-            f"linear_eval.linear maps {num_inputs} numbers to {num_outputs}, but the patches of context_length="
+            f"{_LINEAR_EVALUATION} maps {num_inputs} numbers to {num_outputs}, but the patches of context_length="
             f"{length} timestamps are {needed} numbers, and {channels} channels are predicted together; correct "
             "seq_len, patch_len or stride."
         )

@@ -696,7 +696,7 @@ class TS2VecForTimeSeriesClassification(GenericForTimeSeriesClassification, TS2V
     def __init__(self, config: TS2VecConfig) -> None:
         super().__init__(config)
         self.model = TS2VecModel(config)
-        self.head = ClassificationHead(config)
+        self.classifier = ClassificationHead(config)
         self.post_init()
 
 

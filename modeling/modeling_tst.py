@@ -379,8 +379,9 @@ class TSTPreTrainedModel(TimeSeriesPreTrainedModel):
 
     config: TSTConfig
     config_class = TSTConfig
+    _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True
     _no_split_modules = ["TransformerLayer", "BatchNormTransformerLayer"]  # noqa: RUF012 - as transformers declares it
-    _keys_to_ignore_on_load_unexpected = [r"^(decoder|head)\."]  # noqa: RUF012 - as above
+    _keys_to_ignore_on_load_unexpected = [r"^(decoder|head|classifier)\."]  # noqa: RUF012 - as above
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -660,7 +661,7 @@ class TSTForTimeSeriesClassification(GenericForTimeSeriesClassification, TSTPreT
     def __init__(self, config: TSTConfig) -> None:
         super().__init__(config)
         self.model = TSTModel(config)
-        self.head = FlattenedClassificationHead(config)
+        self.classifier = FlattenedClassificationHead(config)
         self.post_init()
 
     def compute_head_inputs(
@@ -926,7 +927,7 @@ def convert_tst_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours: dict[str, Tensor] = {}
     for name in (one for one in _OUTPUT_LAYER if one in state_dict):
         kind = name.rpartition(".")[2]
-        ours |= dict.fromkeys((f"decoder.{kind}", f"head.projection.{kind}"), state_dict[name])
+        ours |= dict.fromkeys((f"decoder.{kind}", f"classifier.projection.{kind}"), state_dict[name])
     return ours
 
 

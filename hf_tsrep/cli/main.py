@@ -40,6 +40,7 @@ COMMANDS = {
     "impute": "Fill in the missing values of series, in their own units; what was observed stays as it is.",
     "evaluate": "Evaluate a model by a protocol.",
     "convert": "Turn a checkpoint of an official code into a model folder.",
+    "export": "Write a model as one file that runs without this library: ONNX or torch.export.",
     "check": "Tell whether a folder or a file is, bit for bit, what was written.",
     "card": "Cards of models: check one before it is published.",
     "info": "Tell what a model is: method, sizes, inputs, preparation, training, results, files.",
@@ -51,7 +52,7 @@ COMMANDS = {
     "demo": "Train, encode, evaluate, save and reload an encoder.",
 }
 _FILES = {"list": "list_models"}
-_WITHOUT_FIELDS = ("convert", "check", "card", "info", "pull", "push", "list", "data", "results", "demo")
+_WITHOUT_FIELDS = ("convert", "export", "check", "card", "info", "pull", "push", "list", "data", "results", "demo")
 
 
 class CommandsOnDemand(TyperGroup):

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,16 @@ from contract_support import (
     random_values,
     task_inputs,
 )
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_tsrep import get_method
 
@@ -155,7 +165,7 @@ def test_another_class_opens_a_checkpoint_without_a_report_of_its_heads(name, ki
             .from_pretrained(tmp_path, output_loading_info=True, ignore_mismatched_sizes=True)
         )
         assert not found["unexpected_keys"]
-        assert all(key.startswith("head.") for key in found["missing_keys"])
+        assert all(key.startswith(("head.", "classifier.")) for key in found["missing_keys"])
 
 
 @every_method
@@ -278,23 +288,6 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 
 @every_method
-def test_torch_export_takes_any_batch_and_length(name):
-    """From what `prepare_inputs` gives, which for a method that reads tokens are tokens, to embeddings."""
-    model = build(name, "model")
-    inputs = model.prepare_inputs(random_values(model, batch_size=2, length=30))
-    batch, time = torch.export.Dim("batch", min=1, max=512), torch.export.Dim("time", min=2, max=4096)
-    shapes = {key: {0: batch, 1: time} for key in inputs}
-    exported = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False)
-    for batch_size, length in ((2, 30), (5, 77)):
-        values = random_values(model, batch_size=batch_size, length=length)
-        values[0, 3:6] = torch.nan
-        values[1, -4:] = torch.nan
-        inputs = model.prepare_inputs(values)
-        found, expected = exported.module()(**inputs), model(**inputs)
-        torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=1e-4, atol=1e-5)
-
-
-@every_method
 def test_prepared_inputs_are_the_series(name):
     model = build(name, "model")
     values = random_values(model, batch_size=3, length=30)
@@ -370,3 +363,57 @@ def test_config_json_says_nothing_of_this_machine(name, tmp_path):
         "AutoModelForSequenceClassification",
         "AutoModelForTimeSeriesPrediction",
     }
+
+
+@every_method
+def test_attention_is_what_was_asked_for_or_refused(name, tmp_path, monkeypatch):
+    model = build(name, "model")
+    model.save_pretrained(tmp_path)
+    values = random_values(model, 2, 64)
+    if not model._supports_sdpa:
+        for implementation in ("sdpa", "flash_attention_2"):
+            with pytest.raises(ValueError, match="does not support"):
+                AutoModel.from_pretrained(tmp_path, attn_implementation=implementation)
+        return
+    calls = []
+
+    def watched(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **options):
+        calls.append(query.shape)
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, is_causal=False
+        )
+
+    AttentionInterface.register("watched", watched)
+    AttentionMaskInterface.register("watched", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    before = model(values).last_hidden_state
+    for implementation in ("sdpa", "eager", "watched"):
+        loaded = AutoModel.from_pretrained(tmp_path, attn_implementation=implementation)
+        torch.testing.assert_close(loaded(values).last_hidden_state, before, atol=2e-5, rtol=1e-4)
+    assert calls
+    loaded.set_attn_implementation("eager")
+    calls.clear()
+    loaded(values)
+    assert not calls
+
+
+@every_method
+def test_the_layer_that_series_enter_by_can_be_asked_for(name):
+    model = build(name, "classification")
+    entered = []
+    model.get_input_embeddings().register_forward_hook(lambda *_: entered.append(True))
+    model(random_values(model, 2, 33))
+    assert entered
+
+
+@every_method
+def test_a_folder_of_before_the_classifier_had_its_name_keeps_its_head(name, tmp_path):
+    model = build(name, "classification")
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    old = {re.sub(r"^classifier\.", "head.", key): value for key, value in weights.items()}
+    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = get_method(name).classification_class.from_pretrained(tmp_path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    loaded.save_pretrained(tmp_path / "again")
+    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(weights)

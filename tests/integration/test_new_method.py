@@ -116,7 +116,7 @@ class ToyForTimeSeriesClassification(GenericForTimeSeriesClassification, ToyPreT
     def __init__(self, config):
         super().__init__(config)
         self.model = ToyModel(config)
-        self.head = ClassificationHead(config)
+        self.classifier = ClassificationHead(config)
         self.post_init()
 
 

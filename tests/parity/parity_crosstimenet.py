@@ -169,7 +169,7 @@ def our_name(official, config):
     head = official.split(".")
     if head[0] == "head":
         place = config.domain_index(head[1].removesuffix("-data"))
-        return f"head.heads.{place}.{'norm' if head[2] == '1' else 'projection'}.{head[3]}"
+        return f"classifier.heads.{place}.{'norm' if head[2] == '1' else 'projection'}.{head[3]}"
     return rename_official_parameter(official)
 
 

@@ -354,7 +354,11 @@ def test_a_frozen_encoder_neither_learns_nor_drops(model_class, tmp_path):
         assert not any(value for name, value in probabilities.items() if name.startswith("model."))
         one(**inputs_of(model_class, random(3, 24, 3))).loss.backward()
         learned = {name for name, value in one.named_parameters() if value.grad is not None}
-        layer = "decoder" if model_class is TSTForPreTraining else "head.projection"
+        layer = next(
+            name
+            for name in ("decoder", "classifier.projection", "head.projection")
+            if name in dict(one.named_modules())
+        )
         assert learned == {f"{layer}.weight", f"{layer}.bias"}
 
 

@@ -224,7 +224,11 @@ def test_new_input_weights_learn_where_the_encoder_changes_and_are_warned_of_whe
     assert "linear-probe" not in caplog.text
     add_lora(lora, 2, 4.0)
     learnt = {name for name, one in lora.named_parameters() if one.requires_grad and "lora_" not in name}
-    assert learnt == {"model.input_projection.base_layer.weight", "head.projection.weight", "head.projection.bias"}
+    assert learnt == {
+        "model.input_projection.base_layer.weight",
+        "classifier.projection.weight",
+        "classifier.projection.bias",
+    }
     build_model(resolve(pretrained, adapt_input=True, mode="linear-probe"), data_of(3))
     assert "mode=linear-probe leaves them random" in caplog.text
 

@@ -104,7 +104,7 @@ def test_the_encoder_may_learn_more_slowly_and_decay_spares_biases(tmp_path):
     assert recorder.rates[-1] == pytest.approx([0.01 / 3, 0.01 / 3, 0.001 / 3, 0.001 / 3])
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     grouped = [[names[id(one)] for one in group["params"]] for group in trainer.optimizer.param_groups]
-    assert grouped[:2] == [["head.projection.weight"], ["head.projection.bias"]]
+    assert grouped[:2] == [["classifier.projection.weight"], ["classifier.projection.bias"]]
     assert sorted(name for group in grouped for name in group) == sorted(names.values())
     assert all(name.endswith("bias") for name in grouped[3])
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5, 0.0, 0.5, 0.0]
@@ -145,7 +145,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_has_no_dropout(tmp_path):
     ).train()
     assert set(recorder.training) == {(True, False)}
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"head.projection.weight", "head.projection.bias"}
+    assert changed == {"classifier.projection.weight", "classifier.projection.bias"}
 
 
 def batches(predictions, labels, sizes):
