@@ -245,7 +245,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that series enter by: the first one with weights. Transformers and peft ask for it."""
-        for module in cast(nn.Module, self.base_model).modules():
+        for module in self.base_model.modules():
             if next(module.children(), None) is None and next(module.parameters(), None) is not None:
                 return module
         raise NotImplementedError(f"{type(self).__name__} has no layer with weights.")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..files import written_atomically
 from ..inference.provenance import answer_provenance, preparation_facts
 from ..opening import local_folder, read_config
-from .folders import written_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class ExportedModel(nn.Module):
         input_names: Names of the inputs, as the model's `prepare_inputs` returns them.
         preparation: What scales raw values; None where the inputs are scaled or are no values.
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, model: Any, input_names: Sequence[str], preparation: Any) -> None:
         super().__init__()
@@ -217,7 +220,7 @@ def _traced(
 
 
 def _save_onnx(exported: Any, program: ExportedModel, path: Path) -> None:
-    converted = torch.onnx.export(
+    converted: Any = torch.onnx.export(
         exported,
         dynamo=True,
         verbose=False,

@@ -72,7 +72,9 @@ def _convolution_with_lora() -> type[nn.Module]:
     """Return the class of a convolution with LoRA's weights; peft, whose class it extends, is not always there."""
     peft = require_peft()
 
-    class LoraConvolution(nn.Module, peft.tuners.lora.LoraLayer):
+    lora_layer: Any = type("_Layer", (nn.Module, peft.tuners.lora.LoraLayer), {})
+
+    class LoraConvolution(lora_layer):
         """A convolution whose weight, (output_channels, input_channels * kernel_size), has a low-rank change.
 
         The change is added to the weight and not to the output, as an activation may lie before or after the products.
@@ -82,7 +84,7 @@ def _convolution_with_lora() -> type[nn.Module]:
         def __init__(
             self, base_layer: nn.Module, adapter_name: str, config: Any, r: int, lora_alpha: float, **options: Any
         ) -> None:
-            super().__init__()
+            nn.Module.__init__(self)
             peft.tuners.lora.LoraLayer.__init__(self, base_layer, **options)
             self._active_adapter = adapter_name
             self.update_layer(adapter_name, r, lora_alpha, config=config, **options)
