@@ -182,11 +182,51 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             ValueError: See transform.
         """
         arrays = self.transform(series, timestamps, layout)
-        longest = max((len(values) for values in arrays), default=0)
-        past_values = np.full((len(arrays), longest, self.num_input_channels), np.nan, dtype=np.float32)
-        for row, values in zip(past_values, arrays, strict=True):
-            row[: len(values)] = values
+        past_values = padded(arrays) if arrays else np.empty((0, 0, self.num_input_channels), dtype=np.float32)
         batch = {"past_values": past_values, "past_observed_mask": ~np.isnan(past_values)}
+        return BatchFeature(batch, tensor_type=return_tensors)
+
+    def pad(
+        self,
+        features: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        **unused: Any,
+    ) -> BatchFeature:
+        """Pad prepared series to one batch, as `transformers.DataCollatorWithPadding` asks for it.
+
+        Args:
+            features: One dictionary a series, or one of lists: past_values (time, num_input_channels), as `transform`
+                makes them, and further fields with one shape for all series.
+            padding: True or "longest" for the longest series, "max_length" for max_length timestamps.
+            max_length: See padding.
+            pad_to_multiple_of: The batch is as long as the next multiple of it.
+            return_tensors: "pt" for tensors; None or "np" for arrays.
+            unused: What transformers hands over besides, for texts.
+
+        Returns:
+            past_values (num_series, time, num_input_channels) float32, NaN after a shorter series; past_observed_mask;
+            and the further fields.
+
+        Raises:
+            ValueError: There are no past_values, or a series is longer than max_length.
+        """
+        if isinstance(features, (dict, BatchFeature)):
+            rows = [dict(zip(features, values, strict=True)) for values in zip(*features.values(), strict=True)]
+        else:
+            rows = [dict(row) for row in features]
+        if not rows or any("past_values" not in row for row in rows):
+            raise ValueError("pad needs past_values of every series, as `transform` makes them.")
+        arrays = [np.asarray(row["past_values"], dtype=np.float32) for row in rows]
+        least = max_length if padding == "max_length" and max_length else 0
+        if least and max(map(len, arrays)) > least:
+            raise ValueError(f"A series has {max(map(len, arrays))} timestamps, more than max_length={least}.")
+        past_values = padded(arrays, pad_to_multiple_of, least)
+        further = {name for name in rows[0] if name not in self.model_input_names}
+        batch = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in sorted(further)}
+        batch |= {"past_values": past_values, "past_observed_mask": ~np.isnan(past_values)}
         return BatchFeature(batch, tensor_type=return_tensors)
 
     def transform(self, series: Any, timestamps: Any = None, layout: str | None = None) -> PreparedSeries:
@@ -300,6 +340,25 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"There are timestamps of {len(given)} series, but {len(pairs)} series.")
         lengths = [len(values) for values, _ in pairs]
         return [_dates(one, lengths[index], index) for index, one in enumerate(given)]
+
+
+def padded(arrays: Sequence[np.ndarray], multiple: int | None = None, least: int = 0) -> np.ndarray:
+    """Stack series of any lengths, with NaN after the shorter ones.
+
+    Args:
+        arrays: (time, num_channels) float32, at least one.
+        multiple: The result is as long as the next multiple of it; None for the longest series.
+        least: Least length of the result.
+
+    Returns:
+        (num_series, length, num_channels) float32.
+    """
+    length = max(least, *(len(one) for one in arrays))
+    length = -(-length // (multiple or 1)) * (multiple or 1)
+    batch = np.full((len(arrays), length, arrays[0].shape[1]), np.nan, dtype=np.float32)
+    for row, values in zip(batch, arrays, strict=True):
+        row[: len(values)] = values
+    return batch
 
 
 def _channel_statistics(name: str, values: Any, count: int, may_be_zero: bool = True) -> list[float] | None:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .collator import TimeSeriesCollator
     from .corpus import (
         CorpusError,
         CorpusMetadata,
@@ -30,6 +31,7 @@ _MODULE_OF_NAME = {
     "CorpusMetadata": "corpus",
     "SeriesBank": "windows",
     "SeriesList": "corpus",
+    "TimeSeriesCollator": "collator",
     "WindowDataset": "windows",
     "corpus_fingerprint": "corpus",
     "corpus_metadata": "corpus",
@@ -52,6 +54,7 @@ __all__ = [
     "CorpusMetadata",
     "SeriesBank",
     "SeriesList",
+    "TimeSeriesCollator",
     "WindowDataset",
     "corpus_fingerprint",
     "corpus_metadata",
