@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _FUNCTIONS = {
     "AutoModelForTimeSeriesClassification": "auto",
     "StreamingEncoder": "inference",
+    "dequantize_embeddings": "inference",
+    "quantize_embeddings": "inference",
     "TimeSeriesFeatureExtractor": "tokenization.feature_extraction_time_series",
     "build_model_card": "hub",
     "cluster": "inference.clustering",

@@ -12,6 +12,8 @@ from .hub import (
 )
 from .inference import (
     StreamingEncoder as StreamingEncoder,
+    dequantize_embeddings as dequantize_embeddings,
+    quantize_embeddings as quantize_embeddings,
 )
 from .inference.clustering import (
     cluster as cluster,

@@ -6,6 +6,7 @@ change a result by rounding at most, about 1e-5 of its size: matrices of another
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class EncodeSettings:
     batch_size: int
     normalize: bool
     show_progress_bar: bool | None
+    truncate_dim: int | None = None
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -54,7 +56,7 @@ class EncodeSettings:
             )
 
     def _check_whole_numbers(self) -> None:
-        for name in ("window_length", "stride", "batch_size"):
+        for name in ("window_length", "stride", "batch_size", "truncate_dim"):
             value = getattr(self, name)
             if value is None and name != "batch_size":
                 continue
@@ -155,9 +157,9 @@ def _encode_as_asked(
     return np.stack(results) if settings.level == "instance" and isinstance(results, list) else results
 
 
-def _finish(embeddings: torch.Tensor, normalize: bool) -> torch.Tensor:
-    embeddings = embeddings.float()
-    if normalize:
+def _finish(embeddings: torch.Tensor, settings: EncodeSettings) -> torch.Tensor:
+    embeddings = embeddings[..., : settings.truncate_dim].float()
+    if settings.normalize:
         # Squares of numbers beyond 1e19 are infinite: a power of two takes the size away, and no digit.
         _, exponent = torch.frexp(embeddings.abs().amax(-1, keepdim=True))
         embeddings = torch.nn.functional.normalize(torch.ldexp(embeddings, -exponent), dim=-1)
@@ -176,7 +178,7 @@ def _encode_whole(
     alike = len(set(lengths)) == 1
     for indices in equal_length_batches(lengths, settings.batch_size):
         batch = torch.from_numpy(np.stack([series[index] for index in indices])).to(model.device)
-        embeddings = _finish(_embed_batch(model, batch, settings, method_arguments), settings.normalize)
+        embeddings = _finish(_embed_batch(model, batch, settings, method_arguments), settings)
         if isinstance(results, list) and (alike or settings.level == "instance"):
             results = np.empty((len(series), *embeddings.shape[1:]), dtype=np.float32)
         if isinstance(results, list):
@@ -218,7 +220,7 @@ def _slide_one(
         pooled = model.pooled_timestamps(model.observed_timestamps(~tensor.isnan()).unsqueeze(0))
         embeddings = pool_instance(embeddings.unsqueeze(0), pooled, _instance_pooling(model, settings))[0]
     bar.update(1)
-    return _finish(embeddings, settings.normalize).numpy()
+    return _finish(embeddings, settings).numpy()
 
 
 def _encode_windows(
@@ -236,8 +238,8 @@ def _encode_windows(
         windows += [values[start : start + length] for start in starts]
         counts.append(len(starts))
     with progress_bar(len(windows), settings.show_progress_bar, "Encoding") as bar:
-        instance = EncodeSettings(
-            "instance", None, None, False, settings.pooling, settings.batch_size, settings.normalize, None
+        instance = dataclasses.replace(
+            settings, level="instance", window_length=None, stride=None, show_progress_bar=None
         )
         embeddings = np.asarray(_encode_whole(model, windows, instance, method_arguments, bar))
     return np.split(embeddings, np.cumsum(counts)[:-1])
@@ -344,3 +346,35 @@ def observed_span(observed: torch.Tensor) -> torch.Tensor:
     started = observed.cumsum(1) > 0
     going_on = observed.flip(1).cumsum(1).flip(1) > 0
     return started & going_on
+
+
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+
+def similarity(first: Any, second: Any, metric: str = "cosine") -> torch.Tensor:
+    """Return how similar embeddings are to each other, as sentence-transformers does.
+
+    Args:
+        first: (num_first, embedding_size) array or tensor; (embedding_size,) for one.
+        second: (num_second, embedding_size), alike.
+        metric: "cosine", "dot", or the negative distance, "euclidean" or "manhattan".
+
+    Returns:
+        (num_first, num_second) float32: the larger, the more alike.
+
+    Raises:
+        ValueError: The metric is unknown, or the embeddings have other sizes.
+    """
+    if metric not in SIMILARITIES:
+        raise ValueError(f"metric={metric!r} is unknown; choose one of {', '.join(SIMILARITIES)}.")
+    rows, columns = (torch.atleast_2d(torch.as_tensor(one).float()) for one in (first, second))
+    if rows.shape[-1] != columns.shape[-1] or rows.ndim != 2 or columns.ndim != 2:
+        raise ValueError(
+            f"Embeddings of shapes {tuple(rows.shape)} and {tuple(columns.shape)} cannot be compared; both must be "
+            "(number, embedding_size) with one embedding_size."
+        )
+    if metric in ("euclidean", "manhattan"):
+        return -torch.cdist(rows, columns, p=2.0 if metric == "euclidean" else 1.0)
+    if metric == "cosine":
+        rows, columns = (torch.nn.functional.normalize(one, dim=-1) for one in (rows, columns))
+    return rows @ columns.T

@@ -23,7 +23,7 @@ from transformers.utils import CONFIG_NAME, cached_file, logging
 from .batching_time_series import evaluating
 from .configuration_time_series import TimeSeriesConfig, custom_pipelines, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
-from .encoding_time_series import EncodeSettings, as_series_list, encode_series, slide_by_windows
+from .encoding_time_series import EncodeSettings, as_series_list, encode_series, similarity, slide_by_windows
 from .files_time_series import full_disk_named, sums_kept
 from .heads_time_series import pool_instance
 from .layers_attention import SelfAttention
@@ -441,6 +441,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         timestamps: Any = None,
         prepared: bool = False,
         layout: str | None = None,
+        truncate_dim: int | None = None,
         **method_arguments: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Turn series of any length into embeddings.
@@ -473,6 +474,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             layout: "ntc" for (series, time, channel) or (time, channel); "nct" for (series, channel, time) or
                 (channel, time), as in aeon, sktime and tsai. None: "ntc", but refused where all series are as long as
                 wide.
+            truncate_dim: Number of first dimensions that are kept, before `normalize`; None for all.
             method_arguments: Further arguments of the method, those of its `encode_arguments`.
 
         Returns:
@@ -485,17 +487,21 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             ValueError: A setting or a series is out of range. The message names the value, the place and the fix.
         """
         settings = EncodeSettings(
-            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar
+            level, window_length, stride, causal, pooling, batch_size, normalize, show_progress_bar, truncate_dim
         )
         method_arguments = self._checked_encode_arguments(method_arguments)
         arrays, single = self._read_series(series, timestamps, prepared, layout, method_arguments)
         if device is not None:
             cast(nn.Module, self).to(device)  # transformers' wrapper hides the types
         if not arrays:
-            return np.empty((0, self.config.embedding_size), dtype=np.float32)
+            return np.empty((0, self.config.embedding_size), dtype=np.float32)[:, :truncate_dim]
         with torch.inference_mode():
             results = encode_series(evaluating(self.base_model), arrays, settings, method_arguments)
         return _as_asked(results, single)
+
+    def similarity(self, first: Any, second: Any, metric: str = "cosine") -> torch.Tensor:
+        """Return how similar embeddings are, (num_first, num_second); see encoding_time_series.similarity."""
+        return similarity(first, second, metric)
 
     def preparation_for(self, **method_arguments: Any) -> Any:
         """Return the preparation of series that `encode` is given with these further arguments of the method.

@@ -19,6 +19,7 @@ from ..data.corpus import corpus_fingerprint, default_channel_names
 from ..data.stored_rows import StoredCorpus
 from ..errors import SettingsError
 from ..files import replace_file
+from ..inference.quantization import quantize_embeddings
 from ..inference.tables import PROVENANCE
 from ..processes import Processes
 from .embedding_files import EmbeddingTable
@@ -127,34 +128,8 @@ def encode_shards(
     return shards
 
 
-def quantize(embeddings: np.ndarray, precision: str, calibration: dict[str, list[float]] | None) -> np.ndarray:
-    """Return embeddings in another precision.
-
-    Args:
-        embeddings: (rows, embedding_size) float32.
-        precision: float32, float16 or int8.
-        calibration: For int8: `minimum` and `maximum` of every dimension, between which lie 256 codes.
-
-    Returns:
-        The same shape. The number of code c is (c + 128) * (maximum - minimum) / 255 + minimum; what lies beyond the
-        range has the code of its end.
-    """
-    if precision != "int8":
-        return embeddings.astype(precision)
-    assert calibration is not None, "int8 has ranges"
-    lowest, step = _range_of(calibration)
-    return np.clip(np.rint((embeddings - lowest) / step) - 128, -128, 127).astype(np.int8)
-
-
-def dequantize(codes: np.ndarray, calibration: dict[str, list[float]]) -> np.ndarray:
-    """Return the numbers of int8 codes, float32; see `quantize`."""
-    lowest, step = _range_of(calibration)
-    return ((codes.astype(np.float32) + 128) * step + lowest).astype(np.float32)
-
-
-def _range_of(calibration: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    lowest, highest = (np.asarray(calibration[name], dtype=np.float32) for name in ("minimum", "maximum"))
-    return lowest, np.where(highest > lowest, (highest - lowest) / 255, np.float32(1))
+def _ranges(calibration: dict[str, list[float]] | None) -> np.ndarray | None:
+    return None if calibration is None else np.asarray([calibration["minimum"], calibration["maximum"]])
 
 
 def _agree(output: Path, record: dict[str, Any], calibrate: Callable[[], Any]) -> dict[str, Any]:
@@ -290,7 +265,7 @@ def _write_shard(
             f"{shard.file_name}: the embeddings have {table.embeddings.shape[1]} numbers, those before it {size}. "
             "pooling='multiscale' has more scales for longer series: choose a number of steps."
         )
-    numbers = quantize(table.embeddings, record["precision"], record["calibration"])
+    numbers = quantize_embeddings(table.embeddings, record["precision"], _ranges(record["calibration"]))
     told = {
         PROVENANCE: record[PROVENANCE],
         "precision": record["precision"],

@@ -56,6 +56,9 @@ def encode_command(
         typer.Option(help="max, mean or last; for timestamps a number of steps or multiscale. Default the model's."),
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Embeddings of length 1.")] = False,
+    truncate_dim: Annotated[
+        int | None, typer.Option(min=1, help="First dimensions that are kept; default all.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Series or windows in one forward pass.")] = 32,
     splits: Annotated[str | None, typer.Option(help="Splits to encode, with commas; default all.")] = None,
     shard_size: Annotated[
@@ -98,6 +101,7 @@ def encode_command(
         "causal": causal,
         "pooling": int(pooling) if pooling is not None and pooling.isdigit() else pooling,
         "normalize": normalize,
+        **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
         **further,
         **opened.domain_of(domain, input, corpus),
     }

@@ -1,6 +1,6 @@
 """Answers of trained models to new series: embeddings as they come in, alarms, neighbours, clusters, filled gaps.
 
-And where they come from. Nothing heavy is imported here.
+Where they come from, and their embeddings in fewer bits. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .quantization import dequantize_embeddings, quantize_embeddings
     from .streaming import StreamingEncoder
 
 _MODULE_OF_NAME = {
     "StreamingEncoder": "streaming",
+    "dequantize_embeddings": "quantization",
+    "quantize_embeddings": "quantization",
 }
 
 __all__ = [
     "StreamingEncoder",
+    "dequantize_embeddings",
+    "quantize_embeddings",
 ]
 
 

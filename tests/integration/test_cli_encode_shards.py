@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from machines import COLUMNS
 
 from hf_tsrep.cli import embedding_shards
-from hf_tsrep.cli.embedding_shards import dequantize, quantize
+from hf_tsrep.inference import dequantize_embeddings
 
 LENGTHS = (9, 14, 14)
 NUM_ROWS = {"train": 23, "test": 5}
@@ -202,16 +201,8 @@ def test_precisions_keep_the_numbers_as_far_as_they_can(work, stored, command_li
     assert calibration == json.loads(Path("short/encoding.json").read_text())["calibration"]
     width = np.asarray(calibration["maximum"]) - np.asarray(calibration["minimum"])
     assert (width > 0).all()
-    assert (np.abs(dequantize(short, calibration) - exact) <= width / 255 * 0.51 + 1e-6).all()
-
-
-def test_codes_end_at_their_range():
-    calibration = {"minimum": [-1.0, 2.0], "maximum": [1.0, 2.0]}
-    codes = partial(quantize, precision="int8", calibration=calibration)
-    np.testing.assert_array_equal(
-        codes(np.asarray([[-9.0, 2.0], [9.0, 2.0], [0.01, 2.0]], np.float32)), [[-128, -128], [127, -128], [1, -128]]
-    )
-    np.testing.assert_array_equal(dequantize(np.asarray([[-128, -128], [127, -128]]), calibration), [[-1, 2], [1, 2]])
+    ranges = [calibration["minimum"], calibration["maximum"]]
+    assert (np.abs(dequantize_embeddings(short, ranges) - exact) <= width / 255 * 0.51 + 1e-6).all()
 
 
 def test_what_cannot_be_shared_or_written_is_refused(work, command_line, monkeypatch):
