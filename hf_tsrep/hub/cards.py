@@ -208,6 +208,7 @@ def _model_facts(
     ]
     count = sum(one.numel() for one in model_or_folder.parameters()) if folder is None else parameter_count(folder)
     facts += [("parameters", f"{count:,}")] if count else []
+    facts.append(("weights in int8 (torchao)", quantised_share(config)))
     return facts + [(f"`{name}`", _shown(getattr(config, name))) for name in fields]
 
 
@@ -219,6 +220,19 @@ def describe_preparation(extractor: Mapping[str, Any] | None) -> str:
     )
     features = "; seven calendar features in front" if given.get("time_features") else ""
     return f"{channels}{features} (preprocessor_config.json)" if extractor else channels
+
+
+def quantised_share(config: Any) -> str:
+    """Return the words for what torchao's quantisation reaches of an encoder, which are its linear layers."""
+    import torch
+
+    with torch.device("meta"):
+        encoder: Any = get_method(config.model_type).model_classes["model"](config)
+    linear = [one for one in encoder.modules() if isinstance(one, torch.nn.Linear)]
+    share = sum(one.weight.numel() for one in linear) / max(sum(one.numel() for one in encoder.parameters()), 1)
+    if not linear:
+        return "reach nothing: the encoder has no linear layer"
+    return f"reach {share:.0%} of the encoder's parameters, those of its {len(linear)} linear layers"
 
 
 def parameter_count(folder: Path) -> int:

@@ -24,6 +24,7 @@ from hf_tsrep.hub import (
     push_to_hub,
 )
 from hf_tsrep.hub.card_parts import result_rows
+from hf_tsrep.hub.cards import quantised_share
 from hf_tsrep.hub.folders import published_files
 from hf_tsrep.results import EvaluationResult, write_results
 
@@ -129,6 +130,18 @@ def test_the_body_tells_everything_that_was_recorded(folder):
     assert str(folder) not in text
     assert "{{" not in text
     assert "{%" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("tst", r"reach 85% of the encoder's parameters, those of its 9 linear layers"),
+        ("shapenet", "reach nothing: the encoder has no linear layer"),
+    ],
+)
+def test_a_card_says_what_int8_weights_reach(method, words):
+    config_class, tiny = get_method(method).config_class, get_method(method).tiny_config
+    assert re.fullmatch(words, quantised_share(config_class(**tiny)))
 
 
 def test_a_card_claims_nothing_that_was_not_recorded(folder):
