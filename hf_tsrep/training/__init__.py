@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..visualization import plot_loss_curve
     from .callbacks import CollapseMonitor, WeightAveragingCallback, effective_rank
     from .checkpoints import find_last_checkpoint
+    from .finetuning.lora import lora_config
     from .finetuning.run import finetune, run_finetuning
     from .pretraining import pretrain, run_pretraining
     from .resolve import (
@@ -45,6 +46,7 @@ _MODULE_OF_NAME = {
     "finetune": "finetuning.run",
     "finetuning_fields": "resolve",
     "list_recipes": "resolve",
+    "lora_config": "finetuning.lora",
     "load_recipe": "resolve",
     "plot_loss_curve": ".visualization",
     "pretrain": "pretraining",
@@ -72,6 +74,7 @@ __all__ = [
     "finetuning_fields",
     "list_recipes",
     "load_recipe",
+    "lora_config",
     "plot_loss_curve",
     "pretrain",
     "pretraining_fields",
