@@ -69,6 +69,27 @@ def random_mask(uniforms: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     return uniforms < 1.0 - mask_ratio
 
 
+def observed_neighbours(observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the observed timestamps nearest to each one, itself where it is observed.
+
+    Counted and looked up, because ONNX has no cumulative maximum.
+
+    Args:
+        observed: (batch_size, sequence_length, num_channels) bool.
+
+    Returns:
+        Of the same shape, int64: the last one before, -1 where there is none; the first one after, sequence_length
+        where there is none.
+    """
+    length = observed.shape[1]
+    steps = torch.arange(length, device=observed.device).view(1, -1, 1).expand(observed.shape)
+    count = observed.long().cumsum(1)
+    places = torch.where(observed, count, length + 1)  # the last place is for those that nobody looks up
+    empty = torch.zeros_like(observed[:, :1], dtype=torch.long)
+    table = torch.cat((empty - 1, torch.full_like(steps, length), empty), 1).scatter(1, places, steps)
+    return table.gather(1, count), table.gather(1, count + (~observed).long())
+
+
 def nearest_values(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     """Fill gaps of every channel with its last value before them, at the begin with its first; 0 where it has none.
 
@@ -80,7 +101,7 @@ def nearest_values(values: torch.Tensor, observed: torch.Tensor) -> torch.Tensor
         The same shape.
     """
     steps = torch.arange(values.shape[1], device=values.device).view(1, -1, 1).expand_as(values)
-    last = torch.where(observed, steps, -1).cummax(1).values
+    last, _ = observed_neighbours(observed)
     first = torch.where(observed, steps, values.shape[1] - 1).amin(1, keepdim=True)
     return torch.where(observed, values, 0.0).gather(1, torch.where(last < 0, first, last))
 
@@ -97,8 +118,7 @@ def interpolated_values(values: torch.Tensor, observed: torch.Tensor) -> torch.T
     """
     length = values.shape[1]
     steps = torch.arange(length, device=values.device).view(1, -1, 1).expand_as(values)
-    before = torch.where(observed, steps, -1).cummax(1).values
-    after = torch.where(observed, steps, length).flip(1).cummin(1).values.flip(1)
+    before, after = observed_neighbours(observed)
     left = torch.where(before < 0, after, before).clamp(max=length - 1)
     right = torch.where(after == length, before, after).clamp(min=0)
     known = torch.where(observed, values, 0.0)

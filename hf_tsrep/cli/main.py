@@ -40,7 +40,7 @@ COMMANDS = {
     "impute": "Fill in the missing values of series, in their own units; what was observed stays as it is.",
     "evaluate": "Evaluate a model by a protocol.",
     "convert": "Turn a checkpoint of an official code into a model folder.",
-    "export": "Write a model as one file that runs without this library: ONNX or torch.export.",
+    "export": "Write a model as one file that runs without this library.",
     "check": "Tell whether a folder or a file is, bit for bit, what was written.",
     "card": "Cards of models: check one before it is published.",
     "info": "Tell what a model is: method, sizes, inputs, preparation, training, results, files.",

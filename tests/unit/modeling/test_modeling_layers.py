@@ -23,6 +23,7 @@ from hf_tsrep.modeling.layers_attention import (
 )
 from hf_tsrep.modeling.layers_convolution import DilatedConvolution, DilatedResidualBlock
 from hf_tsrep.modeling.layers_dropout import DropoutDraws, SeededDropout
+from hf_tsrep.modeling.layers_masking import observed_neighbours
 from hf_tsrep.modeling.layers_normalization import (
     MaskedBatchNorm,
     denormalize_instances,
@@ -456,3 +457,13 @@ def test_attention_takes_the_kernel_only_where_it_gains(monkeypatch):
     for options in ({}, {"attention_mask": key_mask(2, 64)}):
         with pytest.raises(AssertionError, match="the narrow way"):
             attend(*split(), **options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_observed_neighbours_are_those_of_the_cumulative_maximum(seed):
+    generator = torch.Generator().manual_seed(seed)
+    observed = torch.rand(3, 1 + seed, 2, generator=generator) < 0.4
+    steps = torch.arange(1 + seed).view(1, -1, 1).expand_as(observed)
+    before, after = observed_neighbours(observed)
+    assert torch.equal(before, torch.where(observed, steps, -1).cummax(1).values)
+    assert torch.equal(after, torch.where(observed, steps, 1 + seed).flip(1).cummin(1).values.flip(1))
