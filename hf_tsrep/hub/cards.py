@@ -232,7 +232,8 @@ def quantised_share(config: Any) -> str:
     share = sum(one.weight.numel() for one in linear) / max(sum(one.numel() for one in encoder.parameters()), 1)
     if not linear:
         return "reach nothing: the encoder has no linear layer"
-    return f"reach {share:.0%} of the encoder's parameters, those of its {len(linear)} linear layers"
+    which = "its one linear layer" if len(linear) == 1 else f"its {len(linear)} linear layers"
+    return f"reach {share:.0%} of the encoder's parameters, those of {which}"
 
 
 def parameter_count(folder: Path) -> int:

@@ -136,7 +136,7 @@ def test_the_body_tells_everything_that_was_recorded(folder):
     ("method", "words"),
     [
         ("tst", r"reach 85% of the encoder's parameters, those of its 9 linear layers"),
-        ("shapenet", "reach nothing: the encoder has no linear layer"),
+        ("ts2vec", "reach 1% of the encoder's parameters, those of its one linear layer"),
     ],
 )
 def test_a_card_says_what_int8_weights_reach(method, words):
