@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from training_runs import assert_equal_files, losses
+from training_runs import assert_equal_files, losses, start
 
 from hf_tsrep.data import ChannelScaler, CorpusError, get_series, load_corpus
 from hf_tsrep.training import SettingsError, finetune, pretrain
@@ -31,8 +31,8 @@ def stored(tmp_path_factory):
         values[3:5, 1] = np.nan
         records.append(SeriesRecord(values, f"s{number}"))
     rows = build_corpus(RawCorpus({"train": records}, ("number", "noise")))["train"]
-    for place, start in enumerate(range(0, 31, 8)):
-        part = rows.select(range(start, min(start + 8, 31)))
+    for place, first in enumerate(range(0, 31, 8)):
+        part = rows.select(range(first, min(first + 8, 31)))
         part.to_parquet(str(folder / f"train-{place:05d}-of-00004.parquet"), batch_size=3)
     return folder
 
@@ -128,6 +128,27 @@ def test_a_killed_run_on_a_stream_ends_with_equal_bits(stored, tmp_path):
     assert losses(killed, ("loss", "epoch")) == losses(whole.output_dir, ("loss", "epoch"))
     with pytest.raises(ValueError, match="shuffle_buffer is 8"):
         pretrain("ts2vec", str(stored), killed, resume_from_checkpoint=True, **{**fields, "shuffle_buffer": 8})
+
+
+def test_sigkill_costs_a_streamed_run_of_two_processes_no_bit(stored, interpreters, tmp_path):
+    """Killed in every process after step 8: the run goes on from checkpoint 6, where each has its own position."""
+    fields = {**TINY, **STREAMED, "method": "ts2vec", "corpus": str(stored), "shuffle_buffer": 16, "seed": 7}
+    fields |= {"max_steps": 10, "save_steps": 3, "save_total_limit": 4, "logging_steps": 1}
+    whole, killed = ({**fields, "output_dir": str(tmp_path / name)} for name in ("whole", "killed"))
+    assert start(interpreters, whole, num_processes=2) == 0
+    assert start(interpreters, killed, "on_step_end", 8, 2) == -9
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert start(interpreters, {**killed, "resume_from_checkpoint": True}, num_processes=2) == 0
+
+    record = json.loads((tmp_path / "killed" / "pretraining.json").read_text())
+    assert record["facts"]["num_processes"] == 2
+    positions = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("killed/checkpoint-6/stream_*.json"))]
+    assert [one["batches"] for one in positions] == [6, 6]
+    for name in ("model.safetensors", "checkpoint-10/model.safetensors"):
+        assert_equal_files(tmp_path / "killed" / name, tmp_path / "whole" / name)
+    expected = losses(tmp_path / "whole", ("loss", "grad_norm"))
+    assert losses(tmp_path / "killed", ("loss", "grad_norm")) == expected
+    assert [entry["step"] for entry in expected] == list(range(1, 11))
 
 
 def test_a_stream_that_is_given_trains_and_what_it_cannot_is_refused_by_name(stored, tmp_path):

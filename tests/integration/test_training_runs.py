@@ -2,44 +2,25 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import assert_close_files, assert_close_losses, assert_equal_files, launch, losses
+from training_runs import (
+    PROGRAM,
+    assert_close_files,
+    assert_close_losses,
+    assert_equal_files,
+    launch,
+    losses,
+    start,
+)
 
 from hf_tsrep.training import SettingsError, pretrain
 
 TINY = {"hidden_size": 8, "embedding_size": 12, "num_hidden_layers": 4, "disable_tqdm": True, "use_cpu": True}
 TERMS = ("loss", "grad_norm", "instance_loss", "temporal_loss", "effective_rank")
-
-# Arguments: a JSON of the arguments of pretrain, and where to be killed by SIGKILL: after a step or while saving.
-PROGRAM = """
-import json, os, signal, sys
-from hf_tsrep.training import pretrain
-from hf_tsrep.training.callbacks import WeightAveragingCallback
-
-given, moment, number = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-original = getattr(WeightAveragingCallback, moment) if moment != "never" else None
-
-def killed(self, *arguments, **options):
-    if moment == "on_step_end" and arguments[1].global_step == number:
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(self, *arguments, **options)
-    if moment == "save_checkpoint" and str(arguments[0]).endswith(f"checkpoint-{number}"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if original is not None:
-    setattr(WeightAveragingCallback, moment, killed)
-pretrain(**given)
-"""
-
-
-def start(interpreters, given, moment="never", number=0):
-    """Run PROGRAM in a process of its own and return the exit status."""
-    return interpreters.run(PROGRAM, [json.dumps(given), moment, str(number)], Path(given["output_dir"]).parent)
 
 
 @pytest.fixture(scope="module")

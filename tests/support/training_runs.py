@@ -11,6 +11,33 @@ import torch
 from interpreters import ENVIRONMENT, TIME_LIMIT
 from safetensors.torch import load_file
 
+# Arguments: a JSON of the arguments of pretrain, and where to be killed by SIGKILL: after a step or while saving.
+PROGRAM = """
+import json, os, signal, sys
+from hf_tsrep.training import pretrain
+from hf_tsrep.training.callbacks import WeightAveragingCallback
+
+given, moment, number = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+original = getattr(WeightAveragingCallback, moment) if moment != "never" else None
+
+def killed(self, *arguments, **options):
+    if moment == "on_step_end" and arguments[1].global_step == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, *arguments, **options)
+    if moment == "save_checkpoint" and str(arguments[0]).endswith(f"checkpoint-{number}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if original is not None:
+    setattr(WeightAveragingCallback, moment, killed)
+pretrain(**given)
+"""
+
+
+def start(interpreters, given, moment="never", number=0, num_processes=1):
+    """Run PROGRAM in one process of its own, or in two, and return the exit status."""
+    place = Path(given["output_dir"]).parent
+    return interpreters.run(PROGRAM, [json.dumps(given), moment, str(number)], place, num_processes)
+
 
 def launch(program, arguments, folder, num_processes=2):
     """Run Python code in several processes by torch.distributed.run.
