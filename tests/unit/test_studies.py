@@ -5,6 +5,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import choices
 import compare_methods
 import numpy as np
 import pytest
@@ -227,3 +228,27 @@ def test_an_encoder_of_the_grid_is_trained_once_and_its_machine_on_clean_series(
     monkeypatch.setattr("reproduction.work.hf_tsrep.pretrain", None)  # would fail
     model = pretrained(method, "uea/BasicMotions", 3, tmp_path / "runs")
     assert model.config.embedding_size == 8
+
+
+def test_choices_read_training_parts_alone(monkeypatch, tmp_path, few_motions):
+    """Test series that cannot be read would end the study; a cell that is there is not measured again."""
+    train = few_motions["train"].select([*range(6), *range(6)])
+    monkeypatch.setattr(choices, "load_corpus", lambda name, scaler: {"train": train})
+    tiny = "hidden_size=8,segment_size=8,num_attention_heads=2,coarse_hidden_size=6,coarse_reduced_size=8"
+    words = ["mug", "--corpora", "uea/BasicMotions", "--choices", f"{tiny},num_regions=1", f"{tiny},num_regions=2"]
+    run_study(choices, [*words, "--output", tmp_path / "table"], monkeypatch)
+    page = (tmp_path / "table.md").read_text()
+    assert page.count("| 0 | hidden_size=8") == 2
+    monkeypatch.setattr(choices, "load_corpus", None)
+    run_study(choices, [*words, "--output", tmp_path / "table"], monkeypatch)
+    assert (tmp_path / "table.md").read_text() == page
+
+
+def test_cross_validation_tells_classes_apart_and_not_what_is_alike():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 30)
+    noise = generator.standard_normal((60, 4))
+    assert choices.cross_validate(noise + 8.0 * labels[:, None], labels) == 1.0
+    assert choices.cross_validate(noise, labels) < 0.75
+    assert choices.read_choice("num_regions=2,fusion=max") == {"num_regions": 2, "fusion": "max"}
+    assert choices.read_choice("") == {}

@@ -6,7 +6,7 @@ import torch
 
 import hf_tsrep
 from hf_tsrep.inference.imputation import reconstruct, window_starts
-from hf_tsrep.modeling.layers_masking import nearest_values
+from hf_tsrep.modeling.layers_masking import fill_missing, nearest_values
 from hf_tsrep.modeling.modeling_tst import TSTDraws
 
 
@@ -73,3 +73,17 @@ def test_simmtm_learns_to_fill_from_neighbours():
     found = hf_tsrep.impute(model.eval(), gappy, layout="ntc")
     errors = np.stack([one.values for one in found])[np.isnan(gappy)] - unseen[np.isnan(gappy)]
     assert np.sqrt(np.mean(errors**2)) < 0.5 * unseen.std()
+
+
+def test_gaps_are_filled_by_lines_inside_a_series_alone():
+    nan = float("nan")
+    rows = [[nan, nan, 1.0, nan, nan, 4.0, nan], [nan, 5.0, nan, nan, 6.0, nan, nan], [nan] * 7]
+    values = torch.tensor(rows).t().unsqueeze(0)
+    filled, observed = fill_missing(values, ~values.isnan(), "interpolate")
+    third = 1.0 / 3.0
+    expected = [[0, 1, 1, 2, 3, 4, 0], [0, 5, 5 + third, 5 + 2 * third, 6, 6, 0], [0] * 7]
+    torch.testing.assert_close(filled[0].t(), torch.tensor(expected))
+    assert observed[0].t().tolist() == [[False, *[True] * 5, False]] * 2 + [[False] * 7]
+    zeros, still = fill_missing(values, ~values.isnan(), "zero")
+    assert torch.equal(still, ~values.isnan())
+    assert torch.equal(zeros, values.nan_to_num(0.0))
