@@ -11,7 +11,7 @@ from typing import Any
 from ..modeling.configuration_time_series import PIPELINES
 from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID
 from ..results import RESULTS_FILE, read_results
-from .card_parts import result_rows
+from .card_parts import UNKNOWN_LICENCE, result_rows
 
 _KEYS = ("library_name", "license", "pipeline_tag")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -55,15 +55,24 @@ def card_notes(folder: str | Path) -> list[str]:
     if PLACEHOLDER_ID in card.content:
         notes.append(f"{PLACEHOLDER_ID} stands for the repository; a push fills its id in.")
     found = _LICENCE_OF_CORPUS.search(card.text)
-    weights = str(card.data.license)
-    if found is not None:
-        parts = set(found[1].lower().split("-")) - set(weights.lower().split("-"))
-        notes += [
-            f"the weights are {weights}, and the corpus is {found[1]}, which {what}: decide whether that binds them."
-            for part, what in _BINDING.items()
-            if part in parts
-        ]
-    return notes
+    note = licence_note(str(card.data.license), UNKNOWN_LICENCE if found is None else found[1])
+    return notes if note is None else [*notes, note]
+
+
+def licence_note(weights: str, corpus: str) -> str | None:
+    """Return what is to be decided about the licence of weights; None where nothing is.
+
+    Args:
+        weights: Hub licence id of the weights.
+        corpus: Hub licence id of the corpus.
+    """
+    parts = set(corpus.lower().split("-")) - set(weights.lower().split("-"))
+    binding = " and ".join(what for part, what in _BINDING.items() if part in parts)
+    if weights != UNKNOWN_LICENCE and not binding:
+        return None
+    told = f"the licence of the weights is {weights}, and that of the corpus is {corpus}"
+    told += f", which {binding}" if binding else ""
+    return f"{told}: decide whether that binds the weights, and write their licence into the header (license)."
 
 
 def _header_faults(data: Any) -> Iterator[str]:

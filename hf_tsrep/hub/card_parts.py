@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 
 WINDOW_LENGTH = 50
+LICENCE_OF_WEIGHTS = "apache-2.0"
+UNKNOWN_LICENCE = "unknown"
+# Licences that ask for no more of what is made of a work than to name it.
+_PERMISSIVE = re.compile(r"apache-2\.0|mit|isc|bsd(-.+)?|cc0-1\.0|cc-by-\d\.\d|odc-by|pddl|cdla-permissive-\d\.\d")
 _USUAL_LENGTH = 200
+
+
+def licence_of_weights(licences: Sequence[str | None]) -> str:
+    """Return the Hub licence id of weights: apache-2.0 where every corpus is known to allow it, else unknown.
+
+    Args:
+        licences: Hub licence id of every corpus that the weights learned from; None where it is not known.
+    """
+    allowed = [bool(_PERMISSIVE.fullmatch((one or UNKNOWN_LICENCE).lower())) for one in licences]
+    return LICENCE_OF_WEIGHTS if allowed and all(allowed) else UNKNOWN_LICENCE
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID
 from ..registry import Method, card_folder, get_method, read_card
 from ..results import RESULTS_FILE, EvaluationResult, read_results
 from .card_parts import (
+    UNKNOWN_LICENCE,
     WINDOW_LENGTH,
     describe_input,
     eval_results,
+    licence_of_weights,
     public_name,
     result_rows,
     shown_series,
@@ -52,7 +54,7 @@ def build_model_card(
     results: Sequence[EvaluationResult | Mapping[str, Any]] | None = None,
     figures: Mapping[str, str | Path] | Sequence[str | Path] | None = None,
     model_id: str | None = None,
-    license: str = "apache-2.0",
+    license: str | None = None,
     datasets: Sequence[str] | None = None,
     converted_from: str | None = None,
     domain: str | None = None,
@@ -68,7 +70,8 @@ def build_model_card(
         results: Results of `hf_tsrep.evaluation`, or their dictionaries; None for those of the folder's results.json.
         figures: Pictures in the folder, as paths or as caption -> path.
         model_id: Id of the repository; None leaves a placeholder that `push_to_hub` fills in.
-        license: Hub licence id of the weights.
+        license: Hub licence id of the weights; None for apache-2.0 where the corpus's is known to allow it, else
+            "unknown", with a note.
         datasets: Hub ids of the training data; None for the corpus's name where that is one.
         converted_from: File name of the official checkpoint, for converted models.
         domain: Of a model of several domains the one that it was trained for last, whose series the card shows; None
@@ -91,6 +94,7 @@ def build_model_card(
     rows = result_rows(results)
     corpus = _as_dictionary(corpus_metadata)
     extractor = _feature_extractor(folder)
+    license = license or licence_of_weights([corpus.get("licence")])
     data = ModelCardData(
         library_name=LIBRARY_NAME,
         pipeline_tag=_PIPELINE_OF_HEAD[_head(config)],
@@ -117,6 +121,7 @@ def build_model_card(
         time_features=bool(extractor and extractor.get("time_features")),
         model_facts=_model_facts(model_or_folder, folder, config, extractor),
         corpus_facts=_corpus_facts(corpus, corpus_fingerprint),
+        has_licence=license != UNKNOWN_LICENCE,
         training_facts=[(f"`{name}`", _shown(value)) for name, value in _publishable(training or {})],
         figures=_figures(figures, folder),
         result_lines=[row.table_line for row in rows],

@@ -119,8 +119,8 @@ def _all_fields(
     fields = {name: SettingsField(name, "named") for name in named}
     for group, owner, left_out in (*groups, ("training", TrainingArguments, ())):
         fields |= dataclass_fields(group, owner, {*left_out, *_NOT_OFFERED, *refused, *fields})
-    for name, text in TRAINING_FIELDS.items():
-        fields[name] = dataclasses.replace(fields[name], told=Told(text))
+    for name in TRAINING_FIELDS.keys() & fields.keys():
+        fields[name] = dataclasses.replace(fields[name], told=Told(TRAINING_FIELDS[name]))
     return fields
 
 

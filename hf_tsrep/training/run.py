@@ -34,10 +34,12 @@ from .settings import FinetuneSettings, PretrainSettings
 
 logger = logging.getLogger(__name__)
 
+# Fields of TrainingArguments that say where the finished folder goes.
+HUB_FIELDS = ("push_to_hub", "hub_model_id", "hub_private_repo")
 # Fields of TrainingArguments that change what is told of a training, and not what is trained.
 FREE_FIELDS = frozenset(
     {"logging_steps", "save_total_limit", "disable_tqdm", "report_to", "run_name", "per_device_eval_batch_size"}
-    | {"push_to_hub", "hub_model_id", "hub_private_repo"}
+    | set(HUB_FIELDS)
 )
 BUDGET_FIELDS = frozenset({"max_steps", "num_train_epochs"})
 

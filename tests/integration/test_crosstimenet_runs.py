@@ -117,6 +117,7 @@ def test_a_series_has_at_most_125_tokens_where_nothing_is_said(corpora, tmp_path
         ({"codebook_initialization": "kmean"}, "'kmean' is unknown"),
         ({"scaler": "standard"}, r"scaler \(arguments\) cannot be set.*takes raw values"),
         ({"weight_averaging": True}, "moving average already"),
+        ({"push_to_hub": True}, "call push_to_hub of the finished tokenizer"),
         ({"decoder": "fixed_length"}, "unequal lengths"),
         ({"codebook_sise": 5}, "'codebook_size'"),
         ({"codebook_size": 0}, "codebook_size is 0"),

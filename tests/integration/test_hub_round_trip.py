@@ -129,9 +129,11 @@ push_to_hub(model, "tester/of-an-object")
 AutoModel.from_pretrained(folder).push_to_hub("tester/of-transformers", tags=["mine"])
 from transformers import Trainer, TrainingArguments
 from hf_tsrep.training.trainer import TimeSeriesTrainer
-for kind in (Trainer, TimeSeriesTrainer):
-    options = dict(push_to_hub=True, hub_model_id="tester/of-" + kind.__name__, report_to="none", use_cpu=True)
-    kind(model, TrainingArguments(kind.__name__, **options)).push_to_hub()
+for kind, name in ((TimeSeriesTrainer, "TimeSeriesTrainer"), (Trainer, "Trainer"), (Trainer, "Trainer-mended")):
+    options = dict(push_to_hub=True, hub_model_id="tester/of-" + name, report_to="none", use_cpu=True)
+    trainer = kind(model, TrainingArguments(name, **options))
+    trainer.push_to_hub()
+push_to_hub(trainer.model, trainer.hub_model_id)
 next(iter(model.parameters())).data.add_(1.0)
 model.push_to_hub("tester/of-changed-weights")
 refused = None
@@ -266,4 +268,9 @@ def test_a_push_of_changed_weights_tells_nothing_of_those_that_were_loaded(hub, 
 
 def test_the_plain_trainer_sends_what_makes_the_model_usable(hub, published):
     """Its own card it writes itself, after everything that a model is asked for."""
-    assert hub.files("tester/of-Trainer").keys() >= WHAT_MAKES_IT_USABLE
+    stored = hub.files("tester/of-Trainer")
+    assert stored.keys() >= WHAT_MAKES_IT_USABLE
+    assert "generated automatically" in stored["README.md"].decode(), "else README need not say how to mend it"
+    assert hub.files("tester/of-Trainer-mended")["README.md"] == hub.files("tester/of-an-object")["README.md"].replace(
+        b"of-an-object", b"of-Trainer-mended"
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
-from ...hub.card_parts import public_name
+from ...hub.card_parts import licence_of_weights, public_name
 from ...tokenization.codec_crosstimenet import CrossTimeNetCodec
 from ...tokenization.configuration_crosstimenet_codec import CrossTimeNetCodecConfig
 from ...tokenization.tokenization_crosstimenet import CrossTimeNetTokenizer
@@ -128,8 +128,11 @@ def _lively_series(candidates: Sequence[np.ndarray], scale: np.ndarray) -> np.nd
 def _card(finished: FinishedCodec, pictures: Mapping[str, str], folder: Path) -> str:
     names = ", ".join([*_taken_over(finished), *(domain.metadata.name for domain in finished.domains)])
     first = finished.domains[0].name
+    licences = [None for _ in _taken_over(finished)] + [domain.metadata.licence for domain in finished.domains]
     data = ModelCardData(
-        library_name="hf-tsrep", license="apache-2.0", tags=["time-series", "tokenizer", "crosstimenet"]
+        library_name="hf-tsrep",
+        license=licence_of_weights(licences),
+        tags=["time-series", "tokenizer", "crosstimenet"],
     )
     parts = [
         f"# CrossTimeNet tokenizer of {names}",

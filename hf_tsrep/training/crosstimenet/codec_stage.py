@@ -15,6 +15,7 @@ from ...tokenization.codec_crosstimenet import CrossTimeNetCodec
 from ...tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
 from ..batches import DomainBatchSampler, IndexedCollator, IndexedDataset
 from ..resolve import load_recipe
+from ..run import HUB_FIELDS
 from ..saving import PretrainingResult
 from ..settings_sources import coerce, dataclass_fields
 from ..stages import PretrainingStage
@@ -79,6 +80,7 @@ class CodecStage(PretrainingStage):
     recipe = "tokenizer"  # it has the values of every domain
     run_defaults: ClassVar[dict[str, Any]] = {"weight_averaging": False, "monitor_collapse": False}
     refused: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(HUB_FIELDS, "only models are pushed; call push_to_hub of the finished tokenizer"),
         "weight_averaging": "the codebook is a moving average already, of the latents of the last weights",
         "monitor_collapse": "the log tells the codebook's perplexity",
         "published_steps": "give max_steps or num_train_epochs",

@@ -8,6 +8,8 @@ from huggingface_hub import ModelCard
 import hf_tsrep
 from hf_tsrep.data import CorpusMetadata
 from hf_tsrep.hub import build_model_card
+from hf_tsrep.hub.card_checks import licence_note
+from hf_tsrep.hub.card_parts import licence_of_weights
 
 RESULT = {
     "protocol": "forecasting",
@@ -36,7 +38,11 @@ def test_a_card_of_ours_can_be_published_and_says_what_is_to_be_decided(folder, 
     code, out, err = command_line("card", "check", folder)
     assert code == 0, err
     assert "the card can be published" in out
-    assert "the weights are apache-2.0, and the corpus is cc-by-nd-4.0, which forbids derived works" in out
+    told = (
+        "the licence of the weights is unknown, and that of the corpus is cc-by-nd-4.0, which forbids derived works:"
+    )
+    assert out.count(told) == 1
+    assert "The licence of these weights is unknown" in (folder / "README.md").read_text()
     assert "a push fills its id in" in out
     entries = ModelCard.load(folder / "README.md").data.eval_results
     assert [(one.metric_type, one.metric_name) for one in entries] == [("mse", "mse_24"), ("mae", "mae_24")]
@@ -46,7 +52,7 @@ def test_a_card_of_ours_can_be_published_and_says_what_is_to_be_decided(folder, 
     ("old", "new", "told"),
     [
         ("pipeline_tag: time-series-feature-extraction", "pipeline_tag: feature-extraction", "opens no pipeline"),
-        ("license: apache-2.0\n", "", "its header has no license"),
+        ("license: unknown\n", "", "its header has no license"),
         ("library_name: hf-tsrep", "library_name: hf-tsrep\ndatasets:\n- ETTh1", "datasets has ETTh1"),
         ("value: 0.5", "value: 0.1", "mse_24 is 0.1 in its header and 0.5 in results.json"),
         ("# TS2Vec on", "![Loss](loss.png)\n# TS2Vec on", "it shows loss.png, which is not in the folder"),
@@ -59,3 +65,33 @@ def test_each_fault_is_named(folder, command_line, old, new, told):
     code, out, err = command_line("card", "check", folder)
     assert (code, out) == (2, "")
     assert told in err
+
+
+@pytest.mark.parametrize(
+    ("corpora", "weights"),
+    [
+        (["cc-by-4.0", "MIT"], "apache-2.0"),
+        (["bsd-3-clause"], "apache-2.0"),
+        (["cc-by-4.0", "cc-by-sa-4.0"], "unknown"),
+        (["cc-by-nc-4.0"], "unknown"),
+        (["other"], "unknown"),
+        (["mit", None], "unknown"),
+        ([], "unknown"),
+    ],
+)
+def test_weights_are_free_where_every_corpus_is_known_to_leave_them_so(corpora, weights):
+    assert licence_of_weights(corpora) == weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "corpus", "told"),
+    [
+        ("apache-2.0", "cc-by-4.0", None),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", None),
+        ("apache-2.0", "cc-by-nc-sa-4.0", "which forbids commercial use and asks for the same licence: decide"),
+        ("unknown", "unknown", "weights is unknown, and that of the corpus is unknown: decide"),
+    ],
+)
+def test_what_is_to_be_decided_about_a_licence_is_told_once(weights, corpus, told):
+    note = licence_note(weights, corpus)
+    assert note is None if told is None else told in note

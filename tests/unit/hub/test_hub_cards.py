@@ -74,7 +74,7 @@ def test_the_metadata_of_a_card_survive_and_equal_the_results_file(folder):
     assert (data.library_name, data.pipeline_tag, data.license) == (
         "hf-tsrep",
         "time-series-feature-extraction",
-        "apache-2.0",
+        "unknown",
     )
     assert {"time-series", "time-series-embedding", "representation-learning", "ts2vec"} == set(data.tags)
     assert data.datasets is None, "no dataset of the Hub has this name"
