@@ -141,6 +141,9 @@ class TimeSeriesConfig(PreTrainedConfig):
         num_output_channels: Number of channels predicted; None means `num_input_channels`.
         prediction_context_length: Number of last timestamps from which `predict` tells the future, those of the
             fine-tuning; None for all.
+        quantiles: Quantiles of every future value that `XForTimeSeriesPrediction` learns by the pinball loss, such as
+            [0.1, 0.5, 0.9]: rising, and 0.5, the point forecast, among them. None for one number by the mean squared
+            error.
         classifier_dropout: Dropout probability before the classification layer.
         label_mean: With problem_type "regression", mean of every number that the head predicts, (num_labels,): it
             learns numbers of mean 0 and deviation 1, and returns them in the units of the labels. None for no scaling.
@@ -176,6 +179,7 @@ class TimeSeriesConfig(PreTrainedConfig):
     prediction_length: int = 24
     num_output_channels: int | None = None
     prediction_context_length: int | None = None
+    quantiles: list[float] | None = None
     classifier_dropout: float = 0.0
     label_mean: list[float] | None = None
     label_scale: list[float] | None = None
@@ -356,7 +360,18 @@ class TimeSeriesConfig(PreTrainedConfig):
         self.require_probability("classifier_dropout")
         if self.prediction_context_length is not None:
             self.require_at_least(1, "prediction_context_length")
+        self._check_quantiles()
         self._check_label_statistics()
+
+    def _check_quantiles(self) -> None:
+        levels = self.quantiles
+        if levels is None:
+            return
+        if sorted(set(levels)) != list(levels) or 0.5 not in levels or not all(0 < one < 1 for one in levels):
+            raise ValueError(
+                f"{type(self).__name__}.quantiles is {levels}; they must lie between 0 and 1, rise, and have 0.5, the "
+                "point forecast, among them."
+            )
 
     def _check_label_statistics(self) -> None:
         if self.label_mean is None and self.label_scale is None:

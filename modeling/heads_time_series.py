@@ -51,13 +51,18 @@ class TimeSeriesPredictionOutput(ModelOutput):
     """Predicted future.
 
     Args:
-        loss: Scalar mean squared error over the observed future values, when future values are given.
-        prediction_outputs: (batch_size, prediction_length, num_output_channels), in the units of the input.
+        loss: Scalar mean squared error over the observed future values, when future values are given; of quantiles
+            their mean pinball loss.
+        prediction_outputs: (batch_size, prediction_length, num_output_channels), in the units of the input; of
+            quantiles the median.
+        quantile_outputs: (batch_size, prediction_length, num_output_channels, num_quantiles), where the config has
+            quantiles, rising along the last axis.
         hidden_states: As in TimeSeriesModelOutput, when asked for.
     """
 
     loss: torch.Tensor | None = None
     prediction_outputs: torch.Tensor | None = None
+    quantile_outputs: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
@@ -201,17 +206,43 @@ class ClassificationHead(nn.Module):
         return self.projection(self.dropout(embedding))
 
 
+def count_quantiles(quantiles: list[float] | None) -> int:
+    """Return how many numbers a head computes for one future value."""
+    return 1 if quantiles is None else len(quantiles)
+
+
+def unflatten_prediction(flat: torch.Tensor, num_channels: int, quantiles: list[float] | None) -> torch.Tensor:
+    """Give what the last layer of a head computed its axes.
+
+    Quantiles are sorted, so that a lower one is never above a higher one; that brings no prediction further from the
+    true quantiles (Chernozhukov, Fernandez-Val and Galichon, Econometrica 2010).
+
+    Args:
+        flat: (..., prediction_length * num_channels * num_quantiles).
+        num_channels: Number of channels.
+        quantiles: The quantiles, or None for one number a value.
+
+    Returns:
+        (..., prediction_length, num_channels), and with quantiles a last axis of them.
+    """
+    if quantiles is None:
+        return flat.unflatten(-1, (-1, num_channels))
+    return flat.unflatten(-1, (-1, num_channels, len(quantiles))).sort(-1).values
+
+
 class PredictionHead(nn.Module):
     """A linear layer from the embedding at the last timestamp to all future values.
 
     Args:
-        config: Gives embedding_size, prediction_length and num_output_channels.
+        config: Gives embedding_size, prediction_length, num_output_channels and quantiles.
     """
 
     def __init__(self, config: TimeSeriesConfig) -> None:
         super().__init__()
         self.num_output_channels = config.num_output_channels or config.num_input_channels
-        self.projection = nn.Linear(config.embedding_size, config.prediction_length * self.num_output_channels)
+        self.quantiles = config.quantiles
+        outputs = config.prediction_length * self.num_output_channels * count_quantiles(self.quantiles)
+        self.projection = nn.Linear(config.embedding_size, outputs)
 
     def forward(
         self,
@@ -227,11 +258,11 @@ class PredictionHead(nn.Module):
             future_observed_mask: The same shape, True = observed, or None.
 
         Returns:
-            The scalar mean squared error over observed values or None, and the prediction
-            (batch_size, prediction_length, num_output_channels).
+            The scalar loss over observed values or None (see prediction_loss), and the prediction (batch_size,
+            prediction_length, num_output_channels), and with quantiles a last axis of them.
         """
-        prediction = self.projection(embedding).unflatten(-1, (-1, self.num_output_channels))
-        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+        prediction = unflatten_prediction(self.projection(embedding), self.num_output_channels, self.quantiles)
+        return prediction_loss(prediction, future_values, future_observed_mask, self.quantiles), prediction
 
 
 class EncodedForHead(NamedTuple):
@@ -390,7 +421,8 @@ class GenericForTimeSeriesPrediction(PredictsFuture, GenericWithHead):
             return_dict: Whether to return a TimeSeriesPredictionOutput instead of a tuple.
 
         Returns:
-            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels).
+            Loss (with future_values) and prediction_outputs (batch_size, prediction_length, num_output_channels),
+            and where the config has quantiles quantile_outputs.
 
         Raises:
             ValueError: Neither past_values nor head_inputs are given, or a shape does not fit.
@@ -409,7 +441,11 @@ class GenericForTimeSeriesPrediction(PredictsFuture, GenericWithHead):
         loss, prediction = cast(Any, self).head(
             **encoded.head_inputs, future_values=future_values, future_observed_mask=future_observed_mask
         )
+        levels = cast(Any, self).config.quantiles
         output = TimeSeriesPredictionOutput(
-            loss=loss, prediction_outputs=prediction, hidden_states=encoded.hidden_states
+            loss=loss,
+            prediction_outputs=prediction if levels is None else prediction[..., levels.index(0.5)],
+            quantile_outputs=None if levels is None else prediction,
+            hidden_states=encoded.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()

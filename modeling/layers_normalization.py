@@ -25,6 +25,10 @@ class InstanceStatistics(NamedTuple):
         """Return the statistics of some channels."""
         return InstanceStatistics(self.mean[..., which], self.deviation[..., which])
 
+    def of_quantiles(self) -> InstanceStatistics:
+        """Return the statistics for values that have an axis of quantiles after that of the channels."""
+        return InstanceStatistics(self.mean.unsqueeze(-1), self.deviation.unsqueeze(-1))
+
 
 def instance_statistics(values: torch.Tensor, observed: torch.Tensor, epsilon: float = 1e-5) -> InstanceStatistics:
     """Measure the observed values.

@@ -106,30 +106,56 @@ def prediction_loss(
     prediction: torch.Tensor,
     future_values: torch.Tensor | None,
     future_observed_mask: torch.Tensor | None = None,
+    quantiles: list[float] | None = None,
 ) -> torch.Tensor | None:
     """Compare a prediction with the observed future.
 
     Args:
-        prediction: (batch_size, prediction_length, num_output_channels).
-        future_values: The same shape, NaN = missing, or None.
+        prediction: (batch_size, prediction_length, num_output_channels); with quantiles (..., num_quantiles).
+        future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
         future_observed_mask: The same shape, True = observed, or None.
+        quantiles: What the last axis of the prediction holds; None where it has none.
 
     Returns:
-        The scalar mean squared error over observed values, or None without future values.
+        Over observed values the scalar mean squared error, or the mean pinball loss of the quantiles; None without
+        future values.
 
     Raises:
         ValueError: The shapes differ; the message names both.
     """
     if future_values is None:
         return None
-    if future_values.shape != prediction.shape:
+    expected = prediction.shape if quantiles is None else prediction.shape[:-1]
+    if future_values.shape != expected:
         raise ValueError(
             f"future_values has shape {tuple(future_values.shape)}, "
-            f"but the model predicts {tuple(prediction.shape)}: "
+            f"but the model predicts {tuple(expected)}: "
             "(batch_size, prediction_length, num_output_channels). Cut the values or set these in the config."
         )
     observed = ~future_values.isnan()
     if future_observed_mask is not None:
         observed &= future_observed_mask.bool()
-    difference = torch.where(observed, prediction.float() - future_values.nan_to_num(0.0).float(), 0.0)
+    known = future_values.nan_to_num(0.0).float()
+    if quantiles is not None:
+        losses = pinball_loss(prediction.float(), known, quantiles).mean(-1)
+        return torch.where(observed, losses, 0.0).sum() / observed.sum().clamp(min=1)
+    difference = torch.where(observed, prediction.float() - known, 0.0)
     return difference.square().sum() / observed.sum().clamp(min=1)
+
+
+def pinball_loss(predicted: torch.Tensor, values: torch.Tensor, quantiles: list[float]) -> torch.Tensor:
+    """Return max(q * e, (q - 1) * e) of the errors e = value - prediction (Koenker and Bassett, Econometrica 1978).
+
+    Its expectation is smallest where the prediction is the quantile q.
+
+    Args:
+        predicted: (..., num_quantiles).
+        values: (...).
+        quantiles: num_quantiles numbers between 0 and 1.
+
+    Returns:
+        (..., num_quantiles).
+    """
+    levels = torch.tensor(quantiles, dtype=predicted.dtype, device=predicted.device)
+    errors = values.unsqueeze(-1) - predicted
+    return torch.maximum(levels * errors, (levels - 1) * errors)

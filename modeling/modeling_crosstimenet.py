@@ -952,6 +952,8 @@ class ScaledPredictionHead(PredictionHead):
         if future_values is not None and future_values.shape[-1] == len(mean):
             future_values = (future_values.float() - mean) / scale
         loss, prediction = super().forward(embedding, future_values, future_observed_mask)
+        if self.quantiles is not None:
+            mean, scale = mean.unsqueeze(-1), scale.unsqueeze(-1)
         return loss, prediction.float() * scale + mean
 
 

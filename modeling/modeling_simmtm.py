@@ -38,7 +38,9 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
+    count_quantiles,
     pool_instance,
+    unflatten_prediction,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
@@ -299,7 +301,7 @@ class ContextPredictionHead(ContextDecoder):
     """The future from all point-wise representations of the context; of more input than output channels the last ones.
 
     Args:
-        config: Gives prediction_length, num_output_channels, channel_mode and head_dropout.
+        config: Gives prediction_length, num_output_channels, quantiles, channel_mode and head_dropout.
         num_features: Number of numbers of a row: positions times hidden_size.
     """
 
@@ -307,7 +309,9 @@ class ContextPredictionHead(ContextDecoder):
         num_output_channels = config.num_output_channels or config.num_input_channels
         is_independent = config.channel_mode == "independent"
         of_a_group = 1 if is_independent else num_output_channels
-        super().__init__(num_features, config.prediction_length, of_a_group, config.head_dropout)
+        outputs = of_a_group * count_quantiles(config.quantiles)
+        super().__init__(num_features, config.prediction_length, outputs, config.head_dropout)
+        self.quantiles, self.num_group_channels = config.quantiles, of_a_group
         # Time features come in front of the channels, so what is predicted comes last.
         self.predicted = slice(-num_output_channels, None)
         self.predicted_groups = self.predicted if is_independent else slice(None)
@@ -332,14 +336,18 @@ class ContextPredictionHead(ContextDecoder):
             future_observed_mask: The same shape, True = observed, or None.
 
         Returns:
-            The scalar mean squared error over observed values or None, and the prediction (batch_size,
-            prediction_length, num_output_channels).
+            The scalar loss over observed values or None (see prediction_loss), and the prediction (batch_size,
+            prediction_length, num_output_channels), and with quantiles a last axis of them.
         """
-        prediction = super().forward(features[:, self.predicted_groups]).transpose(1, 2).flatten(2)
+        flat = super().forward(features[:, self.predicted_groups]).flatten(-2)
+        of_groups = unflatten_prediction(flat, self.num_group_channels, self.quantiles)
+        prediction = of_groups.transpose(1, 2).flatten(2, 3)
         if mean is not None and deviation is not None and self.predicts_its_input:
             statistics = InstanceStatistics(mean, deviation).channels(self.predicted)
+            if self.quantiles is not None:
+                statistics = statistics.of_quantiles()
             prediction = denormalize_instances(prediction, statistics)
-        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+        return prediction_loss(prediction, future_values, future_observed_mask, self.quantiles), prediction
 
 
 class ContextClassificationHead(nn.Module):

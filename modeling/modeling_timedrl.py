@@ -37,6 +37,8 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
+    count_quantiles,
+    unflatten_prediction,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import (
@@ -439,7 +441,9 @@ class FlattenedPredictionHead(nn.Module):
         self.num_channels = config.num_output_channels or config.num_input_channels
         self.is_joint = config.channel_mode == "joint"
         self.dropout = nn.Dropout(config.prediction_dropout)
-        outputs = config.prediction_length * (self.num_channels if self.is_joint else 1)
+        self.quantiles = config.quantiles
+        of_a_row = (self.num_channels if self.is_joint else 1) * count_quantiles(self.quantiles)
+        outputs = config.prediction_length * of_a_row
         self.projection = nn.Linear(config.num_context_patches * config.hidden_size, outputs)
 
     def forward(
@@ -460,20 +464,23 @@ class FlattenedPredictionHead(nn.Module):
             future_observed_mask: The same shape, True = observed, or None.
 
         Returns:
-            The scalar mean squared error over observed values or None, and the prediction (batch_size,
-            prediction_length, num_output_channels) in the units of the series.
+            The scalar loss over observed values or None (see prediction_loss), and the prediction (batch_size,
+            prediction_length, num_output_channels) in the units of the series, with quantiles a last axis of them.
         """
         statistics = InstanceStatistics(mean, deviation).channels(slice(-self.num_channels, None))
+        if self.quantiles is not None:
+            statistics = statistics.of_quantiles()
         normalized = self.normalized_prediction(patches)
         prediction = denormalize_instances(normalized, statistics).to(normalized.dtype)
-        return prediction_loss(prediction, future_values, future_observed_mask), prediction
+        return prediction_loss(prediction, future_values, future_observed_mask, self.quantiles), prediction
 
     def normalized_prediction(self, patches: torch.Tensor) -> torch.Tensor:
         """Predict on the scale of the instance-normalised input; shapes as in `forward`."""
         prediction = self.projection(self.dropout(patches))
         if self.is_joint:
-            return prediction.unflatten(-1, (-1, self.num_channels))
-        return prediction[:, -self.num_channels :].transpose(1, 2)
+            return unflatten_prediction(prediction, self.num_channels, self.quantiles)
+        of_channels = unflatten_prediction(prediction[:, -self.num_channels :], 1, self.quantiles)
+        return of_channels.squeeze(3).transpose(1, 2)
 
 
 @dataclass

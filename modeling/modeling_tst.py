@@ -37,7 +37,9 @@ from .heads_time_series import (
     GenericForTimeSeriesClassification,
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
+    count_quantiles,
     pool_instance,
+    unflatten_prediction,
 )
 from .layers_attention import AttentionProjection
 from .layers_dropout import DropoutDraws, SeededDropout
@@ -613,7 +615,7 @@ class FlattenedPredictionHead(nn.Module):
     """A linear layer from all tokens of the context to the future.
 
     Args:
-        config: Gives the widths, prediction_length, num_output_channels and head_dropout.
+        config: Gives the widths, prediction_length, num_output_channels, quantiles and head_dropout.
     """
 
     def __init__(self, config: TSTConfig) -> None:
@@ -622,7 +624,9 @@ class FlattenedPredictionHead(nn.Module):
         self.output_l2_weight = config.output_l2_weight
         self.dropout = nn.Dropout(config.head_dropout)
         inputs = config.num_context_tokens * config.hidden_size
-        self.projection = nn.Linear(inputs, config.prediction_length * self.num_channels)
+        self.quantiles = config.quantiles
+        outputs = config.prediction_length * self.num_channels * count_quantiles(self.quantiles)
+        self.projection = nn.Linear(inputs, outputs)
 
     def forward(
         self,
@@ -638,11 +642,11 @@ class FlattenedPredictionHead(nn.Module):
             future_observed_mask: The same shape, True = observed, or None.
 
         Returns:
-            The scalar mean squared error over observed values or None, and the prediction (batch_size,
-            prediction_length, num_output_channels).
+            The scalar loss over observed values or None (see prediction_loss), and the prediction (batch_size,
+            prediction_length, num_output_channels), and with quantiles a last axis of them.
         """
-        prediction = self.projection(self.dropout(features)).unflatten(-1, (-1, self.num_channels))
-        loss = prediction_loss(prediction, future_values, future_observed_mask)
+        prediction = unflatten_prediction(self.projection(self.dropout(features)), self.num_channels, self.quantiles)
+        loss = prediction_loss(prediction, future_values, future_observed_mask, self.quantiles)
         if loss is not None and self.training:
             loss = penalized(loss, self.projection, self.output_l2_weight)
         return loss, prediction

@@ -49,6 +49,7 @@ def predict_outputs(
     device: Any,
     show_progress_bar: bool | None,
     method_arguments: dict[str, Any],
+    output_name: str | None = None,
 ) -> tuple[np.ndarray | None, bool]:
     """Run a model with a head on series.
 
@@ -62,6 +63,7 @@ def predict_outputs(
         device: Where to compute; None: where the model is.
         show_progress_bar: None: when transformers' logging is at level INFO.
         method_arguments: Further arguments of the method, not checked yet.
+        output_name: Field of the output to return; None for the model's.
 
     Returns:
         The head's output, (num_series, ...) float32, None of no series; and whether it was one series.
@@ -81,7 +83,8 @@ def predict_outputs(
         return None, False
     warn_of_missing(model, arrays, model.channel_names_for(**method_arguments))
     with torch.inference_mode():
-        results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments)
+        name = output_name or model.output_name
+        results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments, name)
     require_finite(results, arrays, "answer")
     return results, is_one
 
@@ -110,12 +113,13 @@ def _run(
     batch_size: int,
     show_progress_bar: bool | None,
     method_arguments: dict[str, Any],
+    output_name: str,
 ) -> np.ndarray:
     results: np.ndarray | None = None
     with progress_bar(len(arrays), show_progress_bar, "Predicting") as bar:
         for indices in equal_length_batches([len(values) for values in arrays], batch_size):
             batch = torch.from_numpy(np.stack([arrays[index] for index in indices])).to(model.device)
-            found = model(past_values=batch, **method_arguments)[model.output_name].float().cpu().numpy()
+            found = model(past_values=batch, **method_arguments)[output_name].float().cpu().numpy()
             if results is None:
                 results = np.empty((len(arrays), *found.shape[1:]), dtype=np.float32)
             results[indices] = found
@@ -153,7 +157,7 @@ def in_raw_units(values: np.ndarray, preparation: Any) -> np.ndarray:
     """Return predicted values in the units of raw series.
 
     Args:
-        values: (num_series, prediction_length, num_output_channels), in the units of the model's inputs.
+        values: (num_series, ..., prediction_length, num_output_channels), in the units of the model's inputs.
         preparation: The model's; None leaves the values as they are.
 
     Returns:
@@ -262,6 +266,7 @@ class PredictsFuture(Predicts):
         timestamps: Any = None,
         prepared: bool = False,
         layout: str | None = None,
+        quantiles: bool = False,
         batch_size: int = 32,
         device: str | torch.device | None = None,
         show_progress_bar: bool | None = None,
@@ -279,6 +284,7 @@ class PredictsFuture(Predicts):
             timestamps: Dates of the steps, for a model with calendar features; see `encode`.
             prepared: Whether the series are model inputs already.
             layout: "ntc", or "nct" for series with time last; see `encode`.
+            quantiles: Whether to return all quantiles of `config.quantiles`, not the median alone.
             batch_size: Number of series in one forward pass.
             device: Where to compute; the model moves there. None: where the model is.
             show_progress_bar: None: when transformers' logging is at level INFO.
@@ -287,19 +293,32 @@ class PredictsFuture(Predicts):
         Returns:
             (num_series, prediction_length, num_output_channels) float32 in the units of raw series, for prepared ones
             too, where the model has a `preparation`; else in those of the series. For one series its future alone.
+            With `quantiles` a last axis of num_quantiles is added.
 
         Raises:
             TypeError: `series` holds no series, or an argument is unknown.
             ValueError: A setting or a series is out of range. The message names the value, the place and the fix.
         """
         model = cast(Any, self)
+        levels = model.config.quantiles
+        if quantiles and levels is None:
+            raise ValueError(
+                f"quantiles=True: this {type(self).__name__} predicts one number a value. Train a head with "
+                "config.quantiles, such as [0.1, 0.5, 0.9]."
+            )
+        name = "quantile_outputs" if quantiles else self.output_name
         values, is_one = predict_outputs(
-            self, series, timestamps, prepared, layout, batch_size, device, show_progress_bar, method_arguments
+            self, series, timestamps, prepared, layout, batch_size, device, show_progress_bar, method_arguments, name
         )
         if values is None:
             num_channels = model.config.num_output_channels or model.num_channels_of(**method_arguments)
-            return np.empty((0, model.config.prediction_length, num_channels), dtype=np.float32)
-        raw = in_raw_units(values, model.preparation_for(**method_arguments))
+            shape = (0, model.config.prediction_length, num_channels, *([len(levels)] if quantiles else []))
+            return np.empty(shape, dtype=np.float32)
+        preparation = model.preparation_for(**method_arguments)
+        if quantiles:  # channels last, as a preparation has them
+            raw = np.moveaxis(in_raw_units(np.moveaxis(values, -1, 1), preparation), 1, -1)
+        else:
+            raw = in_raw_units(values, preparation)
         return raw[0] if is_one else raw
 
     def _fit_length(self, values: np.ndarray, **method_arguments: Any) -> np.ndarray:

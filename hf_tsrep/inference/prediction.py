@@ -68,8 +68,9 @@ def predict(
         One row a series, or of a forecast one row a series and step. `item_id` and `split` say which series. Classes:
         `predicted`, `probability_CLASS` of every class, and `label` where the corpus has it. Numbers: `predicted`, or
         `predicted_NAME` of several, and `target_value` alike. The future: `step` from 1, `timestamp` where the corpus
-        has dates with a frequency, and one column a channel, in the units of the series; it follows the last step with
-        a value. `frame.attrs["provenance"]` says which model, revision and preparation.
+        has dates with a frequency, and one column a channel, in the units of the series, and of a model with quantiles
+        one a quantile, such as `NAME_q0.1`; it follows the last step with a value. `frame.attrs["provenance"]` says
+        which model, revision and preparation.
 
     Raises:
         FileNotFoundError: There is no such model.
@@ -88,6 +89,7 @@ def predict(
     tells_future = model.output_name == "prediction_outputs"
     if tells_future:
         questions = without_missing_end(questions)
+    levels = model.config.quantiles if tells_future else None
     answer = model.predict(
         questions.series,
         timestamps=questions.timestamps,
@@ -96,9 +98,10 @@ def predict(
         batch_size=batch_size,
         device=device,
         show_progress_bar=show_progress_bar,
+        **({} if levels is None else {"quantiles": True}),
         **method_arguments,
     )
-    frame = _future(questions, answer) if tells_future else _told(model, questions, answer)
+    frame = _future(questions, answer, levels) if tells_future else _told(model, questions, answer)
     frame.attrs["provenance"] = answer_provenance(
         model, {"num_series": len(questions.series), **method_arguments}, corpus=corpus
     )
@@ -332,11 +335,11 @@ def _is_usual(step: Any, dates: np.ndarray) -> bool:
     return bool((np.diff(dates) == distance).mean() >= 0.5)
 
 
-def _future(questions: Questions, future: np.ndarray) -> pd.DataFrame:
-    """Put a future into rows: one a series and step."""
+def _future(questions: Questions, future: np.ndarray, quantiles: Sequence[float] | None) -> pd.DataFrame:
+    """Put a future into rows: one a series and step; quantiles follow the median of their channel."""
     import pandas as pd
 
-    num_series, count, num_channels = future.shape
+    num_series, count, num_channels = future.shape[:3]
     columns: dict[str, Any] = {
         name: np.repeat(np.asarray(values), count)
         for name, values in questions.columns.items()
@@ -354,7 +357,11 @@ def _future(questions: Questions, future: np.ndarray) -> pd.DataFrame:
         if not np.isnat(whole).all():
             columns["timestamp"] = whole
     names = predicted_names(questions.channel_names, num_channels)
-    return pd.DataFrame({**columns, **dict(zip(names, future.reshape(-1, num_channels).T, strict=True))})
+    for index, name in enumerate(names):
+        values = future[:, :, index].reshape(num_series * count, -1)
+        columns[name] = values[:, 0 if quantiles is None else list(quantiles).index(0.5)]
+        columns |= {f"{name}_q{level:g}": values[:, place] for place, level in enumerate(quantiles or ())}
+    return pd.DataFrame(columns)
 
 
 def predicted_names(channel_names: Sequence[str], num_predicted: int) -> list[str]:

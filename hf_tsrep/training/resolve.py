@@ -61,7 +61,11 @@ _OF_A_LABELLED_CORPUS = _OF_A_CORPUS | {
     "target_mean": "the training part of the corpus says it",
     "target_scale": "the training part of the corpus says it",
 }
-_TASK_OF_CONFIG_FIELD = {"prediction_length": "forecasting", "classifier_dropout": "classification"}
+_TASK_OF_CONFIG_FIELD = {
+    "prediction_length": "forecasting",
+    "quantiles": "forecasting",
+    "classifier_dropout": "classification",
+}
 # A resume is asked for in the call, where the Trainer's field of that name would do nothing.
 _NOT_OFFERED = frozenset({"output_dir", "resume_from_checkpoint", "local_rank"})
 

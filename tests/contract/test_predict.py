@@ -197,3 +197,87 @@ def test_series_with_time_last_are_read_where_it_is_said(name):
     for model in (CLASSIFIERS[name], PREDICTORS[name]):
         expected = numbers_of(model.predict(batch))
         np.testing.assert_array_equal(numbers_of(model.predict(batch.transpose(0, 2, 1), layout="nct")), expected)
+
+
+QUANTILES = [0.1, 0.5, 0.9]
+
+
+def future_of(model, batch_size=6):
+    values = torch.from_numpy(np.stack(series_of([24] * batch_size)))
+    future = torch.randn(
+        batch_size, 5, model.config.num_output_channels or 3, generator=torch.Generator().manual_seed(3)
+    )
+    future[0, 1, 0] = torch.nan
+    return {"past_values": values, "future_values": future}
+
+
+@every_method
+@pytest.mark.parametrize("fields", [{}, {"num_output_channels": 2}, {"channel_mode": "joint"}], ids=str)
+def test_quantiles_are_learnt_rise_and_have_the_median_as_the_point(name, fields):
+    model = build(name, "prediction", quantiles=QUANTILES, **fields)
+    inputs = future_of(model)
+    output = model(**inputs)
+    num_channels = model.config.num_output_channels or 3
+    assert output.quantile_outputs.shape == (6, 5, num_channels, 3)
+    assert (output.quantile_outputs.diff(dim=-1) >= 0).all()
+    torch.testing.assert_close(output.prediction_outputs, output.quantile_outputs[..., 1])
+    if not model.config.scales_targets:
+        errors = inputs["future_values"].unsqueeze(-1) - output.quantile_outputs
+        levels = torch.tensor(QUANTILES)
+        expected = torch.where(errors >= 0, levels * errors, (levels - 1) * errors).nanmean()
+        torch.testing.assert_close(output.loss, expected)
+    optimizer = torch.optim.Adam(model.head.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(**inputs).loss.backward()
+        optimizer.step()
+    assert model(**inputs).loss < 0.95 * output.loss
+
+
+@every_method
+def test_without_quantiles_a_head_is_as_it_was(name):
+    model, quantiles = PREDICTORS[name], build(name, "prediction", quantiles=[0.5])
+    assert model.config.quantiles is None
+    quantiles.load_state_dict(model.state_dict())  # the same layers and shapes
+    inputs = future_of(model)
+    plain, median = model(**inputs), quantiles(**inputs)
+    assert plain.quantile_outputs is None
+    torch.testing.assert_close(median.prediction_outputs, plain.prediction_outputs)
+    if not model.config.scales_targets:
+        errors = plain.prediction_outputs - inputs["future_values"]
+        torch.testing.assert_close(plain.loss, errors.square().nanmean())
+        torch.testing.assert_close(median.loss, errors.abs().nanmean() / 2)
+    with pytest.raises(ValueError, match="predicts one number a value"):
+        model.predict(series_of([20])[0], quantiles=True)
+
+
+@every_method
+def test_quantiles_are_told_in_raw_units_and_after_saving(name, tmp_path):
+    import hf_tsrep
+
+    model, raw = with_preparation(name, "prediction", quantiles=QUANTILES), series_of([24, 30])
+    answer = model.predict(raw, quantiles=True)
+    assert answer.shape == (2, 5, 3, 3)
+    np.testing.assert_allclose(answer[..., 1], model.predict(raw), rtol=1e-5, atol=1e-5)
+    prepared = torch.from_numpy(model.preparation.transform(raw)[0])[None]
+    with torch.no_grad():
+        outputs = model(past_values=prepared).quantile_outputs[0].numpy()
+    statistics = (np.array([2.0, 0.5, 10.0])[:, None], np.array([1.0, -2.0, 30.0])[:, None])
+    np.testing.assert_allclose(answer[0], outputs * statistics[0] + statistics[1], rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForTimeSeriesPrediction.from_pretrained(tmp_path)
+    np.testing.assert_allclose(loaded.predict(raw, quantiles=True), answer, rtol=1e-5, atol=1e-5)
+    assert model.predict([], quantiles=True).shape == (0, 5, 3, 3)
+    table = hf_tsrep.predict(model, raw)
+    names = [f"channel_{index}{end}" for index in range(3) for end in ("", "_q0.1", "_q0.5", "_q0.9")]
+    assert list(table.columns) == ["item_id", "step", *names]
+    np.testing.assert_allclose(table["channel_2_q0.9"], answer[:, :, 2, 2].ravel(), rtol=1e-5)
+    np.testing.assert_array_equal(table.channel_1, table["channel_1_q0.5"])
+
+
+@pytest.mark.parametrize(
+    "levels", [[], [0.1, 0.9], [0.5, 0.1], [0.5, 0.5], [0.0, 0.5], [0.5, 1.5], [0.5, float("nan")]]
+)
+def test_quantiles_that_are_none_are_refused(levels):
+    with pytest.raises(ValueError, match="quantiles is "):
+        build(METHOD_NAMES[0], "prediction", quantiles=levels)

@@ -172,3 +172,21 @@ def test_what_cannot_be_told_is_said_in_one_line(classifier, pretrained, place, 
         hf_tsrep.predict(hf_tsrep.TS2VecModel(hf_tsrep.TS2VecConfig(**TINY)), "new.csv")
     with pytest.raises(ValueError, match="is for files and frames"):
         hf_tsrep.predict(classifier, np.zeros((20, 2)), reading={"item_column": "machine"})
+
+
+def test_a_head_of_quantiles_is_trained_by_the_command_line_and_tells_a_column_each(long_series, place, command_line):
+    fields = {"context_length": 24, "prediction_length": 6, "split": "60/20/20", "quantiles": "0.1,0.5,0.9"}
+    options = {"model": "ts2vec", "corpus": long_series, "output_dir": "quantiles", "task": "forecasting"}
+    given = {**options, "num_train_epochs": 1, **fields, **QUICK, **TINY}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    code, _, err = command_line("finetune", *words)
+    assert code == 0, err
+    new_series().to_csv("new.csv", index=False)
+    code, _, err = command_line("predict", "--model", "quantiles", "--input", "new.csv", "--output", "future.csv")
+    assert code == 0, err
+    found = pd.read_csv("future.csv")
+    ends = ("", "_q0.1", "_q0.5", "_q0.9")
+    assert list(found.columns)[-8:] == [f"{name}{end}" for name in ("first", "second") for end in ends]
+    assert (found["first_q0.1"] <= found["first"]).all()
+    assert (found["first"] <= found["first_q0.9"]).all()
+    np.testing.assert_allclose(found["first"], found["first_q0.5"])
