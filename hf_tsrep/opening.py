@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import near_matches
-from .modeling.types_time_series import require_types
+from .modeling.types_time_series import is_of_type, read_settings, require_types
 from .registry import METHODS, get_method
 
 SETTINGS_FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -70,14 +69,22 @@ def check_settings_files(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
-            raise ValueError(f"{path} is no JSON ({error}); it is damaged. Save it again.") from error
-        require_types(str(folder), {name: values}, {name: dict})
+        values = read_settings(path)
         require_types(str(path), values, _TYPES_OF_KEYS)
+        _require_tokenizer_classes(path, values)
         if name == "config.json" and not values.get("model_type"):
             raise ValueError(f"{path}: model_type is missing; it says which method it is. Save the model again.")
+
+
+def _require_tokenizer_classes(path: Path, values: dict[str, Any]) -> None:
+    """Raise ValueError where the classes of a tokenizer's own code are no pair, of which transformers takes one."""
+    classes = values.get("auto_map", {}).get("AutoTokenizer", [None, ""])
+    is_pair = isinstance(classes, list) and len(classes) == 2 and is_of_type(classes, list[str | None])
+    if not is_pair or classes == [None, None]:
+        raise ValueError(
+            f"{path}: auto_map.AutoTokenizer is {classes!r}; it must be a list of two, a slow and a fast class, of "
+            "which one may be null. Save the tokenizer again."
+        )
 
 
 def load_encoder(model: Any) -> Any:

@@ -133,7 +133,12 @@ class CrossTimeNetConfig(TimeSeriesConfig):
         else:
             fields = dict(given or {})
             backbone_class = CONFIG_MAPPING[_known_type(fields.pop("model_type", "bert"))]
-            backbone = backbone_class(**{**fields, **_used_by(own, backbone_class)})
+            try:
+                backbone = backbone_class(**{**fields, **_used_by(own, backbone_class)})
+            except Exception as error:  # each class of transformers checks in its own way, over several lines
+                words = " ".join(str(error).split())
+                name = backbone_class.__name__
+                raise ValueError(f"CrossTimeNetConfig.backbone_config is no {name}: {words}") from error
         if backbone.is_encoder_decoder or not isinstance(getattr(backbone, "hidden_size", None), int):
             raise ValueError(
                 f"A backbone of type {backbone.model_type!r} does not fit: it must be one encoder or one decoder with "

@@ -32,6 +32,7 @@ from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .publishing_time_series import add_papers
 from .reading_time_series import is_one_series, observed_values
 from .streaming_time_series import SeriesStream, WindowStream
+from .types_time_series import read_settings
 
 if TYPE_CHECKING:  # transformers saves a file beside the model where another one imports it; to run it is slow
     from .pipeline_time_series import TimeSeriesPipeline as TimeSeriesPipeline
@@ -628,6 +629,8 @@ def _preparation_beside(name_or_path: Any, model_class: type, options: dict[str,
     if not found:
         logger.info(f"{name_or_path} has no {PREPARATION_FILE}: encode takes series as they are.")
         return None
+    if not read_settings(Path(found)).get("feature_extractor_type"):
+        raise ValueError(f"{found}: feature_extractor_type is missing; it says how series are prepared. Restore it.")
     is_remote = model_class.__module__.startswith("transformers_modules")
     return AutoFeatureExtractor.from_pretrained(name_or_path, **place, trust_remote_code=is_remote or None)
 

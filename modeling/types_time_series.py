@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 WRITTEN_FIELDS = "written_fields"
@@ -69,6 +71,23 @@ def require_types(owner: str, values: Mapping[str, Any], kinds: Mapping[str, Any
         if name in values and not is_of_type(values[name], kind):
             words = " or ".join(dict.fromkeys(type_words(kind)))
             raise ValueError(f"{owner}.{name} is {values[name]!r}; it must be {words}.")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of settings holds.
+
+    Raises:
+        ValueError: It is no JSON, or no mapping. The message names the file and the fix.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no JSON ({told}); it is damaged or was cut off. Save it again, or download it again."
+        ) from error
+    require_types(str(path.parent), {path.name: values}, {path.name: dict})
+    return values
 
 
 def require_written(owner: str, file: str, values: Mapping[str, Any], written: Any) -> None:

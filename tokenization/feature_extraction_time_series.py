@@ -7,6 +7,7 @@ values need never be given raw ones by accident.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .reading_time_series import (
     numbers_of_column,
     separate_series,
 )
-from .types_time_series import WRITTEN_FIELDS, require_types, require_written
+from .types_time_series import WRITTEN_FIELDS, read_settings, require_types, require_written
 
 TIME_FEATURE_NAMES = ("minute", "hour", "weekday", "day", "day_of_year", "month", "iso_week")
 
@@ -123,6 +124,18 @@ class TimeSeriesFeatureExtractor(FeatureExtractionMixin):
         if not self.time_features and (time_feature_mean is not None or time_feature_scale is not None):
             raise ValueError("time_feature_mean and time_feature_scale need time_features=True.")
         self.frequency = frequency
+
+    @classmethod
+    def get_feature_extractor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Return what a folder holds; see FeatureExtractionMixin.get_feature_extractor_dict.
+
+        Raises:
+            ValueError: The file is no JSON; the message names it and the fix.
+        """
+        path = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", _FILE)
+        if path.is_file():
+            read_settings(path)
+        return super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:

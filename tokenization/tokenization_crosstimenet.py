@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from .configuration_crosstimenet_codec import CodecDomain, near_match_hint
 from .files_time_series import sums_kept
 from .reading_time_series import as_numbers, check_finite, check_shape, is_frame, is_one_series, read_series
 from .series_crosstimenet_codec import ReconstructionQuality, codes_of_values, series_of_codes
+from .types_time_series import read_settings, require_types
 from .weights_crosstimenet_codec import (
     check_codec,
     codec_from_bytes,
@@ -312,15 +312,20 @@ class CodeTokenizer(PreTrainedTokenizer):
         return f"{type(self).__name__}(name_or_path={self.name_or_path!r}, {self._vocabulary!r})"
 
 
+# Further settings are those of every tokenizer; the fields of a domain have types where they are read.
+_TYPES_OF_SETTINGS: dict[str, Any] = {
+    "domains": list[dict] | None,
+    "first_ids": list[int] | None,
+    **dict.fromkeys(("pad_token", "mask_token", "cls_token", "sep_token"), str | dict),
+}
+
+
 def _check_settings(path: Path) -> None:
     """Refuse a file of settings that is missing or no JSON: ids and padding would silently be the default ones."""
     again = "Save the tokenizer again with tokenizer.save_pretrained, or download the file again."
     if not path.is_file():
         raise ValueError(f"{path.parent} holds {CODEC_FILE}, but no {CONFIG_FILE}, the tokenizer's settings. {again}")
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); it is damaged or was cut off. {again}") from error
+    require_types(str(path), read_settings(path), _TYPES_OF_SETTINGS)
 
 
 # From whatever holds series or strings to batches.

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, enable_full_determinism, set_seed
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from ..errors import SettingsError, one_line
+from ..errors import SettingsError, near_matches, one_line
 from ..hub import push_to_hub
 from ..modeling.files_time_series import full_disk_named
 from ..opening import without_file_bars
@@ -243,6 +244,7 @@ def build_arguments(
         **with_needed_values(settings, needed),
         **chosen,
     }
+    values["report_to"] = find_trackers(values["report_to"])
     if values.pop("push_to_hub", False):  # the finished folder is pushed, not the Trainer's checkpoints
         require_token()
     for name in ("hub_model_id", "hub_private_repo"):
@@ -256,6 +258,26 @@ def build_arguments(
         )
     check_group(arguments, processes)
     return arguments
+
+
+def find_trackers(given: Any) -> list[str]:
+    """Return the names of the experiment trackers that are reported to.
+
+    Args:
+        given: What was given: "none" or None, "all", a name, or a list of names.
+
+    Raises:
+        SettingsError: There is no such tracker. The message names the near matches.
+    """
+    names = [given] if isinstance(given, str) else list(given or [])
+    if names in (["none"], ["all"]):
+        return names
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            hint = near_matches(name, INTEGRATION_TO_CALLBACK)
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise SettingsError(f"report_to={given!r}: there is no {name!r}.{hint} Choose none, all, or of {known}.")
+    return names
 
 
 def with_needed_values(

@@ -176,7 +176,9 @@ def merge_layers(
                 raise SettingsError(f"Unknown field {name!r} ({where}) for {task}.{near_matches(name, fields)}")
             one, sources[name] = fields[name], where
             # Models and corpora may be objects, and name the run instead of being settings of it.
-            chosen[one.group][name] = value if one.group == "named" else coerce(name, value, one.annotation, where)
+            # A default is what it says, such as "none", where that word would be read as nothing in other fields.
+            is_kept = one.group == "named" or (isinstance(value, str) and value == one.default)
+            chosen[one.group][name] = value if is_kept else coerce(name, value, one.annotation, where)
     return chosen, sources
 
 

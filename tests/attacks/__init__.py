@@ -5,6 +5,7 @@ from importlib import import_module
 # Name of an attack, and where it is. In the order of what a trial costs.
 _PLACES = {
     "readers": "readers.Readers",
+    "folders": "folders.Folders",
     "encoding": "encoding.Encoding",
     "threads": "encoding.Threads",
     "kills": "runs.Kills",

@@ -11,7 +11,7 @@ from attacks import get_attack
 from attacks.trials import REFUSED, RIGHT, Attack, Fault, Report, attempt, run_attack
 
 # In the order of the registry, the files or the runs, so that each is tried a few times.
-TRIALS = {"readers": 300, "encoding": 210, "threads": 14, "kills": 15, "checkpoints": 15}
+TRIALS = {"readers": 300, "folders": 115, "encoding": 210, "threads": 14, "kills": 15, "checkpoints": 15}
 
 
 @pytest.mark.parametrize("name", TRIALS)
@@ -45,7 +45,13 @@ def break_threads(monkeypatch):
     monkeypatch.setattr(modeling_time_series, "evaluating", lambda model: model)
 
 
-FAULTS = {"readers": break_readers, "encoding": break_encoding, "threads": break_threads}
+def break_folders(monkeypatch):
+    from hf_tsrep.modeling import configuration_time_series
+
+    monkeypatch.setattr(configuration_time_series, "require_written", lambda *arguments: None)  # defaults come back
+
+
+FAULTS = {"readers": break_readers, "folders": break_folders, "encoding": break_encoding, "threads": break_threads}
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -89,6 +89,12 @@ def test_keys_that_transformers_reads_first_are_checked_before(file, tmp_path):
             path.write_text(json.dumps({"model_type": "ts2vec", key: value}))
             with pytest.raises(ValueError, match=re.escape(f"{file}.{key} is {value!r}; it must be ")):
                 load_encoder(tmp_path)
+    for value in ("x", [], [None], ["a.B"], [None, None], [1, "a.B"], ["a.B", None, None]):
+        path.write_text(json.dumps({"model_type": "ts2vec", "auto_map": {"AutoTokenizer": value}}))
+        with pytest.raises(
+            ValueError, match=re.escape(f"{file}: auto_map.AutoTokenizer is {value!r}; it must be a l")
+        ):
+            load_encoder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="model_type is missing; it says which method it is"):
         load_encoder(tmp_path)

@@ -208,6 +208,11 @@ def _nothing_said(folder):
     safetensors.torch.save_file(weights, folder / CODEC_FILE)
 
 
+def _set_field(folder, name, value):
+    config = json.loads((folder / SETTINGS_FILE).read_text())
+    (folder / SETTINGS_FILE).write_text(json.dumps({**config, name: value}))
+
+
 def _set(name, value):
     def change(weights):
         weights[name] = torch.full_like(weights[name], value)
@@ -221,6 +226,7 @@ def _set(name, value):
         (lambda folder: os.remove(folder / CODEC_FILE), "holds no codec.safetensors.*save_pretrained"),
         (lambda folder: os.remove(folder / SETTINGS_FILE), f"holds codec.safetensors, but no {SETTINGS_FILE}.*again"),
         (_cut_settings, f"tokenizer/{SETTINGS_FILE} is no JSON .*damaged or was cut off.*again"),
+        (lambda folder: _set_field(folder, "first_ids", [1e400, 5]), f"{SETTINGS_FILE}.first_ids is .*must be a list"),
         (_damage, "codec.safetensors cannot be read as safetensors.*damaged or was cut off.*again"),
         (_truncate, "codec.safetensors cannot be read as safetensors.*again"),
         (_empty, "codec.safetensors cannot be read as safetensors.*again"),

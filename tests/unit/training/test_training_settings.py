@@ -256,3 +256,13 @@ def test_a_push_that_fails_says_how_to_push_later_and_raises_nothing(tmp_path, m
         f"no way there). Push it later: hf-tsrep push --model {tmp_path / 'model'} --repo-id model --private"
         in caplog.text
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("none", ["none"]), (None, []), (["none"], ["none"]), ("all", ["all"]), ("wandb", ["wandb"])]
+)
+def test_trackers_are_named_as_transformers_names_them(given, found):
+    settings = resolve_settings({**BASE, "report_to": given})
+    assert run.find_trackers(settings.training["report_to"]) == found
+    with pytest.raises(SettingsError, match=r"no 'wandbb'\. Did you mean 'wandb'"):
+        run.find_trackers("wandbb")
