@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,14 +222,29 @@ def _traced(
 
 
 def _save_onnx(exported: Any, program: ExportedModel, path: Path) -> None:
-    converted: Any = torch.onnx.export(
-        exported,
-        dynamo=True,
-        verbose=False,
-        input_names=list(program.input_names),
-        output_names=list(program.output_names),
-    )
+    with _without_notes_of_torch():
+        converted: Any = torch.onnx.export(
+            exported,
+            dynamo=True,
+            verbose=False,
+            input_names=list(program.input_names),
+            output_names=list(program.output_names),
+        )
     converted.save(str(path))
+
+
+@contextmanager
+def _without_notes_of_torch() -> Iterator[None]:
+    """Keep what torch.onnx says of packages that it lacks, and of its own future, away from a user."""
+    of_torch = logging.getLogger("torch.onnx")
+    level = of_torch.level
+    of_torch.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        of_torch.setLevel(level)
 
 
 def _run_onnx(path: Path, program: ExportedModel) -> Any:
