@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining, TS2VecModel
 from hf_tsrep.modeling import kernels_contrast, modeling_ts2vec
+from hf_tsrep.modeling.encoding_time_series import slide_by_windows
 from hf_tsrep.modeling.modeling_ts2vec import (
     binomial_mask,
     continuous_mask,
@@ -318,3 +319,29 @@ def test_a_folder_that_does_not_say_what_a_missing_value_takes_away_means_its_ti
     assert TS2VecModel.from_pretrained(tmp_path, missing_values="value").config.missing_values == "value"
     with pytest.raises(ValueError, match="missing_values is 'channel'; choose one of timestamp, value"):
         TS2VecConfig(missing_values="channel")
+
+
+@pytest.mark.parametrize("missing_values", ["timestamp", "value"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_sliding_equals_its_windows_where_single_channels_are_missing(missing_values, causal):
+    torch.manual_seed(0)
+    model = TS2VecModel(TS2VecConfig(num_input_channels=3, missing_values=missing_values, **TINY)).eval()
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(50, 3, generator=generator)
+    values[torch.rand(values.shape, generator=generator) < 0.2] = torch.nan
+    values[20:28, 1] = torch.nan
+    values[33] = torch.nan
+    stride, around = 2, 9
+    context = (around, 0) if causal else (around, around)
+    with torch.inference_mode():
+        expected = slide_by_windows(model, values, context, stride, 16, None)[: len(values)]
+    found = model.encode(
+        values.numpy(),
+        level="timestamp",
+        window_length=stride + sum(context),
+        stride=stride,
+        causal=causal,
+        batch_size=7,
+    )
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(expected).all()
