@@ -19,6 +19,7 @@ from typing import Any
 from machines import COLUMNS, QUICK, machines
 from safetensors.numpy import load_file
 
+from hf_tsrep.modeling.files_time_series import FullDiskError
 from hf_tsrep.registry import METHODS
 from hf_tsrep.training import finetune, pretrain, pretraining_fields
 
@@ -288,9 +289,10 @@ class Disks(Runs):
         """Train, and return the one line that tells which file finds no room; None where all do."""
         try:
             self.start(case, folder)
-        except OSError as error:  # the system's own names the file; the command line shows it as one line
-            if str(folder) not in str(error) or len(str(error).splitlines()) > 1:
-                raise Fault(f"the message names no file: {error}") from error
+        except OSError as error:
+            is_told = type(error) is FullDiskError and str(folder) in str(error) and "bytes" in str(error)
+            if not is_told or len(str(error).splitlines()) > 1:
+                raise Fault(f"no line that names file and size: {type(error).__name__}: {error}") from error
             return str(error)
         return None
 
