@@ -44,6 +44,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_toy import ToyConfig
+from .distributed_time_series import GlobalBatch
 from .heads_time_series import (
     ClassificationHead,
     GenericForTimeSeriesClassification,
@@ -94,6 +95,15 @@ class ToyModel(ToyPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
+class ToyDraws:
+    def __init__(self, count, length, source):
+        self.uniforms = torch.rand(count, length, generator=source)
+
+    def rows(self, start, stop):
+        self.uniforms = self.uniforms[start:stop]
+        return self
+
+
 class ToyForPreTraining(ToyPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
@@ -103,12 +113,14 @@ class ToyForPreTraining(ToyPreTrainedModel):
 
     def forward(self, past_values, past_observed_mask=None, generator=None, return_dict=None):
         observed = self.model.observed_values(past_values, past_observed_mask)
-        drawn = torch.rand(past_values.shape[:2], generator=generator).to(past_values.device)
+        batch, length = GlobalBatch.of(self), past_values.shape[1]
+        drawn = batch.draw(lambda count, source: ToyDraws(count, length, source), past_values, generator)
+        drawn = drawn.uniforms.to(past_values.device)
         kept = observed & (drawn >= self.config.mask_ratio).unsqueeze(-1)
         embeddings = self.model(past_values, kept).last_hidden_state
         difference = self.head(embeddings).float() - past_values.nan_to_num(0.0)
         squared = torch.where(observed, difference, 0.0).square()
-        output = ToyForPreTrainingOutput(loss=squared.sum() / observed.sum().clamp(min=1))
+        output = ToyForPreTrainingOutput(loss=batch.mean(squared, observed))
         return output if return_dict is not False else output.to_tuple()
 
 
