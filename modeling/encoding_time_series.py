@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .batching_time_series import equal_length_batches, progress_bar, require_finite, warn_of_missing
-from .heads_time_series import INSTANCE_POOLINGS, pool_instance, pool_timestamps
+from .layers_pooling import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
 
 LEVELS = ("instance", "timestamp", "window")

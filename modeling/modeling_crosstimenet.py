@@ -57,9 +57,9 @@ from .heads_time_series import (
     TimeSeriesClassificationOutput,
     TimeSeriesModelOutput,
     TimeSeriesPredictionOutput,
-    pool_instance,
 )
 from .layers_masking import nearest_values
+from .layers_pooling import pool_instance
 from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 from .pairing_crosstimenet import (

@@ -33,13 +33,12 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    max_pool_window,
-    pool_instance,
 )
 from .layers_attention import SelfAttention
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import fill_missing
 from .layers_patching import align_series
+from .layers_pooling import max_pool_window, pool_instance
 from .layers_transformer import ACTIVATIONS, LearnedPositions
 from .modeling_shapenet import (
     SegmentTokens,

@@ -42,9 +42,9 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    pool_instance,
 )
 from .layers_convolution import CausalEncoder
+from .layers_pooling import pool_instance
 from .losses_time_series import finish_scores
 from .modeling_time_series import TimeSeriesPreTrainedModel
 

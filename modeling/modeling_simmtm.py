@@ -39,7 +39,6 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
     count_quantiles,
-    pool_instance,
     unflatten_prediction,
 )
 from .layers_dropout import DropoutDraws, SeededDropout
@@ -50,6 +49,7 @@ from .layers_normalization import (
     denormalize_instances,
 )
 from .layers_patching import align_series, take_context
+from .layers_pooling import pool_instance
 from .losses_time_series import finish_scores, prediction_loss
 from .modeling_time_series import TimeSeriesPreTrainedModel
 

@@ -25,9 +25,9 @@ from .configuration_time_series import TimeSeriesConfig, custom_pipelines, near_
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, similarity, slide_by_windows
 from .files_time_series import full_disk_named, sums_kept
-from .heads_time_series import pool_instance
 from .layers_attention import SelfAttention
 from .layers_convolution import CausalConvolution
+from .layers_pooling import pool_instance
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
 from .publishing_time_series import add_papers
 from .reading_time_series import is_one_series, observed_values

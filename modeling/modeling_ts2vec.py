@@ -35,11 +35,11 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    pool_instance,
 )
 from .kernels_contrast import dual_loss as tiled_dual_loss
 from .kernels_sliding import DilatedStream, slide_dilated_blocks
 from .layers_convolution import DilatedResidualBlock
+from .layers_pooling import pool_instance
 from .modeling_time_series import TimeSeriesPreTrainedModel
 from .streaming_time_series import SeriesStream
 

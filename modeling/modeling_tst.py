@@ -38,13 +38,13 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     TimeSeriesModelOutput,
     count_quantiles,
-    pool_instance,
     unflatten_prediction,
 )
 from .layers_attention import AttentionProjection
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
 from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches, take_context
+from .layers_pooling import pool_instance
 from .layers_transformer import (
     ACTIVATIONS,
     DROPOUT_SITES_OF_A_LAYER,

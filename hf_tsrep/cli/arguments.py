@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -58,8 +58,6 @@ class FieldsCommand(FreeCommand):
 
     def fields(self) -> dict[str, str]:
         """Return the documented fields of the command by name, with what they do."""
-        from hf_tsrep.training.settings import documented_fields
-
         runs: dict[str, Any] = {"pretrain": "pretraining", "finetune": "finetuning"}
         return documented_fields(runs.get(self.name or "", "reading"))
 
@@ -71,6 +69,29 @@ class FieldsCommand(FreeCommand):
         title = "Fields, which a file and a recipe can hold too" if trains else "How a file is read"
         with formatter.section(title):
             formatter.write_dl(rows, col_max=32)
+
+
+def documented_fields(run: Literal["pretraining", "finetuning", "reading"]) -> dict[str, str]:
+    """Return what each field does, and its default, by name: ours, and those of transformers that most runs set.
+
+    Args:
+        run: What the fields are for; "reading" for those of any command that reads a corpus.
+    """
+    from hf_tsrep.training import settings
+    from hf_tsrep.training.settings_sources import dataclass_fields
+
+    owners: dict[str, tuple[type, ...]] = {
+        "pretraining": (settings.RunSettings, settings.DataSettings),
+        "finetuning": (settings.FinetuneRunSettings, settings.FinetuneDataSettings),
+        "reading": (settings.FileSettings,),
+    }
+    found = {"recipe": "Name of the recipe; default that of the corpus.", **settings.TRAINING_FIELDS}
+    found = {} if run == "reading" else found
+    for owner in owners[run]:
+        for name, one in dataclass_fields(run, owner).items():
+            default = "" if one.default is None else f" [default: {str(one.default).lower()}]"
+            found[name] = one.told.help + default
+    return found
 
 
 def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:

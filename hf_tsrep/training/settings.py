@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..opening import is_method_name
-from .settings_sources import Told, dataclass_fields
+from .settings_sources import Sourced, Told
 
 SETTINGS_FILE = "pretraining.json"
 FINETUNING_FILE = "finetuning.json"
@@ -272,16 +272,6 @@ class FinetuneRunSettings(SharedRunSettings):
     ] = 1.0
 
 
-class Sourced:
-    """Settings that know where each field was given."""
-
-    sources: dict[str, str]
-
-    def is_given(self, name: str) -> bool:
-        """Return whether a field was asked for, instead of coming from a recipe or a default."""
-        return not self.sources.get(name, "recipe").startswith("recipe")
-
-
 @dataclass(frozen=True)
 class PretrainSettings(Sourced):
     """Everything that decides a pre-training.
@@ -379,26 +369,6 @@ class FinetuneSettings(Sourced):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without places and secrets: the record is published with the model."""
         return _record(self, {"model": self.model_name, "corpus": corpus_name(self.corpus)})
-
-
-def documented_fields(run: Literal["pretraining", "finetuning", "reading"]) -> dict[str, str]:
-    """Return what each field does, and its default, by name: ours, and those of transformers that most runs set.
-
-    Args:
-        run: What the fields are for; "reading" for those of any command that reads a corpus.
-    """
-    owners: dict[str, tuple[type, ...]] = {
-        "pretraining": (RunSettings, DataSettings),
-        "finetuning": (FinetuneRunSettings, FinetuneDataSettings),
-        "reading": (FileSettings,),
-    }
-    found = {"recipe": "Name of the recipe; default that of the corpus.", **TRAINING_FIELDS}
-    found = {} if run == "reading" else found
-    for owner in owners[run]:
-        for name, one in dataclass_fields(run, owner).items():
-            default = "" if one.default is None else f" [default: {str(one.default).lower()}]"
-            found[name] = one.told.help + default
-    return found
 
 
 def _record(settings: PretrainSettings | FinetuneSettings, names: dict[str, Any]) -> dict[str, Any]:

@@ -321,3 +321,13 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Sourced:
+    """Settings that know where each field was given."""
+
+    sources: dict[str, str]
+
+    def is_given(self, name: str) -> bool:
+        """Return whether a field was asked for, instead of coming from a recipe or a default."""
+        return not self.sources.get(name, "recipe").startswith("recipe")

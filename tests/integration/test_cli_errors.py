@@ -151,7 +151,7 @@ def test_every_command_has_help(command_line, command):
 
 @pytest.mark.parametrize(("command", "run"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
 def test_help_tells_the_documented_fields(command_line, command, run):
-    from hf_tsrep.training.settings import documented_fields
+    from hf_tsrep.cli.arguments import documented_fields
 
     _, out, _ = command_line(command, "--help")
     for name, text in documented_fields(run).items():

@@ -51,8 +51,8 @@ from .heads_time_series import (
     GenericForTimeSeriesPrediction,
     PredictionHead,
     TimeSeriesModelOutput,
-    pool_instance,
 )
+from .layers_pooling import pool_instance
 from .modeling_time_series import TimeSeriesPreTrainedModel
 
 

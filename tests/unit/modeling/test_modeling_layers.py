@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
 from hf_tsrep.modeling import kernels_attention
-from hf_tsrep.modeling.heads_time_series import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
 from hf_tsrep.modeling.kernels_attention import attend, attend_by_blocks, narrow_attention
 from hf_tsrep.modeling.layers_attention import (
     SelfAttention,
@@ -31,6 +30,7 @@ from hf_tsrep.modeling.layers_normalization import (
     normalize_instances,
 )
 from hf_tsrep.modeling.layers_patching import PatchLayout, align_series
+from hf_tsrep.modeling.layers_pooling import max_pool_window, multiscale_windows, pool_instance, pool_timestamps
 from hf_tsrep.modeling.layers_transformer import (
     BatchNormTransformerLayer,
     CircularTokenEmbedding,

@@ -10,9 +10,10 @@ import yaml
 from pydantic import Field, NonNegativeInt
 from transformers import SchedulerType, TrainingArguments
 
+from hf_tsrep.cli.arguments import documented_fields
 from hf_tsrep.training import SettingsError, pretraining_fields, run
 from hf_tsrep.training.resolve import resolve_settings
-from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, FileSettings, RunSettings, documented_fields
+from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, FileSettings, RunSettings
 from hf_tsrep.training.settings_sources import coerce, describe_type
 from hf_tsrep.training.stages import list_stages, training_arguments
 
