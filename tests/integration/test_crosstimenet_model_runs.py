@@ -15,7 +15,7 @@ from hf_tsrep.training.crosstimenet.token_data import tokenizer_fingerprint
 TERMS = ("loss", "grad_norm", "accuracy")
 
 
-@pytest.mark.parametrize("domain_batches", ["one_domain", "mixed"])
+@pytest.mark.parametrize("domain_batches", ["mixed"])
 def test_a_killed_and_resumed_model_has_the_same_bits(corpora, tokenizer, interpreters, tmp_path, domain_batches):
     fields = {
         "max_steps": 14,
