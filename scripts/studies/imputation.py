@@ -84,7 +84,7 @@ def measure(corpus: Any, method: str, arguments: argparse.Namespace, seed: int) 
         return errors(lambda given: [PLAIN[method](one) for one in given], series, seed)
     with tempfile.TemporaryDirectory() as place:
         options = {"max_steps": arguments.steps, "seed": seed, "max_train_length": arguments.length}
-        hf_tsrep.pretrain(method, corpus, Path(place) / "run", disable_tqdm=True, **options)
+        hf_tsrep.pretrain(method, corpus, Path(place) / "run", disable_tqdm=True, scaler=None, **options)
         model = hf_tsrep.get_method(method).model_classes["pretraining"].from_pretrained(Path(place) / "run")
         model.preparation = None  # the corpus is scaled
         return errors(lambda given: [one.values for one in hf_tsrep.impute(model, given, layout="ntc")], series, seed)
