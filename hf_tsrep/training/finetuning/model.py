@@ -46,6 +46,25 @@ def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
     }
 
 
+def check_channel_order(preparation: Any, metadata: Any) -> None:
+    """Refuse a corpus with the encoder's channels in another order, of which the encoder would take one for another.
+
+    Args:
+        preparation: The encoder's TimeSeriesFeatureExtractor, or None.
+        metadata: `corpus_metadata` of the corpus.
+
+    Raises:
+        SettingsError: The message names both orders and the fix.
+    """
+    known = list(getattr(preparation, "channel_names", None) or ())
+    given = list(metadata.channel_names[metadata.num_time_features :])
+    if known != given and sorted(known) == sorted(given):
+        raise SettingsError(
+            f"The corpus has the channels {', '.join(given)}; the encoder reads them as {', '.join(known)}. Say "
+            f"value_columns={','.join(known)} (--value-columns), or adapt_input=True to learn them anew."
+        )
+
+
 def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
     """Return which of the model's domains the corpus is; None for a method without domains.
 
@@ -86,6 +105,8 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
     if is_method_name(settings.model):
         return model
     encoder = _pretrained_encoder(settings)
+    if not settings.run.adapt_input:
+        check_channel_order(encoder.preparation, data.metadata)
     if settings.is_pretrained:
         _load_encoder(model, encoder, settings)
     if model.config.reads_tokens:
