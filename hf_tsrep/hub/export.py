@@ -165,8 +165,8 @@ def _export(model: Any, output_dir: Path, format: str, max_length: int, max_batc
 
 def _require_onnx() -> None:
     try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnxruntime  # noqa: F401 - only asked for whether it is there
+        import onnxscript  # noqa: F401 - as above, for torch.onnx
     except ImportError as error:
         raise ImportError(
             f'format "onnx" needs {error.name}: pip install "hf-tsrep[export]", or export "torch".'
