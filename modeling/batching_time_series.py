@@ -98,7 +98,7 @@ def warn_of_missing(model: Any, series: Sequence[np.ndarray], channel_names: Seq
         for channel in np.flatnonzero(missing.all(0)):
             dead.setdefault(int(channel), []).append(index)
     told = [
-        f"{_channel(channel, channel_names)} has no value in {_of_series(places, series)}"
+        f"{describe_channel(channel, channel_names)} has no value in {_of_series(places, series)}"
         for channel, places in list(dead.items())[:_NAMED_CHANNELS]
     ]
     told += [f"{len(dead) - _NAMED_CHANNELS} further channels have none"] if len(dead) > _NAMED_CHANNELS else []
@@ -112,7 +112,8 @@ def warn_of_missing(model: Any, series: Sequence[np.ndarray], channel_names: Seq
     return unread
 
 
-def _channel(channel: int, names: Sequence[str] | None) -> str:
+def describe_channel(channel: int, names: Sequence[str] | None) -> str:
+    """Return what a message calls a channel: its number, and its name where somebody gave it one."""
     is_named = names is not None and names[channel] != f"channel_{channel}"  # a name that nobody gave
     return f"channel {channel} ({names[channel]!r})" if names and is_named else f"channel {channel}"
 

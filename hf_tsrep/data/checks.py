@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import SettingsError
 from .corpus import (
     CorpusError,
     RawCorpus,
@@ -18,6 +19,25 @@ from .corpus import (
 )
 
 LARGEST = float(np.finfo(np.float32).max)
+
+
+def check_channel_order(known: Sequence[str], given: Sequence[str], corpus: str, reader: str) -> None:
+    """Refuse channels of the same names in another order, of which one would be taken for another.
+
+    Args:
+        known: Names in the order in which they are read; empty where nobody knows them.
+        given: Names of the corpus's channels.
+        corpus: What the message calls the corpus.
+        reader: What the message calls that which reads them.
+
+    Raises:
+        SettingsError: The message names both orders and the fix.
+    """
+    if list(known) != list(given) and sorted(known) == sorted(given):
+        raise SettingsError(
+            f"{corpus} has the channels {', '.join(given)}; {reader} has them as {', '.join(known)}. "
+            f"Say target={','.join(known)} (--target), which puts them in order."
+        )
 
 
 def check_corpus(corpus: RawCorpus, name: str) -> None:

@@ -19,7 +19,7 @@ from .anomaly_scoring import (
     suppress_repeats,
     train_threshold,
 )
-from .checks import choose_domain, preparation_arguments, require_splits
+from .checks import check_channels, choose_domain, preparation_arguments, require_splits
 from .metrics import delay_adjusted_predictions, precision_recall_f1
 from .volume_under_surface import vus_pr
 
@@ -189,6 +189,7 @@ def evaluate_anomaly_detection(
     """
     all_series = labelled_series(corpus)
     told, recorded = choose_domain(model, corpus, domain)
+    check_channels(model, corpus, told)
     detections, reports = [], []
     encoding_time, begin = 0.0, time.perf_counter()
     for series in all_series:

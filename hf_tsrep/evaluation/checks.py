@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data import corpus_metadata
+from ..data.checks import check_channel_order
 from ..data.domains import find_domain
 from ..errors import near_matches
 
@@ -81,6 +82,24 @@ def choose_domain(model: Any, corpus: Any, domain: str | None) -> tuple[dict[str
         return {}, {}
     told = {"domain": chosen}
     return told, told if len(config.domains) > 1 else {}
+
+
+def check_channels(model: Any, corpus: Any, told: Mapping[str, str]) -> None:
+    """Refuse a corpus with the model's channels in another order.
+
+    Args:
+        model: Anything with `encode`; its preparation, where it has one, tells their names.
+        corpus: DatasetDict, whose time features, which stand in front, are not the model's preparation's.
+        told: Further arguments of the method's `encode`, such as the domain.
+
+    Raises:
+        SettingsError: The message names both orders and the fix.
+    """
+    preparation_for = getattr(model, "preparation_for", None)
+    known = getattr(preparation_for(**told), "channel_names", None) if preparation_for is not None else None
+    metadata = corpus_metadata(corpus)
+    given = metadata.channel_names[metadata.num_time_features :]
+    check_channel_order(tuple(known or ()), given, "The corpus", "the model")
 
 
 def preparation_arguments(model: Any, corpus: Any = None) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ..data import get_labels, get_series
-from .checks import check_finite, choose_domain, preparation_arguments, require_names, require_splits
+from .checks import check_channels, check_finite, choose_domain, preparation_arguments, require_names, require_splits
 from .metrics import classification_scores
 
 # sklearn's SVC takes an infinite C as it is (no misclassified training sample is tolerated).
@@ -227,6 +227,7 @@ def evaluate_classification(
     splits = require_splits(corpus, ("train", "test"), "classification")
     labels = {name: np.asarray(get_labels(splits[name])) for name in ("train", "test")}
     told, recorded = choose_domain(model, corpus, domain)
+    check_channels(model, corpus, told)
     begin = time.perf_counter()
     features = {
         name: model.encode(

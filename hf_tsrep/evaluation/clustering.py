@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ..data import SeriesList, get_labels, get_series
-from .checks import check_finite, choose_domain, preparation_arguments, require_splits
+from .checks import check_channels, check_finite, choose_domain, preparation_arguments, require_splits
 
 
 def clustering_metrics(
@@ -78,6 +78,7 @@ def evaluate_clustering(
     labels = np.concatenate([np.asarray(get_labels(chosen[name])) for name in splits])
     series = SeriesList(one for name in splits for one in get_series(chosen[name]))
     told, recorded = choose_domain(model, corpus, domain)
+    check_channels(model, corpus, told)
     begin = time.perf_counter()
     features = model.encode(
         series,

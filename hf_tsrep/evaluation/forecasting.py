@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data import SeriesList, corpus_metadata, get_series
 from ..data.scaling import TARGET_SCALER, ChannelScaler
-from .checks import check_finite, choose_domain, preparation_arguments, require_splits
+from .checks import check_channels, check_finite, choose_domain, preparation_arguments, require_splits
 from .forecast_windows import ForecastSplit
 from .ridge import AlphaChoice, Chunks, RegressionMoments, RidgePath, check_alphas, choose_alpha, residual_chunks
 
@@ -161,6 +161,7 @@ def evaluate_forecasting(
     chosen = tuple(horizons) if horizons is not None else default_horizons(metadata.name, metadata.freq)
     skipped = context_length - 1 if history_to_skip is None else history_to_skip
     told, recorded = choose_domain(model, corpus, domain)
+    check_channels(model, corpus, told)
     targets = [one[:, metadata.num_time_features :] for one in series]
     targets, scaler = _scaled_targets(model, targets, bounds, metadata.scaler)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..modeling.batching_time_series import describe_channel
 from ..modeling.encoding_time_series import as_series_list
 from ..opening import load_encoder
+
+logger = logging.getLogger(__name__)
 
 
 class StreamingEncoder:
@@ -16,7 +20,8 @@ class StreamingEncoder:
 
     The embeddings are those of `model.encode(series, level="timestamp", window_length=..., causal=True)`, and
     a step costs the same however long the series is. A method may keep more than the last window, so that a step
-    computes only what no step before it has (TS2Vec does); the others encode the last window whole.
+    computes only what no step before it has (TS2Vec does); the others encode the last window whole. A channel that had
+    no value for a whole window is named in a warning, once until it has one again.
 
     Args:
         model: Folder or Hub id of a model, or a model; it is used with the weights that it has now.
@@ -50,6 +55,9 @@ class StreamingEncoder:
         known = self.model.encode_arguments(**method_arguments)
         self._num_channels = self.model.num_channels_of(**known)
         self._preparation = None if prepared else self.model.preparation_for(**known)
+        self._channel_names = self.model.channel_names_for(**known)
+        self._window_length = window_length
+        self._silent_steps = np.zeros(self._num_channels, dtype=np.int64)  # of every channel, since its last value
 
     def push(self, values: Any, timestamp: Any = None) -> np.ndarray:
         """Embed the next step.
@@ -82,8 +90,9 @@ class StreamingEncoder:
         Raises:
             ValueError: See push.
         """
-        inputs = torch.from_numpy(self._prepare(values, timestamps)).to(self.model.device)
-        embeddings = self._stream.push(inputs).float()
+        inputs = self._prepare(values, timestamps)
+        embeddings = self._stream.push(torch.from_numpy(inputs).to(self.model.device)).float()
+        self._warn_of_silence(~np.isnan(inputs))
         if self.normalize:
             embeddings = torch.nn.functional.normalize(embeddings, dim=-1)
         return embeddings.cpu().numpy()
@@ -91,6 +100,28 @@ class StreamingEncoder:
     def reset(self) -> None:
         """Forget the series: the next step is the first of another one."""
         self._stream.reset()
+        self._silent_steps[:] = 0
+
+    def _warn_of_silence(self, observed: np.ndarray) -> None:
+        """Name the channels without a value in the last window, which had one in the window before these steps.
+
+        Args:
+            observed: (steps, num_input_channels) which values the new steps have.
+        """
+        was_silent = self._silent_steps >= self._window_length
+        since_last = np.where(observed.any(0), observed[::-1].argmax(0), self._silent_steps + len(observed))
+        self._silent_steps = since_last
+        is_silent = since_last >= self._window_length
+        if not (is_silent & ~was_silent).any():
+            return
+        named = ", ".join(describe_channel(int(one), self._channel_names) for one in np.flatnonzero(is_silent))
+        reads = bool(self.model.observed_timestamps(torch.from_numpy(~is_silent[None])).any())
+        logger.warning(
+            "No value in the last %d steps of %s.%s",
+            self._window_length,
+            named,
+            "" if reads else f" {type(self.model).__name__} reads nothing of them: its embeddings say nothing now.",
+        )
 
     def _prepare(self, values: Any, timestamps: Any) -> np.ndarray:
         """Return (steps, num_input_channels) model inputs."""

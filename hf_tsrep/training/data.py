@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data import WindowDataset, corpus_metadata, get_series, load_corpus, sliding_window_index
+from ..data.checks import check_channel_order
 from ..errors import SettingsError
 from ..modeling.batching_time_series import warn_of_missing
 from .batches import NumberedBatch, pad_with_missing
@@ -80,7 +81,7 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
         The series of all corpora.
 
     Raises:
-        ValueError: A corpus has no training part, or the corpora differ in their channels.
+        ValueError: A corpus has no training part, or the corpora differ in their channels or in their order.
     """
     options = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in NOT_READING}
     loaded = TrainingSeries([], [], [], [])
@@ -98,10 +99,14 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
                 f"Corpus {name} has {series[0].shape[1]} channels, but {settings.corpus_names[0]} has "
                 f"{loaded.num_input_channels}. Train on them one by one, or choose equal channels with target."
             )
+        metadata = corpus_metadata(splits)
+        if loaded.metadata:
+            first = loaded.metadata[0].channel_names
+            check_channel_order(first, metadata.channel_names, f"Corpus {name}", settings.corpus_names[0])
         several = len(settings.corpus) > 1
         loaded.names += [f"{name}: {item}" if several else str(item) for item in train["item_id"]]
         loaded.series += series
-        loaded.metadata.append(corpus_metadata(splits))
+        loaded.metadata.append(metadata)
         loaded.corpora.append(splits)
     return loaded
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data import SeriesList, get_labels, get_series
 from ..evaluation import protocols as frozen
-from ..evaluation.checks import choose_domain, preparation_arguments, require_names, require_splits
+from ..evaluation.checks import check_channels, choose_domain, preparation_arguments, require_names, require_splits
 from ..evaluation.classification import classification_metrics
 from ..evaluation.forecasting import evaluate_forecasting
 from .finetuning.data import take_fraction
@@ -244,6 +244,7 @@ def _fine_tuned(model: Any, corpus: Any, chosen: ProtocolSettings, mode: str) ->
 def _require_channels(model: Any, corpus: Any, domain: str | None) -> None:
     """Refuse a corpus of another number of channels before anything is encoded."""
     told, _ = choose_domain(model, corpus, domain)
+    check_channels(model, corpus, told)
     given = get_series(corpus["train"])[0].shape[1]
     taken = model.num_channels_of(**told) if hasattr(model, "num_channels_of") else given
     if given != taken:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ...data import get_series
+from ...data.checks import check_channel_order
 from ...data.domains import find_domain
 from ...data.scaling import TARGET_SCALER, ChannelScaler
 from ...errors import SettingsError
@@ -44,25 +45,6 @@ def reading_options(settings: FinetuneSettings) -> dict[str, Any]:
         "scaler": scaler,
         "time_features": bool(recorded.get("time_features")) if features is None else features,
     }
-
-
-def check_channel_order(preparation: Any, metadata: Any) -> None:
-    """Refuse a corpus with the encoder's channels in another order, of which the encoder would take one for another.
-
-    Args:
-        preparation: The encoder's TimeSeriesFeatureExtractor, or None.
-        metadata: `corpus_metadata` of the corpus.
-
-    Raises:
-        SettingsError: The message names both orders and the fix.
-    """
-    known = list(getattr(preparation, "channel_names", None) or ())
-    given = list(metadata.channel_names[metadata.num_time_features :])
-    if known != given and sorted(known) == sorted(given):
-        raise SettingsError(
-            f"The corpus has the channels {', '.join(given)}; the encoder reads them as {', '.join(known)}. Say "
-            f"value_columns={','.join(known)} (--value-columns), or adapt_input=True to learn them anew."
-        )
 
 
 def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
@@ -106,7 +88,9 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
         return model
     encoder = _pretrained_encoder(settings)
     if not settings.run.adapt_input:
-        check_channel_order(encoder.preparation, data.metadata)
+        known = getattr(encoder.preparation, "channel_names", None) or ()
+        given = data.metadata.channel_names[data.metadata.num_time_features :]
+        check_channel_order(known, given, "The corpus", "the encoder")
     if settings.is_pretrained:
         _load_encoder(model, encoder, settings)
     if model.config.reads_tokens:

@@ -102,3 +102,29 @@ def test_what_is_no_model_is_refused(tmp_path):
         StreamingEncoder(torch.nn.Linear(1, 1), 9)
     with pytest.raises(TypeError, match="has no argument 'windows'"):
         StreamingEncoder(small_model(), 9, windows=3)
+
+
+def test_a_channel_that_falls_silent_is_named_once_until_it_speaks_again(series, caplog):
+    model = small_model(channel_names=["load", "oil"])
+    stream = StreamingEncoder(model, 4)
+    silent = series[13:].copy()
+    silent[2:7, 1] = np.nan
+    silent[11:, 1] = np.nan
+
+    def told(steps):
+        caplog.clear()
+        for step in steps:
+            stream.push(step)
+        return [record.getMessage() for record in caplog.records]
+
+    assert told(silent[:5]) == []
+    assert told(silent[5:6]) == ["No value in the last 4 steps of channel 1 ('oil')."]
+    assert told(silent[6:14]) == []
+    assert len(told(silent[14:])) == 1
+    stream.reset()
+    assert told(silent[:5]) == []
+    caplog.clear()
+    stream.push_many(np.full((4, 2), np.nan))
+    assert (
+        caplog.records[0].getMessage().endswith("TS2VecModel reads nothing of them: its embeddings say nothing now.")
+    )

@@ -5,12 +5,15 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
+from hf_tsrep.errors import SettingsError
+from hf_tsrep.training import pretrain
 from hf_tsrep.training.batches import (
     DomainBatchSampler,
     NumberedBatch,
@@ -329,3 +332,12 @@ def test_shared_batches_hold_every_item_once_in_the_order_of_one_process(num_ite
 def test_fewer_items_than_processes_are_refused():
     with pytest.raises(ValueError, match="1 training items, fewer than the 2 processes"):
         SharedBatchSampler(SequentialSampler(range(1)), 4, num_processes=2)
+
+
+def test_two_corpora_with_each_other_s_channels_in_another_order_are_refused(tmp_path):
+    for name, columns in (("north", ["load", "oil"]), ("south", ["oil", "load"])):
+        frame = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=columns)
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    corpora = [str(tmp_path / "north.csv"), str(tmp_path / "south.csv")]
+    with pytest.raises(SettingsError, match=r"Corpus .*south.* has the channels oil, load; .*north.* as load, oil"):
+        pretrain("ts2vec", corpora, tmp_path / "run", max_steps=1, use_cpu=True)

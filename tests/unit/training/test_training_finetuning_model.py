@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,14 +17,12 @@ from hf_tsrep import (
     TS2VecModel,
 )
 from hf_tsrep.data.corpus import CorpusMetadata
-from hf_tsrep.tokenization.feature_extraction_time_series import TimeSeriesFeatureExtractor
 from hf_tsrep.training import SettingsError, finetuning_fields, resolve_finetuning
 from hf_tsrep.training.data import TensorRows
 from hf_tsrep.training.finetuning.data import FinetuningData
 from hf_tsrep.training.finetuning.lora import add_lora
 from hf_tsrep.training.finetuning.model import (
     build_model,
-    check_channel_order,
     head_config,
     reading_options,
 )
@@ -382,16 +379,3 @@ def test_a_field_of_the_model_that_is_new_is_no_default(tmp_path):
     default = SimMTMConfig().dropout
     with pytest.raises(ValueError, match=r"dropout is .* began with None"):
         resume(tmp_path, resolve_typed("simmtm", dropout=default))
-
-
-def test_channels_in_another_order_are_refused_and_other_channels_are_not():
-    preparation = TimeSeriesFeatureExtractor(num_channels=2, channel_names=["load", "oil"])
-
-    def metadata(*names, num_time_features=0):
-        return SimpleNamespace(channel_names=names, num_time_features=num_time_features)
-
-    with pytest.raises(SettingsError, match=r"oil, load; the encoder reads them as load, oil.*value_columns=load,oil"):
-        check_channel_order(preparation, metadata("hour", "oil", "load", num_time_features=1))
-    check_channel_order(preparation, metadata("hour", "load", "oil", num_time_features=1))
-    check_channel_order(preparation, metadata("x", "y"))
-    check_channel_order(None, metadata("oil", "load"))
