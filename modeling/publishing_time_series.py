@@ -21,7 +21,9 @@ logger = logging.get_logger(__name__)
 CARD_FILE = "README.md"
 # Stands for the repository's id in the card of a folder that is not published yet.
 PLACEHOLDER_ID = "your-name/your-model"
-RECORDS = ("results.json", "pretraining.json", "finetuning.json", "training_log.json")
+# The Hub's form of results on its benchmarks; hf_tsrep writes it.
+EVAL_RESULTS_FILE = ".eval_results/hf-tsrep.yaml"
+RECORDS = ("results.json", "pretraining.json", "finetuning.json", "training_log.json", EVAL_RESULTS_FILE)
 _PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s:]+)\)")
 
 
@@ -118,7 +120,11 @@ def _copy_papers(model: Any, source: Path, folder: Path, repo_id: str) -> None:
         if found is not None and not (target.exists() and target.samefile(found)):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, target)
-    names = (PLACEHOLDER_ID,) if Path(place).is_dir() else (PLACEHOLDER_ID, place)
-    for name in names:
-        text = text.replace(name, repo_id)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    names = (PLACEHOLDER_ID,) if Path(place).is_dir() else (PLACEHOLDER_ID, place)
+    for path in (folder / CARD_FILE, folder / EVAL_RESULTS_FILE):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            for name in names:
+                text = text.replace(name, repo_id)
+            path.write_text(text, encoding="utf-8")

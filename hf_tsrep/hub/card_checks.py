@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..modeling.configuration_time_series import PIPELINES
 from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID
 from ..results import RESULTS_FILE, read_results
-from .card_parts import UNKNOWN_LICENCE, result_rows
+from .card_parts import UNKNOWN_LICENCE, ResultRow, result_rows
+from .evaluation_results import evaluation_faults, hub_dataset_id
 
 _KEYS = ("library_name", "license", "pipeline_tag")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s:]+)\)")
 _LICENCE_OF_CORPUS = re.compile(r"^\| licence \| (.+?) \|", re.MULTILINE)
 # Parts of a Creative Commons licence that bind what is made of a work.
@@ -39,9 +39,12 @@ def card_faults(folder: str | Path) -> list[str]:
         card: Any = ModelCard.load(path)
     except ValueError as error:
         return [f"its header cannot be read ({error})."]
+    file = path.parent / RESULTS_FILE
+    rows = result_rows(read_results(file)) if file.is_file() else []
     return [
         *_header_faults(card.data),
-        *_result_faults(card.data, path.parent),
+        *_result_faults(card.data, rows),
+        *evaluation_faults(path.parent, rows),
         *_picture_faults(card.text, path.parent),
     ]
 
@@ -84,13 +87,11 @@ def _header_faults(data: Any) -> Iterator[str]:
         yield f"pipeline_tag is {data.pipeline_tag}, which opens no pipeline; it is one of {', '.join(tasks)}."
     datasets = data.get("datasets") or []
     for name in [datasets] if isinstance(datasets, str) else datasets:
-        if not _HUB_ID.fullmatch(str(name)):
+        if hub_dataset_id(str(name)) != (str(name), "default"):
             yield f"datasets has {name}, which is no id of the Hub (owner/name); leave it out."
 
 
-def _result_faults(data: Any, folder: Path) -> Iterator[str]:
-    file = folder / RESULTS_FILE
-    rows = result_rows(read_results(file)) if file.is_file() else []
+def _result_faults(data: Any, rows: Sequence[ResultRow]) -> Iterator[str]:
     measured = {(row.corpus, row.variant, row.metric): row.mean for row in rows if row.mean is not None}
     told = {
         (one.dataset_name, one.dataset_config or "", one.metric_name or one.metric_type): one.metric_value

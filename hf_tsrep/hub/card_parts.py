@@ -182,8 +182,8 @@ def result_rows(results: Iterable[EvaluationResult | Mapping[str, Any]]) -> list
         runs.setdefault(key, []).append(result)
     variants = _variants([group[0] for group in runs.values()])
     return [
-        ResultRow(tuple(group), metric, variant)
-        for group, variant in zip(runs.values(), variants, strict=True)
+        ResultRow(group, metric, variant)
+        for group, variant in zip(map(tuple, runs.values()), variants, strict=True)
         for metric in dict.fromkeys(metric for one in group for metric in one.metrics)
     ]
 

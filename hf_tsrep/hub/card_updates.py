@@ -9,6 +9,7 @@ from typing import Any
 
 from ..modeling.files_time_series import sums_kept
 from .cards import build_model_card
+from .evaluation_results import write_evaluation_results
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,8 @@ _RESULTS = re.compile(r"^## Results\n.*?(?=^## |\Z)", flags=re.MULTILINE | re.DO
 
 def refresh_results(folder: Path) -> Path | None:
     """Write the results of results.json into README.md: its section of results, and what the Hub reads in its header.
+
+    Results on a benchmark of the Hub also go to .eval_results.
 
     Args:
         folder: Model folder.
@@ -27,6 +30,7 @@ def refresh_results(folder: Path) -> Path | None:
     from huggingface_hub import ModelCard
 
     path = folder / "README.md"
+    write_evaluation_results(folder)
     new = build_model_card(folder)
     if not path.is_file():
         _save(new, path)

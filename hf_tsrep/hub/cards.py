@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.known_corpora import find_known_corpus
 from ..modeling.publishing_time_series import CARD_FILE, PLACEHOLDER_ID
 from ..registry import Method, card_folder, get_method, read_card
 from ..results import RESULTS_FILE, EvaluationResult, read_results
@@ -23,6 +22,7 @@ from .card_parts import (
     result_rows,
     shown_series,
 )
+from .evaluation_results import hub_dataset_id
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -41,7 +41,6 @@ _PIPELINE_OF_HEAD = {
 # Settings of a training run that say nothing about the model: places, and whatever could be a secret.
 _NOT_PUBLISHED = re.compile(r"token|secret|password|_dir$|_directory$|_path$|^local_rank$|^hub_")
 _BY_TOKENIZER = "by the tokenizer, with the mean and deviation that it keeps of every domain"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def build_model_card(
@@ -170,8 +169,8 @@ def _head(config: Any) -> str:
 
 def _dataset_ids(corpus: Mapping[str, Any]) -> list[str] | None:
     """Return what the Hub can link to: a Hub id; none of a corpus that only hf_tsrep knows by this name."""
-    name = str(corpus.get("name", ""))
-    return [name] if _HUB_ID.fullmatch(name) and find_known_corpus(name) is None else None
+    found = hub_dataset_id(str(corpus.get("name", "")))
+    return None if found is None else [found[0]]
 
 
 def _title(method: Method, corpus: Mapping[str, Any], model_id: str | None) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..modeling.files_time_series import SUMS_FILE, changed_files, sha256_of, text_of_sums
-from ..modeling.publishing_time_series import PLACEHOLDER_ID, add_papers
+from ..modeling.publishing_time_series import CARD_FILE, EVAL_RESULTS_FILE, PLACEHOLDER_ID, add_papers
+from ..results import RESULTS_FILE, read_results
 from .cards import write_card
+from .evaluation_results import write_evaluation_results
 from .folders import IncompleteModelError, published_files
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def push_to_hub(
     """Publish a model: config, weights, code, feature extractor, card, results and figures, in one commit.
 
     Checkpoints of a training run (checkpoint-*) are left behind. The repository is created where it is missing. The
-    placeholder in the card's snippets becomes `repo_id`.
+    placeholder in the card's snippets becomes `repo_id`. Results on a benchmark of the Hub also go to `.eval_results`.
 
     Args:
         folder_or_model: A model folder with its card, or a model: with the card, results and pictures of where it
@@ -77,6 +79,7 @@ def push_to_hub(
 
     folder = Path(folder_or_model)
     check_model_folder(folder)
+    write_evaluation_results(folder)
     api = HfApi(token=token)
     repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     _make_branch(api, repository, None if create_pr else revision)
@@ -100,13 +103,13 @@ def check_model_folder(folder: str | Path) -> None:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        IncompleteModelError: Config, weights, code or card are missing or damaged, or there are files that run code
-            when they are read or that look like secrets. The message lists all of it.
+        IncompleteModelError: Config, weights, code or card are missing, they or results.json are damaged, or there are
+            files that run code when they are read or that look like secrets. The message lists all of it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
-    checks = (_sum_faults, _config_faults, _code_faults, _weight_faults, _card_faults, _unsafe_files)
+    checks = (_sum_faults, _config_faults, _code_faults, _weight_faults, _card_faults, _results_faults, _unsafe_files)
     faults = [fault for check in checks for fault in check(folder)]
     if faults:
         listing = "\n".join(f"- {fault}" for fault in faults)
@@ -184,6 +187,15 @@ def _card_faults(folder: Path) -> Iterator[str]:
         yield f"README.md has no {', '.join(absent)} in its header; write it with hf_tsrep.hub.build_model_card."
 
 
+def _results_faults(folder: Path) -> Iterator[str]:
+    path = folder / RESULTS_FILE
+    try:
+        if path.is_file():
+            read_results(path)
+    except ValueError as error:
+        yield f"{RESULTS_FILE} cannot be read ({error})."
+
+
 def _unsafe_files(folder: Path) -> Iterator[str]:
     for path in published_files(folder):
         name = path.relative_to(folder).as_posix()
@@ -199,7 +211,7 @@ def _unsafe_files(folder: Path) -> Iterator[str]:
 
 
 def file_operations(folder: Path, repo_id: str, repo_type: str = "model") -> Iterator[Any]:
-    """Yield the `CommitOperationAdd` of every file of a folder: of a model its card names the repository.
+    """Yield the `CommitOperationAdd` of every file; a model's card and `.eval_results` name the repository.
 
     Args:
         folder: Folder of a model or of a corpus.
@@ -219,7 +231,7 @@ def file_operations(folder: Path, repo_id: str, repo_type: str = "model") -> Ite
         if name == SUMS_FILE:
             continue
         content: Any = path
-        if name == "README.md":
+        if name in (CARD_FILE, EVAL_RESULTS_FILE):
             content = path.read_text(encoding="utf-8").replace(PLACEHOLDER_ID, repo_id).encode()
         sums[name] = sha256_of(path) if content is path else hashlib.sha256(content).hexdigest()
         yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)

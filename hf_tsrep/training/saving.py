@@ -14,6 +14,7 @@ from typing import Any
 
 from ..evaluation.protocols import make_result
 from ..hub import build_model_card, feature_extractor_of_corpus
+from ..hub.evaluation_results import write_evaluation_results
 from ..modeling.files_time_series import full_disk_named, write_sums
 from ..registry import get_method
 from ..results import write_results
@@ -120,7 +121,7 @@ def save_loss_curve(folder: Path, history: Sequence[Mapping[str, Any]], title: s
 
 
 def save_model_card(folder: Path, figure_caption: str, **contents: Any) -> None:
-    """Write README.md.
+    """Write README.md, and .eval_results where a result is on a benchmark of the Hub.
 
     Args:
         folder: Folder of the saved model, where the card is written.
@@ -130,6 +131,7 @@ def save_model_card(folder: Path, figure_caption: str, **contents: Any) -> None:
     try:
         figures = {figure_caption: FIGURE_FILE} if (folder / FIGURE_FILE).is_file() else None
         build_model_card(folder, figures=figures, **contents).save(folder / "README.md")
+        write_evaluation_results(folder)
     except Exception:  # whatever is wrong with a card is no reason to lose hours of training
         logger.exception("The model card could not be written; the model itself is saved.")
 

@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from loopback_hub import LoopbackHub
 
 import hf_tsrep
@@ -120,10 +121,19 @@ from huggingface_hub import HfApi, ModelCard
 folder, repository = {str(folder)!r}, {REPOSITORY!r}
 urls = [push_to_hub(folder, repository) for _ in range(2)]
 shutil.copytree(folder, "changed")
-pathlib.Path("changed", "results.json").write_text("[]")
+pathlib.Path("changed", "results.json").write_text('{{"results": []}}')
 urls.append(push_to_hub("changed", repository, revision="dev", commit_message="Try it"))
 urls.append(push_to_hub("changed", repository, create_pr=True))
 push_to_hub(folder, repository + "-private", private=True)
+api = HfApi()
+api.create_repo("tester/loads", repo_type="dataset")
+tasks = b"name: Loads\\ntasks:\\n- id: day-ahead\\n  config: default\\n  split: test\\n"
+api.upload_file(path_or_fileobj=tasks, path_in_repo="eval.yaml", repo_id="tester/loads", repo_type="dataset")
+shutil.copytree(folder, "measured")
+results = pathlib.Path("measured", "results.json")
+results.write_text(results.read_text().replace("ett/ETTh1", "tester/loads"))
+push_to_hub("measured", "tester/measured")
+AutoModel.from_pretrained("tester/measured").push_to_hub("tester/measured-again")
 model = TS2VecModel.from_pretrained(folder)
 push_to_hub(model, "tester/of-an-object")
 AutoModel.from_pretrained(folder).push_to_hub("tester/of-transformers", tags=["mine"])
@@ -192,7 +202,7 @@ def test_the_urls_are_those_of_the_commits(hub, published):
     assert branches["dev"][-1].message == "Try it"
     assert of_request.endswith(f"/{REPOSITORY}/discussions/1")
     for revision in ("dev", "refs/pr/1"):
-        assert hub.files(REPOSITORY, revision=revision)["results.json"] == b"[]"
+        assert hub.files(REPOSITORY, revision=revision)["results.json"] == b'{"results": []}'
     assert hub.repositories["models", REPOSITORY + "-private"].is_private
     assert {"config.json", "model.safetensors", "README.md"} <= hub.files("tester/of-an-object").keys()
     assert published["refused"] is not None
@@ -207,6 +217,18 @@ def test_the_published_card_has_the_numbers_of_the_results_file(hub, published):
         metric: (pytest.approx(np.mean([result["metrics"][metric] for result in stored])), seeds)
         for metric in ("mse_24", "mae_24")
     }
+
+
+@pytest.mark.parametrize("name", ["measured", "measured-again"])
+def test_results_on_a_benchmark_of_the_hub_are_published_in_its_own_form(hub, published, name):
+    (entry,) = yaml.safe_load(hub.files(f"tester/{name}")[".eval_results/hf-tsrep.yaml"])
+    assert entry == {
+        "dataset": {"id": "tester/loads", "task_id": "day-ahead"},
+        "value": 0.505,
+        "source": {"url": f"https://huggingface.co/tester/{name}/blob/main/results.json", "name": "results.json"},
+        "notes": "mse_24; forecasting; multivariate; seeds 0, 1",
+    }
+    assert ".eval_results/hf-tsrep.yaml" not in hub.files(REPOSITORY), "ett/ETTh1 is no data set of the Hub"
 
 
 def test_it_loads_with_its_own_code_where_the_library_is_missing(loaded_without_the_library, expected):

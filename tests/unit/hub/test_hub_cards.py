@@ -349,6 +349,7 @@ def test_a_complete_folder_passes_and_checkpoints_are_left_behind(publishable):
             ),
             "model-00001-of-00002.safetensors, the weights, is missing",
         ),
+        (lambda folder: (folder / "results.json").write_text("[]"), "results.json cannot be read"),
         (lambda folder: torch.save({}, folder / "training_args.bin"), "training_args.bin may run code"),
         (lambda folder: (folder / "index.pkl").write_bytes(pickle.dumps({})), "index.pkl may run code"),
         (
