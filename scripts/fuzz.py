@@ -5,7 +5,8 @@ Usage: python scripts/fuzz.py readers encoding --seed 1 --trials 5000 --minutes 
 
 Every attack lives in tests/attacks; the suite makes a few hundred trials of them. A trial ends right or refused;
 everything else is a fault, which is printed with the call that gives it again. RESULTS/NAME-seedN.json counts the
-outcomes by case; a call with the same seed goes on where the last one ended, until there are so many trials in all.
+outcomes by case, after every trial; a call with the same seed goes on where the last one ended or was killed, until
+there are so many trials in all.
 The exit status is 1 where a fault was found.
 """
 
@@ -38,12 +39,13 @@ def load_report(file: Path, seed: int) -> Report:
 
 def save_report(file: Path, name: str, report: Report, seconds: float) -> None:
     """Write what came of an attack."""
-    held = json.loads(file.read_text())["seconds"] if file.is_file() else 0.0
     counts = {outcome: report.count(outcome) for outcome in ("right", "refused", "fault")}
     values = {"attack": name, "seed": report.seed, "trials": report.next_trial, **counts}
-    values |= {"seconds": round(held + seconds, 1), "outcomes": dict(sorted(report.outcomes.items()))}
+    values |= {"seconds": round(seconds, 1), "outcomes": dict(sorted(report.outcomes.items()))}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**values, "faults": report.faults}, indent=2) + "\n")
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps({**values, "faults": report.faults}, indent=2) + "\n")
+    draft.replace(file)
 
 
 def attack(name: str, arguments: argparse.Namespace) -> int:
@@ -52,16 +54,21 @@ def attack(name: str, arguments: argparse.Namespace) -> int:
     report = Report(arguments.seed) if arguments.only else load_report(file, arguments.seed)
     numbers = arguments.only or range(report.next_trial, arguments.trials)
     before, start = set(report.faults), time.monotonic()
+    held = json.loads(file.read_text())["seconds"] if file.is_file() else 0.0
+
+    def save(report: Report) -> None:
+        if not arguments.only:
+            save_report(file, name, report, held + time.monotonic() - start)
 
     def show(report: Report) -> None:
+        save(report)
         counts = ", ".join(f"{report.count(outcome)} {outcome}" for outcome in ("right", "refused", "fault"))
         end = "\r" if sys.stderr.isatty() else "\n" if report.next_trial % 500 == 0 else ""
         print(f"{name}: {counts}" if end else "", end=end, file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         run_attack(get_attack(name), Path(folder), arguments.seed, numbers, report, 60 * arguments.minutes, watch=show)
-    if not arguments.only:
-        save_report(file, name, report, time.monotonic() - start)
+    save(report)  # a trial whose process has died is not watched
     new = [number for number in report.faults if number not in before]
     for number in new:
         print(report.faults[number])
