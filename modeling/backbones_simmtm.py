@@ -212,8 +212,9 @@ class TimestampTransformer(nn.Module):
             states.append(hidden)
         mask = None
         if observed is not None:
-            # A row without any observed timestamp attends to all: attention to nothing is not a number.
-            mask = (observed | ~observed.any(-1, keepdim=True))[:, None, None, :]
+            # A row without any observed timestamp attends to its first: attention to nothing is not a number.
+            is_first = torch.arange(length, device=hidden.device) == 0
+            mask = (observed | (is_first & ~observed.any(-1, keepdim=True)))[:, None, None, :]
         hidden = self.transformer(hidden, mask, draws, states)
         if lengths is None:
             return hidden

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 logger = logging.get_logger(__name__)
+
+LARGE_ATTENTION = 10**13  # operations for one series that are worth a warning: some minutes of one core
 
 _NAMED_CHANNELS = 5  # in a warning
 
@@ -110,6 +112,36 @@ def warn_of_missing(model: Any, series: Sequence[np.ndarray], channel_names: Seq
     if told:
         logger.warning(f"{'; '.join(told)}.")
     return unread
+
+
+def warn_of_attention(
+    model: Any,
+    longest: int,
+    method_arguments: Mapping[str, Any],
+    window_length: int | None = None,
+    num_windows: int = 1,
+) -> None:
+    """Say what attention takes for the longest series, before it goes on for hours, and what takes less.
+
+    Args:
+        model: Tells by `attention_operations` what a stretch takes.
+        longest: Number of timestamps of the series.
+        method_arguments: Further arguments of the method.
+        window_length: Number of timestamps that are looked at together; None for all.
+        num_windows: Number of such windows.
+    """
+    operations = num_windows * model.attention_operations(window_length or longest, **method_arguments)
+    if operations <= LARGE_ATTENTION:
+        return
+    if window_length is None:
+        how, less = "at once", "encode with window_length=W looks at W timestamps at a time"
+    else:
+        how = f"by {num_windows} windows of {window_length}"
+        less = "a larger stride has fewer windows, a shorter window_length smaller ones"
+    logger.warning(
+        f"A series of {longest} timestamps, read {how}, takes the attention of {type(model).__name__} about "
+        f"{operations:.0e} operations: minutes to days on a CPU. To do less, {less}."
+    )
 
 
 def describe_channel(channel: int, names: Sequence[str] | None) -> str:

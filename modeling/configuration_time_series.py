@@ -190,6 +190,15 @@ class TimeSeriesConfig(PreTrainedConfig):
         return None
 
     @property
+    def ignores_padding(self) -> bool:
+        """Whether missing timestamps beyond the ends of a series change no embedding, however many they are."""
+        return True
+
+    def attention_tokens(self, sequence_length: int) -> int:
+        """Return the number of tokens that attention has of a series: its timestamps, where no patches are cut."""
+        return sequence_length
+
+    @property
     def head_reads_context(self) -> bool:
         """Whether a classification head covers the first `context_length` timestamps, instead of the whole series."""
         return False

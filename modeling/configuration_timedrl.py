@@ -164,6 +164,10 @@ class TimeDRLConfig(TimeSeriesConfig):
         """Number of patches of context_length timestamps."""
         return self.layout.num_patches(self.context_length)
 
+    def attention_tokens(self, sequence_length: int) -> int:
+        """Return the number of tokens of a series: its patches and [CLS]."""
+        return self.layout.num_patches(sequence_length) + 1
+
     @property
     def token_size(self) -> int:
         """Number of values of a patch."""

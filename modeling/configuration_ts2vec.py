@@ -54,6 +54,11 @@ class TS2VecConfig(TimeSeriesConfig):
 
     earlier_values: ClassVar[Mapping[str, Any]] = {"missing_values": "timestamp"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """Whether padding reaches no convolution: where it is gated."""
+        return self.gate_padding
+
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range."""
         super().check_ranges()

@@ -115,7 +115,11 @@ class TSTConfig(TimeSeriesConfig):
     @property
     def num_context_tokens(self) -> int:
         """Number of tokens of context_length timestamps."""
-        return -(-self.context_length // self.token_stride)
+        return self.attention_tokens(self.context_length)
+
+    def attention_tokens(self, sequence_length: int) -> int:
+        """Return the number of tokens of a series."""
+        return -(-sequence_length // self.token_stride)
 
     @property
     def reconstruction_length(self) -> int | None:

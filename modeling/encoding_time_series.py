@@ -6,14 +6,19 @@ change a result by rounding at most, about 1e-5 of its size: matrices of another
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from .batching_time_series import equal_length_batches, progress_bar, require_finite, warn_of_missing
+from .batching_time_series import (
+    equal_length_batches,
+    progress_bar,
+    require_finite,
+    warn_of_attention,
+    warn_of_missing,
+)
 from .layers_pooling import INSTANCE_POOLINGS, pool_instance, pool_timestamps
 from .reading_time_series import is_one_series, read_series
 
@@ -85,12 +90,27 @@ class EncodeSettings:
                 f"use window_length={window_length + 1}, another stride, or causal=True."
             )
 
-    @property
-    def context(self) -> tuple[int, int]:
-        """Number of steps that a sliding window sees before and after the `stride` steps that it encodes."""
+    def sliding_over(self, sequence_length: int, ignores_padding: bool) -> tuple[tuple[int, int], int]:
+        """Return how many steps a sliding window sees before and after those that it encodes, and how many these are.
+
+        Where padding is ignored, what would lie beyond the other end of the series is left out.
+        """
         assert self.window_length is not None, "only a sliding window has a context"
-        around = self.window_length - (self.stride or 1)
-        return (around, 0) if self.causal else (around // 2, around // 2)
+        stride = self.stride or 1
+        around = self.window_length - stride
+        before, after = (around, 0) if self.causal else (around // 2, around // 2)
+        if not ignores_padding or self.pooling == "multiscale":  # its sizes are those that a window has room for
+            return (before, after), stride
+        return (min(before, sequence_length), min(after, sequence_length)), min(stride, sequence_length)
+
+    def windows_of(self, sequence_length: int, ignores_padding: bool) -> tuple[int | None, int]:
+        """Return the length of a window, None for the whole series, and how many of them a series has."""
+        if self.window_length is None:
+            return None, 1
+        if self.level == "window":
+            return min(self.window_length, sequence_length), -(-sequence_length // (self.stride or self.window_length))
+        context, stride = self.sliding_over(sequence_length, ignores_padding)
+        return sum(context) + stride, -(-sequence_length // stride)
 
 
 def as_series_list(series: Any, num_channels: int, layout: str | None = None) -> tuple[list[np.ndarray], bool]:
@@ -138,6 +158,8 @@ def encode_series(
         ValueError: An embedding is not finite; the message names the series.
     """
     warn_of_missing(model, series, model.channel_names_for(**method_arguments))
+    longest = max(len(values) for values in series)
+    warn_of_attention(model, longest, method_arguments, *settings.windows_of(longest, model.config.ignores_padding))
     results = _encode_as_asked(model, series, settings, method_arguments)
     require_finite(results, series, "embedding")
     return results
@@ -206,11 +228,11 @@ def _embed_batch(
 def _slide_one(
     model: Any, values: np.ndarray, settings: EncodeSettings, method_arguments: dict[str, Any], bar: Any
 ) -> np.ndarray:
-    stride = settings.stride or 1
+    context, stride = settings.sliding_over(len(values), model.config.ignores_padding)
     tensor = torch.from_numpy(values).to(model.device)
     embeddings = model.slide(
         tensor,
-        context=settings.context,
+        context=context,
         stride=stride,
         batch_size=settings.batch_size,
         pooling=settings.pooling if settings.level == "timestamp" else None,
@@ -238,9 +260,7 @@ def _encode_windows(
         windows += [values[start : start + length] for start in starts]
         counts.append(len(starts))
     with progress_bar(len(windows), settings.show_progress_bar, "Encoding") as bar:
-        instance = dataclasses.replace(
-            settings, level="instance", window_length=None, stride=None, show_progress_bar=None
-        )
+        instance = replace(settings, level="instance", window_length=None, stride=None, show_progress_bar=None)
         embeddings = np.asarray(_encode_whole(model, windows, instance, method_arguments, bar))
     return np.split(embeddings, np.cumsum(counts)[:-1])
 

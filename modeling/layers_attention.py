@@ -14,6 +14,8 @@ from transformers.utils.generic import is_flash_attention_requested
 from .kernels_attention import attend, attend_by_blocks
 from .layers_dropout import DropoutDraws, SeededDropout
 
+LARGEST_WEIGHTS = 2**34  # of one row, 64 GiB: no batch is small enough for more
+
 
 def scaled_dot_product_attention(
     query: torch.Tensor,
@@ -169,7 +171,14 @@ class SelfAttention(nn.Module):
             if not is_exporting and implementation != "eager":
                 return attend_by_blocks(query, key, value, attention_mask, self.window, drop)
             attention_mask = window_mask(attention_mask, self.window)  # one program serves all lengths
-        if implementation == "eager" or (drop is not None and is_given):
+        is_eager = implementation == "eager"
+        if is_eager and not is_exporting and self.num_attention_heads * length**2 > LARGEST_WEIGHTS:
+            raise ValueError(
+                f'attn_implementation="eager" would hold all {self.num_attention_heads} x {length} x {length} weights '
+                f'of a row of {length} tokens. Load the model with attn_implementation="sdpa", which holds none, or '
+                "give shorter series (encode with window_length)."
+            )
+        if is_eager or (drop is not None and is_given):
             return scaled_dot_product_attention(query, key, value, attention_mask, drop)
         dropout = 0.0 if drop is None else self.dropout.p
         if implementation == "sdpa":

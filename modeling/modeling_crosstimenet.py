@@ -34,6 +34,7 @@ from .backbones_crosstimenet import (
     load_language_model,
     name_of_language_model,
     normalization_epsilon,
+    num_positions,
     official_bert_config,
     read_tokens,
     word_mapping,
@@ -257,6 +258,16 @@ class CrossTimeNetPreTrainedModel(TimeSeriesPreTrainedModel):
     def num_channels_of(self, domain: str | int | None = None, **method_arguments: Any) -> int:
         """Return the number of channels of a domain's series."""
         return (self.config.domains or [])[self.config.served_domain_index(domain)]["num_input_channels"]
+
+    def attention_operations(
+        self, sequence_length: int, domain: str | int | None = None, **method_arguments: Any
+    ) -> int:
+        """Count what the backbone's attention computes; see TimeSeriesPreTrainedModel.attention_operations."""
+        described = (self.config.domains or [])[self.config.served_domain_index(domain)]
+        num_tokens = -(-sequence_length // described["patch_length"])
+        backbone = cast(CrossTimeNetModel, self.base_model).backbone
+        seen = min(num_tokens, num_positions(backbone) or num_tokens)
+        return 4 * int(backbone.config.num_hidden_layers) * int(backbone.config.hidden_size) * num_tokens * seen
 
     def encode_arguments(self, domain: str | int | None = None) -> dict[str, Any]:
         """Check what CrossTimeNet's `encode` takes beside what every method's takes.

@@ -291,6 +291,21 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """
         return {}
 
+    def attention_operations(self, sequence_length: int, **method_arguments: Any) -> int:
+        """Count what attention computes for one series: four operations a number of a query and token that it sees.
+
+        That is the square of the length, unless every layer has a window.
+
+        Args:
+            sequence_length: Number of timestamps.
+            method_arguments: Further arguments of the method, those of its `encode_arguments`.
+        """
+        num_tokens = self.config.attention_tokens(sequence_length)
+        num_rows = self.config.num_input_channels if self.config.channel_mode == "independent" else 1
+        layers = [one for one in self.base_model.modules() if isinstance(one, SelfAttention)]
+        seen = (one.output_projection.in_features * min(num_tokens, one.window or num_tokens) for one in layers)
+        return 4 * num_rows * num_tokens * sum(seen)
+
     def num_channels_of(self, **method_arguments: Any) -> int:
         """Return how many channels a series has that `encode` is given with these further arguments of the method."""
         return self.config.num_input_channels
@@ -461,7 +476,8 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             level: "instance" for one embedding a series, "timestamp" for one a timestamp, "window" for one a window.
             window_length: "instance" and "timestamp": number of steps that are looked at to encode `stride` of them,
                 where a step beyond an end is missing. "window": number of steps of a window; a last, shorter window
-                holds what remains. None: look at the whole series.
+                holds what remains. None: look at the whole series, which takes a method with full attention the square
+                of its length; where that is minutes or more, a warning says so.
             stride: Number of steps by which the window moves on. Default 1, and window_length for "window".
             causal: Whether the window ends with the steps that it encodes, instead of lying evenly around them.
             pooling: "instance" and "window": "max", "mean" or "last" over the observed timestamps; None for the

@@ -17,6 +17,7 @@ from .batching_time_series import (
     evaluating,
     progress_bar,
     require_finite,
+    warn_of_attention,
     warn_of_missing,
 )
 from .configuration_time_series import near_match_hint
@@ -82,6 +83,8 @@ def predict_outputs(
     if not arrays:
         return None, False
     warn_of_missing(model, arrays, model.channel_names_for(**method_arguments))
+    if not model.config.head_reads_context:
+        warn_of_attention(model, max(len(values) for values in arrays), method_arguments)
     with torch.inference_mode():
         name = output_name or model.output_name
         results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments, name)

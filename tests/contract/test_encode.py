@@ -17,6 +17,8 @@ from transformers import AutoModel
 from hf_tsrep import TimeSeriesFeatureExtractor, get_method
 from hf_tsrep.data import SeriesList, corpus_metadata, get_series
 from hf_tsrep.data.corpus import attach_metadata
+from hf_tsrep.modeling import batching_time_series, kernels_attention
+from hf_tsrep.modeling.batching_time_series import warn_of_attention
 from hf_tsrep.modeling.modeling_time_series import TimeSeriesPreTrainedModel
 
 every_method = pytest.mark.parametrize("name", METHOD_NAMES)
@@ -354,3 +356,63 @@ def test_a_window_of_pooling_beyond_the_series_costs_no_more_than_the_series(nam
 def test_what_holds_no_numbers_is_refused_by_name(series, told):
     with pytest.raises(ValueError, match=told):
         MODELS["ts2vec"].encode(series)
+
+
+@every_method
+def test_a_window_longer_than_the_series_costs_no_more_than_the_series(name):
+    model, (values,) = MODELS[name], series_of([20])
+    values[:2] = np.nan
+    for arguments in ({}, {"causal": True}, {"level": "timestamp", "causal": True}, {"level": "timestamp"}):
+        expected = model.encode(values, window_length=101, **arguments)
+        found = model.encode(values, window_length=10**9 + 1, **arguments)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    whole = model.encode(values, level="timestamp", window_length=10**9, stride=10**9)
+    np.testing.assert_allclose(whole, model.encode(values, level="timestamp"), rtol=1e-5, atol=1e-5)
+
+
+@every_method
+def test_what_attention_takes_is_counted(name, monkeypatch):
+    model, taken = MODELS[name], []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, *arguments, **named):
+        taken.append(4 * query.numel() * key.shape[-2])
+        return attend(query, key, *arguments, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(kernels_attention, "LARGEST_HEAD_SIZE", 0)  # of the kernel that is watched by nobody
+    for length in (300, 600, 1200):
+        taken.clear()
+        model.encode(series_of([length])[0])
+        told = model.attention_operations(length)
+        assert told <= sum(taken) <= 2 * told  # a window's blocks and attention to other things count as linear
+
+
+@every_method
+def test_a_series_that_takes_hours_is_not_begun_in_silence(name, caplog, monkeypatch):
+    model = MODELS[name]
+    (values,), mebi = series_of([64]), 2**20
+    is_quadratic = model.attention_operations(2 * mebi) > 3 * model.attention_operations(mebi)
+    monkeypatch.setattr(batching_time_series.logger, "propagate", True)
+    warn_of_attention(model, mebi, {})
+    assert bool(caplog.messages) == is_quadratic
+    for arguments, words in (
+        ({}, ("64 timestamps, read at once", "window_length=W")),
+        ({"window_length": 31}, ("64 windows of 31", "larger stride")),
+        ({"window_length": 31, "level": "window"}, ("3 windows of 31",)),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(batching_time_series, "LARGE_ATTENTION", 10**13)
+        model.encode(values, **arguments)
+        assert not caplog.messages
+        monkeypatch.setattr(batching_time_series, "LARGE_ATTENTION", 0)
+        model.encode(values, **arguments)
+        has_attention = model.attention_operations(64) > 0
+        assert has_attention == any(all(word in one for word in words) for one in caplog.messages), caplog.messages
+
+
+def test_attention_that_would_hold_all_weights_of_a_long_row_is_refused():
+    model = build("tst", "model")
+    model.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match=r'200000 x 200000 weights.*attn_implementation="sdpa"'):
+        model.encode(np.zeros((200_000, 3), np.float32))
