@@ -149,8 +149,8 @@ def load_corpus(
         datasets, metadata = found
         if not streaming and any(not hasattr(split, "select") for split in datasets.values()):
             raise CorpusError(
-                f"{metadata.name} is a stream, which has neither a length nor rows by number. `pretrain` trains on "
-                "streams; for everything else load the corpus without streaming."
+                f"{metadata.name} is a stream, which has neither a length nor rows by number. `pretrain` and "
+                "`finetune` train on streams; for everything else load the corpus without streaming."
             )
         if not changed and has_series_column(datasets):
             if not streaming:

@@ -76,6 +76,7 @@ def make_result(
     seed: int = 0,
     model_name: str | None = None,
     corpus_name: str | None = None,
+    fingerprint: str | None = None,
 ) -> EvaluationResult:
     """Return the record of a protocol's outcome, with everything that is known about its circumstances.
 
@@ -87,6 +88,7 @@ def make_result(
         seed: See `EvaluationResult`.
         model_name: Hub id or folder; default from the model's config. Of a local folder only the name is kept.
         corpus_name: Default from the corpus' metadata.
+        fingerprint: Of the corpus; default `corpus_fingerprint` of it, which reads all of it.
     """
     config = getattr(model, "config", None)
     name = model_name or str(getattr(config, "name_or_path", "") or getattr(model, "name_or_path", "") or "")
@@ -99,7 +101,7 @@ def make_result(
         seed=seed,
         revision=getattr(config, "_commit_hash", None),
         commit=source_commit(),
-        corpus_fingerprint=corpus_fingerprint(corpus),
+        corpus_fingerprint=fingerprint or corpus_fingerprint(corpus),
         settings=plain_values(outcome.get("settings", {})),
         details=plain_values(outcome.get("details")),
         timings={key: round(float(value), 4) for key, value in outcome.get("timings", {}).items()},

@@ -10,7 +10,8 @@ from .run import train
 from .saving import PretrainingResult
 from .settings import PretrainSettings
 from .stages import get_stage
-from .streams import on_streams, reads_stream
+from .streamed_stage import on_streams
+from .streams import reads_stream
 
 
 def pretrain(

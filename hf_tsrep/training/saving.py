@@ -287,6 +287,7 @@ def finetuning_record(result: FinetuningResult, settings: FinetuneSettings, data
         result.outcome,
         seed=int(settings.training.get("seed", 42)),
         model_name=str(result.output_dir.resolve()),
+        fingerprint=result.facts["corpus_fingerprint"],
     )
 
 

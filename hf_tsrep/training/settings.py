@@ -79,6 +79,12 @@ class ReadingSettings(FileSettings):
     ] = None
     data_directory: Annotated[str | None, Told("Where known corpora lie; default HF_TSREP_DATA.")] = None
     revision: Annotated[str | None, Told("Branch, tag or commit of a corpus on the Hub.")] = None
+    streaming: Annotated[
+        bool, Told("Whether the corpus is read while it is trained on and never held; pre-training needs max_steps.")
+    ] = False
+    shuffle_buffer: Annotated[
+        PositiveInt | None, Told("streaming: windows that are held and shuffled at a time; default 4096.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,6 @@ class DataSettings(ReadingSettings):
     ] = None
     scaler: Annotated[str | None, Told("standard (by channel), global, recommended, or none; fitted on train.")] = None
     time_features: Annotated[bool, Told("Whether seven calendar features go in front of the channels.")] = False
-    streaming: Annotated[
-        bool, Told("Whether the corpus is read while it is trained on and never held; needs max_steps.")
-    ] = False
-    shuffle_buffer: Annotated[
-        PositiveInt | None, Told("streaming: windows that are held and shuffled at a time; default 4096.")
-    ] = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
-"""Pre-training on a corpus that is read while it is trained on: windows cut on the fly, shuffled, resumed exactly."""
+"""A corpus that is read while it is trained on: windows cut on the fly, shuffled, resumed exactly."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import logging
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -14,28 +11,23 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..data import ChannelScaler, CorpusError, corpus_metadata, load_corpus
-from ..data.corpus import default_channel_names, series_of_arrow
+from ..data import ChannelScaler, CorpusError
+from ..data.corpus import series_of_arrow
 from ..errors import SettingsError
-from .callbacks import CollapseMonitor
-from .data import NOT_READING, TrainingSeries
-from .run import choose_budget
-from .settings import PretrainSettings
-from .stages import PretrainingStage, SeriesStage
-
-logger = logging.getLogger(__name__)
+from .settings import FinetuneSettings, PretrainSettings
 
 SHUFFLE_BUFFER = 4096  # windows
 _READ_VALUES = 2**22  # numbers that are read at a time, unless one series has more
 
 
-def reads_stream(settings: PretrainSettings) -> bool:
-    """Return whether a corpus of a pre-training is never held: it was asked for, or is given as a stream.
+def reads_stream(settings: PretrainSettings | FinetuneSettings) -> bool:
+    """Return whether a corpus is never held: it was asked for, or is given as a stream.
 
     Raises:
         SettingsError: A field of streams is given without one.
     """
-    given = any(isinstance(one, Mapping) and any(map(is_stream, one.values())) for one in settings.corpus)
+    corpora = settings.corpus if isinstance(settings.corpus, tuple) else (settings.corpus,)
+    given = any(isinstance(one, Mapping) and any(map(is_stream, one.values())) for one in corpora)
     if not (given or settings.data.streaming) and settings.data.shuffle_buffer is not None:
         raise SettingsError(
             f"shuffle_buffer={settings.data.shuffle_buffer} is of streams: give streaming=true, or leave it out "
@@ -47,20 +39,6 @@ def reads_stream(settings: PretrainSettings) -> bool:
 def is_stream(split: Any) -> bool:
     """Return whether a split is read while iterating and has no length."""
     return not hasattr(split, "select")
-
-
-def on_streams(stage_class: type[PretrainingStage], settings: PretrainSettings) -> type[PretrainingStage]:
-    """Return the stage that does on streams what another does on corpora in memory.
-
-    Raises:
-        SettingsError: Its training has to see whole corpora again and again.
-    """
-    if stage_class is not SeriesStage:
-        raise SettingsError(
-            f"The stage {settings.stage!r} of {settings.method} cannot train on a stream: it goes through whole "
-            "corpora before it trains (codes, tokens, domains). Load the corpus, or a part of it, without streaming."
-        )
-    return StreamStage
 
 
 class SeriesReader:
@@ -75,10 +53,19 @@ class SeriesReader:
         seed: Of the order of the shards.
         rank: Number of this process.
         num_processes: Number of processes.
+        columns: Names of the columns to read.
     """
 
-    def __init__(self, stream: Any, rows: int, seed: int = 0, rank: int = 0, num_processes: int = 1) -> None:
-        self._stream, self._rows, self._seed = stream, rows, seed
+    def __init__(
+        self,
+        stream: Any,
+        rows: int,
+        seed: int = 0,
+        rank: int = 0,
+        num_processes: int = 1,
+        columns: Sequence[str] = ("series",),
+    ) -> None:
+        self._stream, self._rows, self._seed, self._columns = stream, rows, seed, list(columns)
         self._rank, self._num_processes = rank, num_processes
         self._tables: Iterator[Any] | None = None
         self.position: dict[str, Any] = {"epoch": 0, "place": 0, "shard": None}
@@ -89,6 +76,11 @@ class SeriesReader:
 
     def read(self) -> list[np.ndarray]:
         """Return the next series; none at the end of an epoch, after which the next one begins."""
+        table = self.read_table()
+        return [] if table is None else series_of_arrow(table.column("series"))
+
+    def read_table(self) -> Any:
+        """Return the next rows as an Arrow table; None at the end of an epoch, after which the next one begins."""
         epoch, place = self.position["epoch"], self.position["place"]
         order = self._order(epoch)
         while place < len(order):
@@ -100,11 +92,11 @@ class SeriesReader:
             table = next(self._tables, None)
             if table is not None:
                 self.position = {"epoch": epoch, "place": place, "shard": self._shard.state_dict()}
-                return series_of_arrow(table.column("series"))
+                return table
             place += 1
             self._tables, self.position = None, {"epoch": epoch, "place": place, "shard": None}
         self._tables, self.position = None, {"epoch": epoch + 1, "place": 0, "shard": None}
-        return []
+        return None
 
     @property
     def _deals_shards(self) -> bool:
@@ -117,7 +109,7 @@ class SeriesReader:
     def _open(self, number: int) -> Any:
         from datasets.distributed import split_dataset_by_node
 
-        columns = self._stream.select_columns(["series"]) if self._stream.column_names else self._stream
+        columns = self._stream.select_columns(self._columns) if self._stream.column_names else self._stream
         shard = columns.shard(self._stream.num_shards, number) if self._stream.num_shards > 1 else columns
         if not self._deals_shards:
             shard = split_dataset_by_node(shard, self._rank, self._num_processes)
@@ -125,11 +117,12 @@ class SeriesReader:
 
 
 class StreamedWindows(IterableDataset):
-    """Batches of windows of a stream, without an end.
+    """Batches of windows of a stream.
 
     Windows of one length are cut out of the series as they are read; a series that is shorter is padded with NaN, and
     a window without an observed value is left out. `buffer` windows are held, shuffled, given out batch by batch, and
-    then the next are read. What is left of a buffer, less than a batch, is left out.
+    then the next are read. What is left at the end of the stream, less than a batch, is left out, and the stream is
+    read again.
 
     The position is where the buffer at hand begins and how many of its batches were given: a resumed training reads it
     again and shuffles it as before.
@@ -143,6 +136,7 @@ class StreamedWindows(IterableDataset):
         seed: Of the order.
         scaler: What the values are scaled by, or None.
         rank: Number of this process, whose order is its own.
+        num_batches: Batches of an epoch, after which iterating ends and the next iterating goes on; None: no end.
     """
 
     def __init__(
@@ -155,11 +149,14 @@ class StreamedWindows(IterableDataset):
         seed: int = 0,
         scaler: ChannelScaler | None = None,
         rank: int = 0,
+        num_batches: int | None = None,
     ) -> None:
         self.reader, self.scaler, self.seed, self.rank = reader, scaler, seed, rank
         self.window_length, self.stride, self.batch_size = window_length, stride, batch_size
-        self.buffer = max(buffer, batch_size)
-        self._state: dict[str, Any] = {"start": deepcopy(reader.position), "number": 0, "given": 0, "batches": 0}
+        self.buffer = -(-buffer // batch_size) * batch_size
+        self.num_batches = num_batches
+        self._state: dict[str, Any] = {"start": deepcopy(reader.position), "used": 0, "number": 0}
+        self._state |= {"given": 0, "batches": 0}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the batches that were given, in plain JSON types."""
@@ -176,22 +173,19 @@ class StreamedWindows(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """Give the batches; those before the position are passed by as empty ones, which a resumed Trainer skips."""
         state = self._state
-        for _ in range(state["batches"]):
+        batches = 0 if state["batches"] == self.num_batches else state["batches"]
+        for _ in range(batches):
             yield {}
-        self.reader.seek(state["start"])
-        number, given, batches = state["number"], state["given"], state["batches"]
-        while True:
-            start = deepcopy(self.reader.position)
-            windows = self._fill()
+        number, given = state["number"], state["given"]
+        for place, windows, is_whole_epoch in self._buffers(state["start"], state["used"]):
             order = np.random.default_rng([self.seed, self.rank, number]).permutation(len(windows))
-            for place in range(given, len(windows) // self.batch_size):
-                chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+            for which in range(given, len(windows) // self.batch_size):
+                if batches == self.num_batches:
+                    return
+                chosen = order[which * self.batch_size : (which + 1) * self.batch_size]
                 batches += 1
-                self._state = {"start": start, "number": number, "given": place + 1, "batches": batches}
-                yield {"past_values": self._stack([windows[index] for index in chosen])}
-            is_whole_epoch = (start["place"], start["shard"]) == (0, None) and self.reader.position["epoch"] > start[
-                "epoch"
-            ]
+                self._state = {**place, "number": number, "given": which + 1, "batches": batches}
+                yield self.stack([windows[index] for index in chosen])
             if is_whole_epoch and len(windows) < self.batch_size:
                 raise CorpusError(
                     f"The stream has {len(windows)} windows with an observed value for this process, fewer than a "
@@ -199,20 +193,46 @@ class StreamedWindows(IterableDataset):
                 )
             number, given = number + 1, 0
 
-    def _fill(self) -> list[tuple[np.ndarray, int]]:
-        """Read series until there are enough windows or the epoch ends; return (series, start) of each window."""
-        windows: list[tuple[np.ndarray, int]] = []
-        while len(windows) < self.buffer:
-            series = self.reader.read()
-            if not series:
-                break
-            for values in series:
-                if np.isinf(values).any():
-                    raise CorpusError(
-                        "A series of the stream holds an infinite value. Write missing values as NaN; loading it "
-                        "without streaming names the row."
-                    )
-                windows += [(values, start) for start in self._starts(values)]
+    def _buffers(self, start: dict[str, Any], used: int) -> Iterator[tuple[dict[str, Any], list[Any], bool]]:
+        """Yield where a buffer begins, its windows, and whether it is all of an epoch.
+
+        Args:
+            start: Position of the reader before the rows in which the first buffer begins.
+            used: How many windows of these rows come before it.
+        """
+        self.reader.seek(start)
+        ahead = self._next_windows()
+        while True:
+            place = {"start": deepcopy(start), "used": used}
+            windows: list[Any] = []
+            while ahead is not None and len(windows) < self.buffer:
+                taken = ahead[used : used + self.buffer - len(windows)]
+                windows += taken
+                used += len(taken)
+                if used == len(ahead):
+                    start, used = deepcopy(self.reader.position), 0
+                    ahead = self._next_windows()
+            begins: Any = place["start"]
+            is_first = (begins["place"], begins["shard"], place["used"]) == (0, None, 0)
+            yield place, windows, is_first and ahead is None
+            if ahead is None:
+                start, used = deepcopy(self.reader.position), 0
+                ahead = self._next_windows()
+
+    def _next_windows(self) -> list[Any] | None:
+        table = self.reader.read_table()
+        return None if table is None else self.cut(table)
+
+    def cut(self, table: Any) -> list[Any]:
+        """Return the windows of some rows, (series, start) each; a hook.
+
+        Args:
+            table: Rows of the stream, an Arrow table.
+        """
+        windows: list[Any] = []
+        for values in series_of_arrow(table.column("series")):
+            require_finite(values)
+            windows += [(values, start) for start in self._starts(values)]
         return windows
 
     def _starts(self, values: np.ndarray) -> Iterable[int]:
@@ -224,129 +244,50 @@ class StreamedWindows(IterableDataset):
         ends = [min(start + self.window_length, len(values)) for start in starts]
         return [start for start, end in zip(starts, ends, strict=True) if observed[end] > observed[start]]
 
-    def _stack(self, windows: list[tuple[np.ndarray, int]]) -> torch.Tensor:
+    def stack(self, windows: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Return the batch of some windows, scaled and padded to one length; a hook."""
         stacked = np.full((len(windows), self.window_length, windows[0][0].shape[1]), np.nan, dtype=np.float32)
-        for row, (values, start) in zip(stacked, windows, strict=True):
+        for row, (values, start, *_) in zip(stacked, windows, strict=True):
             part = values[start : start + self.window_length]
             row[: len(part)] = part if self.scaler is None else self.scaler.transform(part)
-        return torch.from_numpy(stacked)
+        return {"past_values": torch.from_numpy(stacked)}
 
 
-class StreamStage(SeriesStage):
-    """Windows of a stream, in place of pieces and windows of series in memory; the model and its folder are the same.
+class CountedWindows(StreamedWindows):
+    """StreamedWindows with a known number of batches an epoch (num_batches), by which the Trainer counts epochs."""
 
-    Nothing but the number of steps is known of a stream before it ends: what goes by epochs, or by a validation part,
-    is refused where it was asked for and left out where only a recipe has it.
-    """
-
-    windows: StreamedWindows
-
-    def __init__(self, settings: PretrainSettings) -> None:
-        super().__init__(_without_epochs(settings))
-
-    def load(self) -> None:
-        """Open the stream, look at its beginning, and fit a scaler in one pass where one was asked for."""
-        self.read_corpora()
-        choose_budget(self.arguments, self.settings, sys.maxsize)
-        if self.arguments.max_steps <= 0:
-            raise SettingsError(
-                "A stream has no known number of items, so that epochs cannot be counted: give max_steps."
-            )
-        if self.arguments.dataloader_num_workers:
-            raise SettingsError("dataloader_num_workers: a stream is read by the process that trains. Leave it out.")
-
-    def read_corpora(self) -> None:
-        """Open the stream and choose the windows: as long as the longest of its first series, at most as asked for."""
-        data = self.settings.data
-        if len(self.settings.corpus) > 1:
-            raise SettingsError(
-                "Several corpora cannot be streamed together; join them in one folder of Parquet files."
-            )
-        options = {name: value for name, value in dataclasses.asdict(data).items() if name not in NOT_READING}
-        kind = options.pop("scaler")
-        if options.pop("time_features"):
-            raise SettingsError(
-                "time_features cannot be had on a stream. Leave it out, or prepare the corpus with them."
-            )
-        corpus: Any = load_corpus(self.settings.corpus[0], streaming=True, **options)
-        if "train" not in corpus:
-            raise ValueError(f"The stream has no 'train' split, which pre-training reads, only {', '.join(corpus)}.")
-        stream, metadata = corpus["train"], corpus_metadata(corpus)
-        first = SeriesReader(stream, 16).read()
-        if not first:
-            raise ValueError("The stream has no training series.")
-        longest, width = max(map(len, first)), first[0].shape[1]
-        rows = max(1, min(1024, _READ_VALUES // (longest * width)))
-        self.max_train_length = min(data.max_train_length or longest, longest)
-        self.window_stride = data.window_stride or self.max_train_length
-        scaler = self._fit_scaler(stream, rows, kind, metadata.task, width)
-        if scaler is not None:
-            metadata = dataclasses.replace(metadata, scaler=scaler.to_dict())
-        if len(metadata.channel_names) != width:
-            metadata = dataclasses.replace(metadata, channel_names=default_channel_names(width))
-        self.loaded = TrainingSeries(first, [], [metadata], [corpus])
-        arguments = self.arguments
-        share = {"rank": arguments.process_index, "num_processes": arguments.world_size}
-        self.windows = StreamedWindows(
-            SeriesReader(stream, rows, arguments.seed, **share),
-            self.max_train_length,
-            self.window_stride,
-            arguments.per_device_train_batch_size,
-            data.shuffle_buffer or SHUFFLE_BUFFER,
-            arguments.seed,
-            scaler,
-            arguments.process_index,
-        )
-
-    def _fit_scaler(self, stream: Any, rows: int, kind: str | None, task: str, width: int) -> ChannelScaler | None:
-        if kind == "recommended":
-            kind = None if task == "classification" and width == 1 else "standard"
-        if kind is None:
-            return None
-        logger.info("The stream is read once to fit its scaler.")
-        reader = SeriesReader(stream, rows)
-        return ChannelScaler.fit_streamed(iter(reader.read, []), kind=kind)
-
-    def fingerprints(self) -> list[str]:
-        """Return a sha256 of the first series of the stream and its number of shards: it is not read for this."""
-        stream = self.loaded.corpora[0]["train"]
-        digest = hashlib.sha256(f"{stream.num_shards} {stream.features}".encode())
-        for series in self.loaded.series:
-            digest.update(np.ascontiguousarray(series).tobytes())
-        return [f"beginning of a stream: {digest.hexdigest()}"]
-
-    def data_facts(self) -> dict[str, Any]:
-        """Return the windows; how many series and windows there are is not known."""
-        return {
-            "windows": {"max_train_length": self.max_train_length, "window_stride": self.window_stride},
-            "num_series": "a stream",
-            "num_training_items": "a stream",
-            "sequence_length": self.windows.window_length,
-            "num_input_channels": self.loaded.num_input_channels,
-            "shuffle_buffer": self.windows.buffer,
-        }
-
-    def trainer_options(self) -> dict[str, Any]:
-        """Return the windows and the monitors."""
-        return {
-            "train_dataset": self.windows,
-            "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
-        }
+    def __len__(self) -> int:
+        return int(self.num_batches or 0)
 
 
-def _without_epochs(settings: PretrainSettings) -> PretrainSettings:
-    """Return the settings without what goes by epochs.
+def require_finite(values: np.ndarray) -> None:
+    """Refuse a series of a stream with an infinite value.
 
     Raises:
-        SettingsError: It was asked for.
+        CorpusError: It has one.
     """
-    run = settings.run
-    by_epochs: dict[str, Any] = {"epoch_schedule": None, "validation_loss": False}
-    for name, off in by_epochs.items():
-        if getattr(run, name) == off:
-            continue
-        if settings.is_given(name):
-            raise SettingsError(f"{name} goes by epochs, which a stream does not count. Leave it out.")
-        logger.warning("%s of the recipe goes by epochs and is left out: a stream does not count them.", name)
-        run = dataclasses.replace(run, **{name: off})
-    return dataclasses.replace(settings, run=run)
+    if np.isinf(values).any():
+        raise CorpusError(
+            "A series of the stream holds an infinite value. Write missing values as NaN; loading it "
+            "without streaming names the row."
+        )
+
+
+def rows_at_a_time(longest: int, width: int) -> int:
+    """Return how many rows of a stream are read at a time, for series of so many steps and channels."""
+    return max(1, min(1024, _READ_VALUES // (longest * width)))
+
+
+def scaler_kind(kind: str | None, task: str, width: int) -> str | None:
+    """Return which scaler is fitted: the recommended one is that of the archives for one channel, none."""
+    if kind == "recommended":
+        return None if task == "classification" and width == 1 else "standard"
+    return kind
+
+
+def stream_fingerprint(stream: Any, first: Iterable[np.ndarray]) -> str:
+    """Return a sha256 of the first series of a stream and its number of shards: it is not read for this."""
+    digest = hashlib.sha256(f"{stream.num_shards} {stream.features}".encode())
+    for series in first:
+        digest.update(np.ascontiguousarray(series).tobytes())
+    return f"beginning of a stream: {digest.hexdigest()}"

@@ -173,5 +173,5 @@ def test_a_stream_that_is_given_trains_and_what_it_cannot_is_refused_by_name(sto
                 tmp_path / "none",
                 **{**(fields if method == "ts2vec" else {"streaming": True}), **changes},
             )
-    with pytest.raises(CorpusError, match=r"is a stream.*load the corpus without streaming"):
+    with pytest.raises(ValueError, match="needs the splits train and test; the corpus has train"):
         finetune("ts2vec", given, tmp_path / "none", **TINY)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ...data import SeriesBank, WindowDataset, corpus_metadata, get_series, load_corpus
+from ...data import SeriesBank, WindowDataset, corpus_fingerprint, corpus_metadata, get_series, load_corpus
 from ..data import Columns, TensorRows, map_tensors
 from ..settings import FinetuneSettings
 from .labels import label_statistics, read_labels
@@ -22,7 +22,11 @@ from .labels import label_statistics, read_labels
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
-_NOT_READ = ("label_fraction", "validation", "validation_fraction", "context_length", "stride", "domain")
+# Fields of FinetuneDataSettings that say how samples are made, and not how a corpus is read.
+NOT_READ = frozenset(
+    {"label_fraction", "validation", "validation_fraction", "context_length", "stride", "domain"}
+    | {"streaming", "shuffle_buffer"}
+)
 
 
 class ForecastWindows(Dataset):
@@ -93,6 +97,19 @@ class FinetuningData:
         """Number of steps of every input."""
         return len(self.datasets["train"][0]["past_values"])
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the datasets are read while they are iterated, and never held."""
+        return False
+
+    def known_series(self) -> list[np.ndarray]:
+        """Return the series of the training part, of a stream the first."""
+        return get_series(self.corpus["train"])
+
+    def fingerprint(self) -> str:
+        """Return what tells this corpus from any other."""
+        return corpus_fingerprint(self.corpus)
+
 
 def load_finetuning_data(
     settings: FinetuneSettings, options: Mapping[str, Any], prediction_length: int, seed: int
@@ -111,18 +128,27 @@ def load_finetuning_data(
     Raises:
         ValueError: A part or the labels are missing, or a series is too short; the message names them and the fix.
     """
-    reading = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in _NOT_READ}
+    reading = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in NOT_READ}
     corpus = load_corpus(settings.corpus, **{**reading, **options})
+    require_parts(corpus)
+    metadata = corpus_metadata(corpus)
+    if settings.task == "forecasting":
+        return _forecasting_data(settings, corpus, metadata, prediction_length, seed)
+    return _labelled_data(settings, corpus, metadata, seed)
+
+
+def require_parts(corpus: Mapping[str, Any]) -> None:
+    """Refuse a corpus without a training or a test part.
+
+    Raises:
+        ValueError: The message names the parts that there are.
+    """
     for name in ("train", "test"):
         if name not in corpus:
             raise ValueError(
                 f"Fine-tuning needs the splits train and test; the corpus has {', '.join(map(str, corpus))}. "
                 "Cut long series, or deal labelled ones, with split, such as 70/10/20."
             )
-    metadata = corpus_metadata(corpus)
-    if settings.task == "forecasting":
-        return _forecasting_data(settings, corpus, metadata, prediction_length, seed)
-    return _labelled_data(settings, corpus, metadata, seed)
 
 
 def _labelled_data(settings: FinetuneSettings, corpus: Any, metadata: Any, seed: int) -> FinetuningData:
@@ -320,6 +346,8 @@ def prepare_inputs(model: Any, data: FinetuningData, arguments: Any, is_frozen: 
         feature_memory: Memory in GiB up to which a frozen encoder's outputs are kept; where they need more, they are
             computed in every epoch.
     """
+    if data.is_streamed:
+        return
     given = {} if data.domain is None else {"domain": data.domain}
     model.to(arguments.device)
     model.eval()

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ...data import get_series
 from ...data.checks import check_channel_order
 from ...data.domains import find_domain
 from ...data.scaling import TARGET_SCALER, ChannelScaler
@@ -130,7 +129,7 @@ def target_statistics(data: FinetuningData) -> dict[str, list[float]]:
     The head then learns, and is measured, on what the corpus would be with scaler=standard, while the tokenizer reads
     the raw values that it was trained for.
     """
-    targets = [series[:, data.metadata.num_time_features :] for series in get_series(data.corpus["train"])]
+    targets = [series[:, data.metadata.num_time_features :] for series in data.known_series()]
     scaler = ChannelScaler.fit(targets, kind=TARGET_SCALER)
     return {"target_mean": scaler.mean.tolist(), "target_scale": scaler.scale.tolist()}
 

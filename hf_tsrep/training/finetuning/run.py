@@ -8,7 +8,6 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from ...data import corpus_fingerprint, get_series
 from ...data.scaling import TARGET_SCALER
 from ...errors import SettingsError
 from ..batches import IndexedCollator, IndexedDataset
@@ -18,6 +17,7 @@ from ..resolve import finetuning_fields, resolve_finetuning
 from ..run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
 from ..saving import FinetuningResult, finetuning_outcome, save_finetuned_model
 from ..settings import FINETUNING_FILE, FinetuneSettings
+from ..streams import reads_stream
 from .data import FinetuningData, load_finetuning_data, prepare_inputs
 from .lora import add_lora, merge_lora, require_peft
 from .meters import ClassificationMeter, ForecastMeter, MultiLabelMeter, RegressionMeter
@@ -29,6 +29,7 @@ from .model import (
     prediction_length_of,
     reading_options,
 )
+from .streams import load_streamed_data, require_a_head_that_learns, saving_strategy
 from .trainer import FinetuningTrainer
 
 SELECTION_METRIC = {
@@ -127,6 +128,7 @@ def training_arguments(settings: FinetuneSettings) -> Any:
     needed: dict[str, tuple[Any, str]] = {
         "eval_strategy": ("epoch" if settings.selects else "no", selection),
         "save_strategy": ("epoch", selection),
+        **(saving_strategy(settings) if reads_stream(settings) else {}),
         "load_best_model_at_end": (settings.selects, selection),
         "metric_for_best_model": (metric if settings.selects else None, selection),
         "greater_is_better": (metric in ("accuracy", "macro_f1") if settings.selects else None, selection),
@@ -167,15 +169,20 @@ class FinetuningRun(TrainingRun):
         """Read the corpus and cut it into its parts."""
         options = dict(self.read_with)
         prediction_length = options.pop("prediction_length")
-        self.data = load_finetuning_data(self.settings, options, prediction_length, self.arguments.seed)
+        if reads_stream(self.settings):
+            self.data = load_streamed_data(self.settings, options, prediction_length, self.arguments)
+        else:
+            self.data = load_finetuning_data(self.settings, options, prediction_length, self.arguments.seed)
 
     def build_model(self, resumed: bool) -> Any:
         """Return the encoder with its new head, and mark which of its weights learn."""
         self.data.domain = domain_of(self.settings, self.data.metadata.name)
         model = build_model(self.settings, self.data)
-        check_training_series(model, get_series(self.data.corpus["train"]), self.data.metadata.channel_names)
+        check_training_series(model, self.data.known_series(), self.data.metadata.channel_names)
         self.encoder_fingerprint = encoder_fingerprint(model)
-        if not resumed:
+        if self.data.is_streamed:
+            require_a_head_that_learns(model)
+        elif not resumed:
             model.eval().fit_head(self.data.datasets["train"])
             model.train()
         if self.settings.run.mode == "linear-probe":
@@ -196,7 +203,7 @@ class FinetuningRun(TrainingRun):
             "num_parameters": sum(one.numel() for one in model.parameters()),
             "num_trained_parameters": sum(one.numel() for one in model.parameters() if one.requires_grad),
             "num_processes": self.arguments.world_size,
-            "corpus_fingerprint": corpus_fingerprint(data.corpus),
+            "corpus_fingerprint": data.fingerprint(),
             "versions": versions(),
             **self.read_with,
             "encoder_fingerprint": self.encoder_fingerprint,
@@ -219,7 +226,7 @@ class FinetuningRun(TrainingRun):
             merge_lora(trainer.model)
         history = [dict(entry) for entry in state.log_history]
         wanted = METRICS[settings.task]
-        tested = trainer.evaluate(IndexedDataset(data.datasets["test"]), metric_key_prefix="test")
+        tested = trainer.evaluate(_indexed(data, "test"), metric_key_prefix="test")
         metrics = {name: tested[f"test_{name}"] for name in wanted}
         step = state.best_global_step if settings.selects and state.best_global_step else state.global_step
         chosen = next((entry for entry in history if entry.get("step") == step and "eval_loss" in entry), {})
@@ -274,7 +281,6 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         callbacks.append(EpochScheduleCallback(run.epoch_schedule))
     if settings.selects and run.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingByEpochs(run.early_stopping_patience))
-    validation = data.datasets.get("validation")
     meters: dict[str, Callable[[], Any]] = {
         "classification": ClassificationMeter,
         "multi-label": MultiLabelMeter,
@@ -284,8 +290,8 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
     return FinetuningTrainer(
         model=model,
         args=arguments,
-        train_dataset=IndexedDataset(data.datasets["train"]),
-        eval_dataset=None if validation is None else IndexedDataset(validation),
+        train_dataset=_indexed(data, "train"),
+        eval_dataset=_indexed(data, "validation") if "validation" in data.datasets else None,
         data_collator=IndexedCollator(default_collate),
         compute_metrics=meters[settings.task](),
         callbacks=callbacks,
@@ -295,3 +301,8 @@ def build_trainer(settings: FinetuneSettings, arguments: Any, model: Any, data: 
         backbone_learning_rate_factor=run.backbone_learning_rate_factor,
         forward_arguments={} if data.domain is None else {"domain": data.domain},
     )
+
+
+def _indexed(data: FinetuningData, part: str) -> Any:
+    """Return the dataset of a part whose items carry their numbers."""
+    return data.datasets[part] if data.is_streamed else IndexedDataset(data.datasets[part])
