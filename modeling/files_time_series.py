@@ -12,10 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers.utils import logging
+
 try:
     import fcntl
 except ImportError:  # Windows, which deletes no file that is open
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.get_logger(__name__)
 
 SUMS_FILE = "SHA256SUMS"
 _BLOCK_BYTES = 2**20
@@ -90,11 +94,7 @@ def draft_of(path: Path, is_folder: bool = False) -> Iterator[Path]:
     Yields:
         The draft, with the mode that any new file or folder has.
     """
-    for old in list(_drafts(path)):
-        if (hold := _hold(old)) is not None:
-            restore(old, path)
-            _remove(old)
-            os.close(hold)
+    remove_drafts(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT_SUFFIX}")
     draft.mkdir() if is_folder else draft.touch(exist_ok=False)
     hold = _hold(draft)
@@ -106,6 +106,19 @@ def draft_of(path: Path, is_folder: bool = False) -> Iterator[Path]:
             os.close(hold)
 
 
+def remove_drafts(path: Path) -> None:
+    """Remove the drafts of programs that were killed while they wrote to a place; what they had moved away is back.
+
+    Args:
+        path: Where the drafts belong. Those of a program that lives stay, and so does what is no draft.
+    """
+    for old in list(_drafts(path)):
+        if (hold := _hold(old)) is not None:
+            restore(old, path)
+            _remove(old)
+            os.close(hold)
+
+
 def restore(draft: Path, path: Path) -> None:
     """Put back what a killed program had moved away, into its draft, to make place for a new folder."""
     if (draft / "old").exists() and not path.exists():
@@ -113,10 +126,9 @@ def restore(draft: Path, path: Path) -> None:
 
 
 def _drafts(path: Path) -> Iterator[Path]:
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(_DRAFT_SUFFIX)}")
     if path.parent.is_dir():
-        for one in path.parent.iterdir():
-            if one.name.startswith(f".{path.name}.") and one.name.endswith(_DRAFT_SUFFIX):
-                yield one
+        yield from (one for one in path.parent.iterdir() if name.fullmatch(one.name))
 
 
 def _hold(draft: Path) -> int | None:
@@ -150,16 +162,24 @@ def sha256_of(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def read_sums(folder: str | os.PathLike) -> dict[str, str]:
+def read_sums(folder: str | os.PathLike, is_rewritten: bool = False) -> dict[str, str]:
     """Return the sums of a folder's SHA256SUMS by file name; none where there is no such file.
+
+    Args:
+        folder: The folder.
+        is_rewritten: Whether a damaged line is dropped, with a warning, for the file is about to be written again.
 
     Raises:
         ValueError: A line is not such as `sha256sum` writes it.
     """
     path = Path(folder) / SUMS_FILE
     sums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for number, line in enumerate(text.splitlines(), start=1):
         match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        if match is None and is_rewritten:
+            logger.warning(f"{path}, line {number} is no sum and name of a file; it is dropped.")
+            continue
         if match is None:
             raise ValueError(f"{path}, line {number}: {line[:80]!r} is no sum and name of a file. Write it again.")
         sums[match[2]] = match[1]
@@ -177,7 +197,7 @@ def write_sums(folder: str | os.PathLike, files: Iterable[Path] | None = None) -
     if files is None:
         files, sums = (one for one in folder.rglob("*") if one.is_file() and not is_hidden(one, folder)), {}
     else:
-        sums = read_sums(folder)
+        sums = read_sums(folder, is_rewritten=True)
     sums |= {one.relative_to(folder).as_posix(): sha256_of(one) for one in files if one.name != SUMS_FILE}
     text = text_of_sums({name: value for name, value in sums.items() if (folder / name).is_file()})
     with draft_of(folder / SUMS_FILE) as draft, full_disk_named(folder / SUMS_FILE):

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import socket
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 
+from ..files import replace_file
+from ..modeling.files_time_series import SUMS_FILE, is_hidden, remove_drafts, sha256_of
 from .settings import FINETUNING_FILE, SETTINGS_FILE
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 CHECKSUMS_FILE = "checksums.json"
-STATE_FILE = "trainer_state.json"  # the Trainer writes it last
-STAGING_FOLDER = ".saving"
+STATE_FILE = "trainer_state.json"  # the Trainer writes it last; the sums follow
+STAGING_FOLDER = "saving"  # of whose drafts the finished files move to the output folder
 _LOCK_FILE = ".training.lock"
 _HOLDER_FILE = ".training.json"
 _NEEDED = ("optimizer.pt", "scheduler.pt")
-_BLOCK_BYTES = 2**20
 _LOCK_FILES = frozenset({_LOCK_FILE, _HOLDER_FILE})
 # What a run leaves that was killed before its first checkpoint: nothing that anybody misses.
 _OF_A_BEGUN_RUN = frozenset({SETTINGS_FILE, FINETUNING_FILE}) | _LOCK_FILES
+_DRAFTED = (STAGING_FOLDER, SUMS_FILE, *sorted(_OF_A_BEGUN_RUN - {_LOCK_FILE}))  # what a killed run leaves drafts of
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -54,15 +53,15 @@ def faults_of(checkpoint: str | Path, num_processes: int = 1) -> list[str]:
     """
     folder = Path(checkpoint)
     ranks = [""] if num_processes == 1 else [f"_{rank}" for rank in range(num_processes)]
-    needed = [*_NEEDED, *(f"rng_state{rank}.pth" for rank in ranks), STATE_FILE]
+    needed = [*_NEEDED, *(f"rng_state{rank}.pth" for rank in ranks), STATE_FILE, CHECKSUMS_FILE]
     faults = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
     if not any(folder.glob("model*.safetensors")):
         faults.insert(0, f"{WEIGHTS_FILE} is missing")
     sums = _read_json(folder / CHECKSUMS_FILE)
     if isinstance(sums, dict):
         damaged = [name for name, checksum in sums.items() if _checksum(folder / name) != checksum]
-    else:  # an older version wrote none
-        damaged = [one.name for one in sorted(folder.iterdir()) if one.is_file() and not _looks_whole(one)]
+    else:
+        damaged = [CHECKSUMS_FILE]
     return faults + [f"{name} is damaged" for name in damaged if f"{name} is missing" not in faults]
 
 
@@ -73,22 +72,17 @@ def write_checksums(checkpoint: str | Path) -> None:
         checkpoint: Its folder, which is complete.
     """
     folder = Path(checkpoint)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS_FILE)
-    draft = folder / f"{CHECKSUMS_FILE}.new"
-    write_json(draft, {str(path.relative_to(folder)): _checksum(path) for path in files})
-    draft.replace(folder / CHECKSUMS_FILE)
+    files = sorted(one for one in folder.rglob("*") if one.is_file() and not is_hidden(one, folder))  # drafts are
+    files = [one for one in files if one.name != CHECKSUMS_FILE]
+    write_json(folder / CHECKSUMS_FILE, {str(path.relative_to(folder)): _checksum(path) for path in files})
 
 
 def _checksum(path: Path) -> str:
     """Return the sha256 of a file; empty where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
+        return sha256_of(path)
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> Any:
@@ -96,24 +90,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _looks_whole(path: Path) -> bool:
-    """Return whether a file of a checkpoint without checksums has the form that its name says."""
-    if path.suffix in (".pt", ".pth"):
-        return zipfile.is_zipfile(path)
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt"):
-                return True
-        except (SafetensorError, OSError):
-            return False
-    if path.name == STATE_FILE:
-        state = _read_json(path)
-        step = state.get("global_step") if isinstance(state, dict) else None
-        named = re.fullmatch(r"checkpoint-(\d+)", path.parent.name)
-        return isinstance(step, int) and (named is None or step == int(named.group(1)))
-    return True
 
 
 def find_last_checkpoint(output_dir: str | Path, num_processes: int = 1) -> str | None:
@@ -179,7 +155,9 @@ def check_output_directory(
 
 @contextmanager
 def held_by_this_run(output_dir: str | Path) -> Iterator[None]:
-    """Keep other runs out of an output folder; the system ends the hold of a process that dies, so it is never stale.
+    """Keep other runs out of an output folder, and remove the drafts of runs that were killed.
+
+    The system ends the hold of a process that dies, so it is never stale.
 
     Args:
         output_dir: The folder; it is created.
@@ -199,6 +177,8 @@ def held_by_this_run(output_dir: str | Path) -> Iterator[None]:
             f"{who} trains into {folder} at this moment. Wait for it or stop it, or choose another output_dir."
         ) from error
     try:
+        for name in _DRAFTED:
+            remove_drafts(folder / name)
         write_json(holder, {"process": os.getpid(), "host": socket.gethostname()})
         yield
     finally:
@@ -212,5 +192,9 @@ def held_by_this_run(output_dir: str | Path) -> Iterator[None]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values as readable JSON."""
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    """Write values as readable JSON; a kill leaves the file as it was.
+
+    Raises:
+        FullDiskError: There is no room for it.
+    """
+    replace_file(path, lambda file: file.write((json.dumps(values, indent=2) + "\n").encode()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 from ..errors import SettingsError, near_matches, one_line
 from ..hub import push_to_hub
 from ..modeling.files_time_series import full_disk_named
+from ..modeling.types_time_series import read_settings, require_types
 from ..opening import without_file_bars
 from ..processes import check_group, require_every_process, trains_on_cpus
 from .checkpoints import (
@@ -385,7 +385,7 @@ def check_resume(record_file: Path, now: Mapping[str, Any], shared: Shared) -> N
     """
     if not record_file.is_file():
         return
-    before = json.loads(record_file.read_text(encoding="utf-8"))
+    before = _read_record(record_file, [*shared.groups, "facts"])
     pairs = {name: (before.get(name, now[name]), now[name]) for name in shared.values}
     for group in shared.groups:
         defaults, old, new = shared.defaults.get(group, {}), before.get(group, {}), now[group]
@@ -400,6 +400,19 @@ def check_resume(record_file: Path, now: Mapping[str, Any], shared: Shared) -> N
                 f"Cannot resume: {name} is {new!r}, but the run in {record_file.parent} began with {old!r}. Give the "
                 "same settings, or start anew in another output_dir."
             )
+
+
+def _read_record(record_file: Path, groups: Collection[str]) -> dict[str, Any]:
+    """Return the record of a run, checked to be one."""
+    try:
+        record = read_settings(record_file)
+        require_types(str(record_file), record, dict.fromkeys(groups, dict))
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot resume: {error} It is the record of what the run began with; without it start anew, in another "
+            "output_dir or with overwrite_output_dir=True (--overwrite-output-dir)."
+        ) from error
+    return {**{group: {} for group in groups}, **record}
 
 
 def give_back_freed_blocks() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 from ..evaluation.protocols import make_result
 from ..hub import build_model_card, feature_extractor_of_corpus
 from ..hub.evaluation_results import write_evaluation_results
-from ..modeling.files_time_series import full_disk_named, write_sums
+from ..modeling.files_time_series import draft_of, full_disk_named, write_sums
 from ..registry import get_method
 from ..results import write_results
 from ..visualization import plot_loss_curve
@@ -86,22 +85,16 @@ def staged_folder(output_dir: Path, last_file: str) -> Iterator[Path]:
     Raises:
         FullDiskError: There is no room for a file.
     """
-    staging = output_dir / STAGING_FOLDER
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with draft_of(output_dir / STAGING_FOLDER, is_folder=True) as staging:
         with full_disk_named(staging):
             yield staging
         write_sums(staging)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)  # also to make room
-        raise
-    files = sorted(path for path in staging.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == last_file):
-        target = output_dir / path.relative_to(staging)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    shutil.rmtree(staging)
+        files = sorted(path for path in staging.rglob("*") if path.is_file())
+        for path in sorted(files, key=lambda path: path.name == last_file):
+            target = output_dir / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
 
 
 def save_loss_curve(folder: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -355,9 +356,12 @@ class TimeSeriesTrainer(Trainer):
             write_json(Path(output_dir) / STREAM_FILE.format(self.args.process_index), self.train_dataset.state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a checkpoint; its checksums follow when the random states of all processes are there."""
+        """Save a checkpoint in the place of a damaged one; its checksums follow when all processes have saved."""
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save and folder.is_dir():
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save and folder.is_dir():
             write_checksums(folder)

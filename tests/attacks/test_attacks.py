@@ -51,14 +51,40 @@ def break_folders(monkeypatch):
     monkeypatch.setattr(configuration_time_series, "require_written", lambda *arguments: None)  # defaults come back
 
 
-FAULTS = {"readers": break_readers, "folders": break_folders, "encoding": break_encoding, "threads": break_threads}
+def break_kills(monkeypatch):
+    from transformers import Trainer
+
+    # A resumed run draws otherwise, though its weights are those of the checkpoint.
+    monkeypatch.setattr(Trainer, "_load_rng_state", lambda *arguments: None)
+
+
+def break_checkpoints(monkeypatch):
+    from hf_tsrep.training import checkpoints
+
+    monkeypatch.setattr(checkpoints, "_checksum", lambda path: "")  # all sums are equal
+
+
+FAULTS = {
+    "readers": break_readers,
+    "folders": break_folders,
+    "encoding": break_encoding,
+    "threads": break_threads,
+    "kills": break_kills,
+    "checkpoints": break_checkpoints,
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_attack_finds_a_fault_of_the_library(name, tmp_path, monkeypatch):
     FAULTS[name](monkeypatch)
-    report = run_attack(get_attack(name), tmp_path, numbers=range(TRIALS[name]), stop_at_first=True)
-    assert len(report.faults) == 1
+    numbers, cases = range(TRIALS[name]), get_attack(name).cases()
+    if name in ("kills", "checkpoints"):  # one kind of run: every other one would first be done undisturbed
+        first = {"kills": 0, "checkpoints": 8}[name]  # the damage of the trials before is to files that nothing reads
+        numbers = range(cases.index("ts2vec model") + first * len(cases), 40 * len(cases), len(cases))
+    report = run_attack(get_attack(name), tmp_path, numbers=numbers, stop_at_first=True)
+    assert len(report.faults) == 1, report.outcomes
+    if name in ("kills", "checkpoints"):
+        assert "set-up" not in str(report.outcomes)
 
 
 class Toy(Attack):

@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import save_file
 
 from hf_tsrep.files import is_described, replace_file, replace_with_neighbour, written_atomically
+from hf_tsrep.modeling import files_time_series
 from hf_tsrep.modeling.files_time_series import (
     SUMS_FILE,
     FullDiskError,
     changed_files,
     draft_of,
     full_disk_named,
+    read_sums,
     sha256_of,
     sums_kept,
     write_sums,
@@ -151,6 +153,23 @@ def test_sums_are_those_of_sha256sum_and_name_what_changed(tmp_path):
     (tmp_path / SUMS_FILE).write_text("nonsense\n")
     with pytest.raises(ValueError, match="line 1: 'nonsense' is no sum and name of a file"):
         changed_files(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"", b"cut"])
+def test_damaged_sums_are_told_and_do_not_keep_a_model_from_being_saved(tmp_path, damage, caplog, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    write_sums(tmp_path)
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes()[:30] + damage + sums.read_bytes()[31:])
+    with pytest.raises(ValueError, match=r"SHA256SUMS, line 1: .* is no sum"):
+        read_sums(tmp_path)
+    monkeypatch.setattr(files_time_series.logger, "propagate", True)
+    with sums_kept(tmp_path):
+        (tmp_path / "c").write_text("new")
+    assert "SHA256SUMS, line 1 is no sum" in caplog.text
+    assert set(read_sums(tmp_path)) == {"b", "c"}
+    assert not changed_files(tmp_path)
 
 
 def test_no_sums_begin_where_a_folder_has_none(tmp_path):

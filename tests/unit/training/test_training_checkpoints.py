@@ -10,54 +10,46 @@ from safetensors.torch import save_file
 
 from hf_tsrep.training import find_last_checkpoint
 from hf_tsrep.training.checkpoints import check_output_directory, faults_of, held_by_this_run, write_checksums
+from hf_tsrep.training.run import Shared, check_resume
+from hf_tsrep.training.saving import staged_folder
 
 
-def whole_checkpoint(folder, step, has_checksums=True):
+def whole_checkpoint(folder, step):
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     save_file({"weight": torch.zeros(3)}, checkpoint / "model.safetensors")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": step}, checkpoint / name)
     (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-    if has_checksums:
-        write_checksums(checkpoint)
+    write_checksums(checkpoint)
     return checkpoint
 
 
-FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "checksums.json"]
 
 
-@pytest.mark.parametrize("has_checksums", [True, False])
 @pytest.mark.parametrize("broken", FILES)
-def test_the_newest_whole_checkpoint_is_found(tmp_path, broken, has_checksums):
+def test_the_newest_whole_checkpoint_is_found(tmp_path, broken):
     whole_checkpoint(tmp_path, 9)
-    newest = whole_checkpoint(tmp_path, 100, has_checksums)
+    newest = whole_checkpoint(tmp_path, 100)
     assert find_last_checkpoint(tmp_path) == str(newest)
     (newest / broken).unlink()
     assert faults_of(newest) == [f"{broken} is missing"]
     assert find_last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
 
 
-@pytest.mark.parametrize("has_checksums", [True, False])
 @pytest.mark.parametrize("broken", FILES)
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2]])
-def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, broken, damage, has_checksums, caplog):
+def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, broken, damage, caplog):
     older = whole_checkpoint(tmp_path, 9)
-    newest = whole_checkpoint(tmp_path, 100, has_checksums)
+    newest = whole_checkpoint(tmp_path, 100)
     (newest / broken).write_bytes(damage((newest / broken).read_bytes()))
     assert faults_of(newest) == [f"{broken} is damaged"]
     assert find_last_checkpoint(tmp_path) == str(older)
     assert f"checkpoint-100 is skipped: {broken} is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("state", ["[]", '{"global_step": 1000000000}', '{"global_step": "100"}', '{"epoch": 1.'])
-def test_a_state_that_cannot_be_is_damaged(tmp_path, state):
-    checkpoint = whole_checkpoint(tmp_path, 100, has_checksums=False)
-    (checkpoint / "trainer_state.json").write_text(state)
-    assert faults_of(checkpoint) == ["trainer_state.json is damaged"]
-
-
-@pytest.mark.parametrize("broken", FILES)
+@pytest.mark.parametrize("broken", FILES[:-1])
 def test_a_changed_byte_is_found(tmp_path, broken):
     checkpoint = whole_checkpoint(tmp_path, 5)
     data = bytearray((checkpoint / broken).read_bytes())
@@ -83,6 +75,43 @@ def test_an_output_folder_is_not_overwritten_by_accident(tmp_path):
     check_output_directory(tmp_path, resume=True, overwrite=False)
     check_output_directory(tmp_path, resume=False, overwrite=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    (tmp_path / "pretraining.json").write_text("{}")
+    mine = [".saving/notes.txt", ".saving.draft/notes.txt", ".saving.0123456789.draft", "saving", ".pretraining.json"]
+    left = [
+        ".saving.0123abcd.draft/model.safetensors",
+        ".SHA256SUMS.0123abcd.draft",
+        ".pretraining.json.0a0a0a0a.draft",
+    ]
+    for name in (*mine, *left):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with held_by_this_run(tmp_path):
+        with staged_folder(tmp_path, "model.safetensors") as staging:
+            (staging / "model.safetensors").write_bytes(b"whole")
+    assert (tmp_path / "model.safetensors").read_bytes() == b"whole"
+    found = {one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*") if one.is_file()}
+    assert found == {*mine, "pretraining.json", "model.safetensors", "SHA256SUMS"}
+
+
+def test_a_draft_of_a_run_that_lives_stays(tmp_path):
+    with staged_folder(tmp_path, "model.safetensors") as staging:
+        with held_by_this_run(tmp_path):
+            pass
+        assert staging.is_dir()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"facts": [1]}', '{"method_config": 3, "facts": {}}'])
+def test_a_damaged_record_of_a_run_is_told_in_one_line(tmp_path, content):
+    record = tmp_path / "pretraining.json"
+    record.write_text(content)
+    shared = Shared(values=(), groups=("method_config",), facts=("num_series",))
+    now = {"method_config": {}, "facts": {"num_series": 3}}
+    with pytest.raises(ValueError, match=r"Cannot resume: .*pretraining\.json") as told:
+        check_resume(record, now, shared)
+    assert len(str(told.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["README.md", "codec.safetensors", "model-00001-of-00002.safetensors", ".saving/x"])
