@@ -45,6 +45,9 @@ from .modeling.configuration_simmtm import (
 from .modeling.configuration_timedrl import (
     TimeDRLConfig as TimeDRLConfig,
 )
+from .modeling.configuration_timemae import (
+    TimeMAEConfig as TimeMAEConfig,
+)
 from .modeling.configuration_ts2vec import (
     TS2VecConfig as TS2VecConfig,
 )
@@ -80,6 +83,12 @@ from .modeling.modeling_timedrl import (
     TimeDRLForTimeSeriesClassification as TimeDRLForTimeSeriesClassification,
     TimeDRLForTimeSeriesPrediction as TimeDRLForTimeSeriesPrediction,
     TimeDRLModel as TimeDRLModel,
+)
+from .modeling.modeling_timemae import (
+    TimeMAEForPreTraining as TimeMAEForPreTraining,
+    TimeMAEForTimeSeriesClassification as TimeMAEForTimeSeriesClassification,
+    TimeMAEForTimeSeriesPrediction as TimeMAEForTimeSeriesPrediction,
+    TimeMAEModel as TimeMAEModel,
 )
 from .modeling.modeling_ts2vec import (
     TS2VecForPreTraining as TS2VecForPreTraining,

@@ -199,6 +199,11 @@ class TimeSeriesConfig(PreTrainedConfig):
         return sequence_length
 
     @property
+    def longest_length(self) -> int | None:
+        """Largest number of timestamps that the encoder takes at once; None for any."""
+        return None
+
+    @property
     def head_reads_context(self) -> bool:
         """Whether a classification head covers the first `context_length` timestamps, instead of the whole series."""
         return False

@@ -126,18 +126,19 @@ def unflatten_prediction(flat: torch.Tensor, num_channels: int, quantiles: list[
 
 
 class PredictionHead(nn.Module):
-    """A linear layer from the embedding at the last timestamp to all future values.
+    """A linear layer from the embedding at the last timestamp, or several embeddings, to all future values.
 
     Args:
         config: Gives embedding_size, prediction_length, num_output_channels and quantiles.
+        num_inputs: Number of values that it reads; None for embedding_size.
     """
 
-    def __init__(self, config: TimeSeriesConfig) -> None:
+    def __init__(self, config: TimeSeriesConfig, num_inputs: int | None = None) -> None:
         super().__init__()
         self.num_output_channels = config.num_output_channels or config.num_input_channels
         self.quantiles = config.quantiles
         outputs = config.prediction_length * self.num_output_channels * count_quantiles(self.quantiles)
-        self.projection = nn.Linear(config.embedding_size, outputs)
+        self.projection = nn.Linear(config.embedding_size if num_inputs is None else num_inputs, outputs)
 
     def forward(
         self,
@@ -148,7 +149,7 @@ class PredictionHead(nn.Module):
         """Predict the future.
 
         Args:
-            embedding: (batch_size, embedding_size).
+            embedding: (batch_size, num_inputs).
             future_values: (batch_size, prediction_length, num_output_channels), NaN = missing, or None.
             future_observed_mask: The same shape, True = observed, or None.
 

@@ -30,17 +30,17 @@ def attend(
     """Scaled dot-product attention, by whichever way is faster here.
 
     Args:
-        query: (num_rows, num_attention_heads, length, head_size).
-        key: The same shape.
+        query: (num_rows, num_attention_heads, num_queries, head_size).
+        key: (num_rows, num_attention_heads, num_keys, head_size).
         value: The same shape.
-        attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
-            axis) sees the key (last axis), of which every query needs one; None for all.
+        attention_mask: bool, broadcast to (num_rows, num_attention_heads, num_queries, num_keys), True = the query
+            (third axis) sees the key (last axis), of which every query needs one; None for all.
         dropout: Dropout probability of the attention weights.
 
     Returns:
         The shape of the query.
     """
-    if dropout == 0 and _is_narrow(query) and _hides_keys_only(attention_mask):
+    if dropout == 0 and _is_narrow(query) and key.shape == query.shape and _hides_keys_only(attention_mask):
         return narrow_attention(query, key, value, attention_mask)
     return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout)
 

@@ -1,4 +1,4 @@
-"""Attention of the tokens of a row to each other, or to those near to them."""
+"""Attention of the tokens of a row to each other, to those near to them, or to those of another row."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def scaled_dot_product_attention(
         scores = scores.masked_fill(~attention_mask, -torch.inf)
     weights = scores.softmax(-1).to(value.dtype)
     return (weights if drop is None else drop(weights)) @ value
+
+
+def key_mask(observed: torch.Tensor) -> torch.Tensor | None:
+    """Hide tokens from all others.
+
+    Args:
+        observed: (num_rows, length) bool, False for tokens that nothing attends to.
+
+    Returns:
+        (num_rows, 1, 1, length) bool, True = all queries of the row see the key; None where all see all. In a row
+        without an observed token all see the first one: attention to nothing is not a number.
+    """
+    if not torch.compiler.is_compiling() and bool(observed.all()):
+        return None
+    is_first = torch.arange(observed.shape[1], device=observed.device) == 0
+    return (observed | (is_first & ~observed.any(-1, keepdim=True)))[:, None, None, :]
 
 
 def window_mask(attention_mask: torch.Tensor, window: int) -> torch.Tensor:
@@ -97,11 +113,10 @@ class AttentionProjection(nn.Linear):
     """A linear layer before or after attention, which some methods begin otherwise than other linear layers."""
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of the tokens of a row to each other.
+class MultiHeadAttention(nn.Module):
+    """What all attention of several heads has; subclasses have the projections.
 
     Args:
-        hidden_size: Width of a token.
         num_attention_heads: Number of heads, a divisor of hidden_size.
         dropout: Dropout probability of the attention weights.
         first_site: Number of the first dropout layer.
@@ -109,44 +124,39 @@ class SelfAttention(nn.Module):
             for no bound. See window_mask.
     """
 
+    output_projection: AttentionProjection
+
     def __init__(
-        self,
-        hidden_size: int,
-        num_attention_heads: int,
-        dropout: float,
-        first_site: int = 0,
-        window: int | None = None,
+        self, num_attention_heads: int, dropout: float, first_site: int = 0, window: int | None = None
     ) -> None:
         super().__init__()
         self.num_attention_heads = num_attention_heads
         self.window = window
         self.config: PreTrainedConfig | None = None  # the model's; its attn_implementation is followed
         self.is_causal = False  # functions of transformers ask for it
-        # Queries, keys and values in one product.
-        self.input_projection = AttentionProjection(hidden_size, 3 * hidden_size)
-        self.output_projection = AttentionProjection(hidden_size, hidden_size)
         self.dropout = SeededDropout(dropout, first_site)
 
-    def forward(
+    def attend_heads(
         self,
-        hidden: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        draws: DropoutDraws | None = None,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        draws: DropoutDraws | None,
     ) -> torch.Tensor:
-        """Attend.
+        """Attend, and join the heads.
 
         Args:
-            hidden: (num_rows, length, hidden_size).
-            attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
-                axis) sees the key (last axis), of which every query needs one; None for all. With a window it hides
-                keys from all queries: (num_rows, 1, 1, length).
+            query: (num_rows, num_attention_heads, num_queries, head_size).
+            key: (num_rows, num_attention_heads, num_keys, head_size).
+            value: The same shape.
+            attention_mask: bool, broadcast to (num_rows, num_attention_heads, num_queries, num_keys), as in
+                SelfAttention.
             draws: The random choices of dropout; None for random ones in training.
 
         Returns:
-            (num_rows, length, hidden_size).
+            (num_rows, num_queries, hidden_size).
         """
-        split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
-        query, key, value = split.permute(2, 0, 3, 1, 4)
         drop = None
         if self.dropout.p > 0 and (draws is not None or self.training):
             drop = functools.partial(self.dropout, draws=draws)
@@ -204,3 +214,91 @@ class SelfAttention(nn.Module):
         scaling = query_key_value[0].shape[-1] ** -0.5
         attended, _ = function(self, *query_key_value, attention_mask, dropout=dropout, scaling=scaling)
         return attended.transpose(1, 2)
+
+
+class SelfAttention(MultiHeadAttention):
+    """Multi-head attention of the tokens of a row to each other.
+
+    Args:
+        hidden_size: Width of a token.
+        num_attention_heads: Number of heads, a divisor of hidden_size.
+        dropout: See MultiHeadAttention.
+        first_site: See MultiHeadAttention.
+        window: See MultiHeadAttention.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_attention_heads: int,
+        dropout: float,
+        first_site: int = 0,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(num_attention_heads, dropout, first_site, window)
+        # Queries, keys and values in one product.
+        self.input_projection = AttentionProjection(hidden_size, 3 * hidden_size)
+        self.output_projection = AttentionProjection(hidden_size, hidden_size)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            hidden: (num_rows, length, hidden_size).
+            attention_mask: bool, broadcast to (num_rows, num_attention_heads, length, length), True = the query (third
+                axis) sees the key (last axis), of which every query needs one; None for all. With a window it hides
+                keys from all queries: (num_rows, 1, 1, length).
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, length, hidden_size).
+        """
+        split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        return self.attend_heads(query, key, value, attention_mask, draws)
+
+
+class CrossAttention(MultiHeadAttention):
+    """Multi-head attention of the tokens of one row to those of another.
+
+    Args:
+        hidden_size: Width of a token.
+        num_attention_heads: Number of heads, a divisor of hidden_size.
+        dropout: See MultiHeadAttention.
+        first_site: See MultiHeadAttention.
+    """
+
+    def __init__(self, hidden_size: int, num_attention_heads: int, dropout: float, first_site: int = 0) -> None:
+        super().__init__(num_attention_heads, dropout, first_site)
+        self.query_projection = AttentionProjection(hidden_size, hidden_size)
+        self.key_value_projection = AttentionProjection(hidden_size, 2 * hidden_size)
+        self.output_projection = AttentionProjection(hidden_size, hidden_size)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        seen: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        draws: DropoutDraws | None = None,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            hidden: (num_rows, num_queries, hidden_size), the tokens that ask.
+            seen: (num_rows, num_keys, hidden_size), the tokens that they see.
+            attention_mask: bool, broadcast to (num_rows, num_attention_heads, num_queries, num_keys), True = the query
+                sees the key, of which every query needs one; None for all.
+            draws: The random choices of dropout; None for random ones in training.
+
+        Returns:
+            (num_rows, num_queries, hidden_size).
+        """
+        query = self.query_projection(hidden).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+        split = self.key_value_projection(seen).unflatten(-1, (2, self.num_attention_heads, -1))
+        key, value = split.permute(2, 0, 3, 1, 4)
+        return self.attend_heads(query, key, value, attention_mask, draws)

@@ -94,7 +94,9 @@ class LearnedPositions(nn.Module):
         Raises:
             ValueError: There are fewer places.
         """
-        if not torch.compiler.is_compiling() and length > len(self.weight):
+        if torch.compiler.is_compiling():  # a slice would bind an exported program to this table's length
+            return F.embedding(torch.arange(length, device=self.weight.device), self.weight)
+        if length > len(self.weight):
             raise ValueError(
                 f"The series has {length} tokens, but the model has learned {len(self.weight)} positions "
                 "(max_position_embeddings). Encode with window_length, or train with more positions or "

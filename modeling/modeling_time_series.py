@@ -25,7 +25,7 @@ from .configuration_time_series import TimeSeriesConfig, custom_pipelines, near_
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, similarity, slide_by_windows
 from .files_time_series import full_disk_named, sums_kept
-from .layers_attention import SelfAttention
+from .layers_attention import MultiHeadAttention
 from .layers_convolution import CausalConvolution
 from .layers_pooling import pool_instance
 from .layers_transformer import CircularTokenEmbedding, LearnedPositions
@@ -234,7 +234,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """Begin the weights, and let attention follow the config; see PreTrainedModel.post_init."""
         super().post_init()
         for module in self.modules():
-            if isinstance(module, SelfAttention):
+            if isinstance(module, MultiHeadAttention):
                 module.config = self.config
 
     def train(self, mode: bool = True) -> Self:
@@ -302,7 +302,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """
         num_tokens = self.config.attention_tokens(sequence_length)
         num_rows = self.config.num_input_channels if self.config.channel_mode == "independent" else 1
-        layers = [one for one in self.base_model.modules() if isinstance(one, SelfAttention)]
+        layers = [one for one in self.base_model.modules() if isinstance(one, MultiHeadAttention)]
         seen = (one.output_projection.in_features * min(num_tokens, one.window or num_tokens) for one in layers)
         return 4 * num_rows * num_tokens * sum(seen)
 
@@ -373,6 +373,27 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
             else f"{self.config.model_type} has no pretext task that recovers hidden values (config.reconstructs)"
         )
         raise ValueError(f"{type(self).__name__} cannot reconstruct series: {reason}.")
+
+    def after_optimizer_step(self) -> None:
+        """Do what a method does after every optimiser step, here nothing; the library's trainer calls it.
+
+        What it changes must be in the state dict, so that a resumed training goes on with it, and follow from weights
+        alone, so that all processes do the same.
+        """
+
+    def codeword_shares(
+        self, past_values: torch.Tensor, past_observed_mask: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """Return how often every codeword of a pretext task is expected in a batch: (num_codewords,), of sum 1.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            past_observed_mask: The same shape, True = observed, or None.
+
+        Returns:
+            None: the method has no codewords that its own model chooses.
+        """
+        return None
 
     def observed_timestamps(self, observed: torch.Tensor) -> torch.Tensor:
         """Return which timestamps tell the method something: those with any observed channel.

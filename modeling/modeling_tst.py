@@ -40,7 +40,7 @@ from .heads_time_series import (
     count_quantiles,
     unflatten_prediction,
 )
-from .layers_attention import AttentionProjection
+from .layers_attention import AttentionProjection, key_mask
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
 from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches, take_context
@@ -320,11 +320,7 @@ class TSTEncoder(nn.Module):
             )
         observed = self._observed_tokens(series.observed.any(-1))
         hidden = self._embed(torch.where(series.observed, series.values, 0.0), draws)
-        attention_mask = None
-        if torch.compiler.is_compiling() or not bool(observed.all()):
-            is_first = torch.arange(observed.shape[1], device=observed.device) == 0
-            # In a series without any value all see the first token: attention to nothing is not a number.
-            attention_mask = (observed | (is_first & ~observed.any(-1, keepdim=True)))[:, None, None, :]
+        attention_mask = key_mask(observed)
         counted = () if not self.is_batch_normalized else (None if self.config.normalize_over_padding else observed,)
         if states is not None:
             states.append(hidden)

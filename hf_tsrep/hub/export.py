@@ -138,7 +138,7 @@ def export_model(
 
 
 def _export(model: Any, output_dir: Path, format: str, max_length: int, max_batch_size: int, overwrite: bool) -> Path:
-    length = _fixed_length(model)
+    length, max_length = _fixed_length(model), min(max_length, model.config.longest_length or max_length)
     example = _example(model, batch_size=2, length=length or min(96, max_length))
     is_inside = _is_preparation_inside(model, example)
     program = ExportedModel(model, list(example), model.preparation if is_inside else None).eval()

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..tokenization.codebook_vector_quantization import perplexity_of_counts
+
 logger = logging.getLogger(__name__)
 
 EPOCH_SCHEDULES = ("constant", "halving", "late_decay", "warmup_decay")
@@ -204,6 +206,39 @@ class CollapseMonitor:
                 self.minimum_rank,
             )
         self._below = rank < self.minimum_rank
+
+
+class CodebookMonitor(CollapseMonitor):
+    """Measures how many codewords a pretext task has in use, where the model chooses them itself.
+
+    Args:
+        minimum_share: Share of the codewords below which a warning is logged, once for every fall below it; fewer than
+            two are always too few.
+    """
+
+    def __init__(self, minimum_share: float = 0.05) -> None:
+        super().__init__()
+        self.minimum_share = minimum_share
+
+    def measure(self, model: nn.Module, inputs: Mapping[str, Any], step: int = 0) -> dict[str, float]:
+        """Return codebook_perplexity of a batch, codewords used as if evenly; nothing of a model without any."""
+        shares_of = getattr(model, "codeword_shares", None)
+        arguments = {name: inputs[name] for name in ("past_values", "past_observed_mask") if name in inputs}
+        shares = shares_of(**arguments) if shares_of is not None and "past_values" in arguments else None
+        if shares is None:
+            return {}
+        perplexity, least = float(perplexity_of_counts(shares)), max(2.0, self.minimum_share * len(shares))
+        if perplexity < least and not self._below:
+            logger.warning(
+                "Step %d: of %d codewords %.1f are in use (perplexity), below %.1f: the codebook may be collapsing. "
+                "Try a lower learning rate or a higher codeword_temperature.",
+                step,
+                len(shares),
+                perplexity,
+                least,
+            )
+        self._below = perplexity < least
+        return {"codebook_perplexity": perplexity}
 
 
 def learning_rate_factor(step: int, num_warmup_steps: int, num_steps: int, schedule: str) -> float:

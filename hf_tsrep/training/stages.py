@@ -20,7 +20,13 @@ from ..data.known_corpora import find_known_corpus, name_in_full
 from ..errors import SettingsError, near_matches
 from ..registry import get_method
 from .batches import IndexedCollator, IndexedDataset, PretrainingCollator
-from .callbacks import CollapseMonitor, EpochScheduleCallback, ValidationLossCallback, WeightAveragingCallback
+from .callbacks import (
+    CodebookMonitor,
+    CollapseMonitor,
+    EpochScheduleCallback,
+    ValidationLossCallback,
+    WeightAveragingCallback,
+)
 from .checkpoints import write_json
 from .data import (
     TrainingSeries,
@@ -351,7 +357,7 @@ class SeriesStage(PretrainingStage):
         return {
             "train_dataset": IndexedDataset(self.dataset),
             "data_collator": IndexedCollator(PretrainingCollator(longest)),
-            "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
+            "monitors": [CollapseMonitor(), CodebookMonitor()] if self.settings.run.monitor_collapse else [],
             "item_names": self.loaded.item_names(self.num_items, longest),
             "callbacks": self._validation_callbacks() if self.settings.run.validation_loss else [],
         }

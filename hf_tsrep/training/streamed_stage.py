@@ -10,7 +10,7 @@ from typing import Any
 from ..data import ChannelScaler, corpus_metadata, load_corpus
 from ..data.corpus import default_channel_names
 from ..errors import SettingsError
-from .callbacks import CollapseMonitor
+from .callbacks import CodebookMonitor, CollapseMonitor
 from .data import NOT_READING, TrainingSeries
 from .run import choose_budget
 from .settings import PretrainSettings
@@ -127,7 +127,7 @@ class StreamStage(SeriesStage):
         """Return the windows and the monitors."""
         return {
             "train_dataset": self.windows,
-            "monitors": [CollapseMonitor()] if self.settings.run.monitor_collapse else [],
+            "monitors": [CollapseMonitor(), CodebookMonitor()] if self.settings.run.monitor_collapse else [],
         }
 
 

@@ -61,7 +61,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class _EpochAndLogCallback(TrainerCallback):
-    """Tells data their epoch, and logs at every checkpoint: a resumed run then averages over the same steps.
+    """Tells data their epoch and the model its steps, and logs at every checkpoint, as resumed averages need it.
 
     Args:
         listeners: Datasets and samplers; those that draw by the epoch have `set_epoch`.
@@ -75,6 +75,12 @@ class _EpochAndLogCallback(TrainerCallback):
     ) -> None:
         for one in self._listeners:
             one.set_epoch(math.floor(state.epoch or 0))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Models of others, and of ours in a wrapper of adapters, may be without.
+        getattr(kwargs["model"], "after_optimizer_step", lambda: None)()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -20,6 +20,8 @@ from hf_tsrep import (
     SimMTMForPreTraining,
     TimeDRLConfig,
     TimeDRLForPreTraining,
+    TimeMAEConfig,
+    TimeMAEForPreTraining,
     TS2VecConfig,
     TS2VecForPreTraining,
     TSTConfig,
@@ -98,6 +100,11 @@ HAR = {"name": "har", "num_input_channels": 3, "patch_length": 4, "codebook_size
 HEADED = [{**HAR, "num_labels": 3}, {**HAR, "name": "ecg", "num_labels": 2}]
 MASK_RATIOS = {"crosstimenet masked": 0.3, "crosstimenet one masked": 0.0}
 HEADS = "crosstimenet heads"
+MOMENTUM = "timemae momentum"
+TIMEMAE = {
+    **{"num_input_channels": 2, "patch_length": 4, "hidden_size": 8, "num_hidden_layers": 2},
+    **{"num_attention_heads": 2, "num_regressor_layers": 1, "num_codewords": 12},
+}
 
 
 def series_step(case, rank, num_processes):
@@ -153,6 +160,26 @@ def head_steps(rank, num_processes):
     return torch.stack(losses).sum(), gradients_of(model), weights
 
 
+def momentum_steps(rank, num_processes):
+    """Losses, last gradients and buffers (the momentum encoder) of three steps on this process's rows."""
+    torch.manual_seed(0)
+    model = TimeMAEForPreTraining(TimeMAEConfig(**TIMEMAE)).train()
+    trained = model if num_processes == 1 else DistributedDataParallel(model, find_unused_parameters=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    values = torch.randn(3, 4, 24, 2, generator=torch.Generator().manual_seed(1))
+    share = 4 // num_processes
+    torch.manual_seed(100 + rank)
+    losses = []
+    for batch in values:
+        optimizer.zero_grad()
+        loss = trained(batch[rank * share : (rank + 1) * share]).loss
+        loss.backward()
+        optimizer.step()
+        model.after_optimizer_step()
+        losses.append(loss.detach())
+    return torch.stack(losses), gradients_of(model), buffers_of(model)
+
+
 def gradients_of(model):
     return torch.cat([value.grad.flatten() for value in model.parameters()])
 
@@ -163,15 +190,15 @@ def buffers_of(model):
 
 def compute(case, rank, num_processes):
     """Take the step or steps of one case."""
-    if case == HEADS:
-        return head_steps(rank, num_processes)
+    if case in (HEADS, MOMENTUM):
+        return (head_steps if case == HEADS else momentum_steps)(rank, num_processes)
     return (series_step if case in SERIES_CASES else token_step)(case, rank, num_processes)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """One start of two processes serves all cases: it takes longer than what they compute."""
-    cases = [*SERIES_CASES, *MASK_RATIOS, HEADS]
+    cases = [*SERIES_CASES, *MASK_RATIOS, HEADS, MOMENTUM]
     return run_processes(compute, cases, tmp_path_factory.mktemp("processes"))
 
 
@@ -192,3 +219,9 @@ def test_processes_train_heads_of_different_domains(found):
     loss, gradients, _ = assert_one_process_finds(found, compute, HEADS)
     assert loss > 1.0
     assert gradients.isfinite().all()
+
+
+def test_processes_have_the_same_momentum_encoder_bit_for_bit(found):
+    assert_one_process_finds(found, compute, MOMENTUM)
+    first, second = (buffers for _, _, buffers in (one[MOMENTUM] for one in found))
+    assert torch.equal(first, second)
