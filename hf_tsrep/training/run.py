@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, enable_full_determinism, set_seed
-from transformers.integrations import INTEGRATION_TO_CALLBACK
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..errors import SettingsError, near_matches, one_line
 from ..hub import push_to_hub
@@ -267,7 +267,7 @@ def find_trackers(given: Any) -> list[str]:
         given: What was given: "none" or None, "all", a name, or a list of names.
 
     Raises:
-        SettingsError: There is no such tracker. The message names the near matches.
+        SettingsError: There is no such tracker, with the near matches; or its library is not installed or not set up.
     """
     names = [given] if isinstance(given, str) else list(given or [])
     if names in (["none"], ["all"]):
@@ -277,7 +277,20 @@ def find_trackers(given: Any) -> list[str]:
             hint = near_matches(name, INTEGRATION_TO_CALLBACK)
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise SettingsError(f"report_to={given!r}: there is no {name!r}.{hint} Choose none, all, or of {known}.")
+        if name not in get_available_reporting_integrations():  # which does not know of all
+            _require_tracker(name)
     return names
+
+
+def _require_tracker(name: str) -> None:
+    """Say what keeps a tracker from working, as the Trainer would when the corpora are read."""
+    tracker = INTEGRATION_TO_CALLBACK[name]
+    try:
+        if hasattr(tracker, "__del__"):  # which would print a traceback of a tracker that was never made
+            raise ImportError(f"{tracker.__name__} requires a library that is not there. Run `pip install {name}`.")
+        tracker()
+    except Exception as error:
+        raise SettingsError(f"report_to={name!r} cannot work here: {one_line(error)}") from error
 
 
 def with_needed_values(
