@@ -42,6 +42,9 @@ from .modeling.configuration_shapenet import (
 from .modeling.configuration_simmtm import (
     SimMTMConfig as SimMTMConfig,
 )
+from .modeling.configuration_timedart import (
+    TimeDARTConfig as TimeDARTConfig,
+)
 from .modeling.configuration_timedrl import (
     TimeDRLConfig as TimeDRLConfig,
 )
@@ -77,6 +80,12 @@ from .modeling.modeling_simmtm import (
     SimMTMForTimeSeriesClassification as SimMTMForTimeSeriesClassification,
     SimMTMForTimeSeriesPrediction as SimMTMForTimeSeriesPrediction,
     SimMTMModel as SimMTMModel,
+)
+from .modeling.modeling_timedart import (
+    TimeDARTForPreTraining as TimeDARTForPreTraining,
+    TimeDARTForTimeSeriesClassification as TimeDARTForTimeSeriesClassification,
+    TimeDARTForTimeSeriesPrediction as TimeDARTForTimeSeriesPrediction,
+    TimeDARTModel as TimeDARTModel,
 )
 from .modeling.modeling_timedrl import (
     TimeDRLForPreTraining as TimeDRLForPreTraining,

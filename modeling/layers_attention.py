@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import is_flash_attention_requested
 
@@ -111,6 +112,17 @@ def windowed_attention(
 
 class AttentionProjection(nn.Linear):
     """A linear layer before or after attention, which some methods begin otherwise than other linear layers."""
+
+
+def begin_as_multihead_attention(projection: AttentionProjection) -> None:
+    """Draw the initial weights as torch.nn.MultiheadAttention does: Xavier's rule before attention, and no bias.
+
+    Args:
+        projection: A layer whose weights are drawn as those of any linear layer already.
+    """
+    init.zeros_(projection.bias)
+    if projection.out_features > projection.in_features:
+        init.xavier_uniform_(projection.weight)
 
 
 class MultiHeadAttention(nn.Module):

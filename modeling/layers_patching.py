@@ -29,6 +29,20 @@ class AlignedSeries:
     length: torch.Tensor
 
 
+def whole_series(values: torch.Tensor, observed: torch.Tensor) -> AlignedSeries:
+    """Take every timestamp of a batch for a part of its series, missing ones at an end too.
+
+    Args:
+        values: (batch_size, sequence_length, num_channels).
+        observed: The same shape, bool.
+
+    Returns:
+        The series, all of the same length.
+    """
+    start = torch.zeros(values.shape[0], dtype=torch.long, device=values.device)
+    return AlignedSeries(values, observed, start, start + values.shape[1])
+
+
 def align_series(values: torch.Tensor, observed: torch.Tensor) -> AlignedSeries:
     """Move every series to the first position.
 
@@ -88,24 +102,67 @@ class PatchLayout:
     Args:
         patch_length: Number of timestamps of a patch.
         patch_stride: Number of timestamps from one patch to the next, at most patch_length.
+        rest: What becomes of timestamps that fill no patch. "further": there is always one patch more than are full,
+            as in TimeDRL and PatchTST. "repeat": there is one where timestamps remain. "drop": there is none, but in a
+            series shorter than a patch. A patch that is not full repeats the last timestamp. "zeros": zeros stand
+            before and after a series, so many that its length becomes a multiple of the stride, at least a stride of
+            them, as in TimeDART's classification model.
     """
 
     patch_length: int
     patch_stride: int
+    rest: str = "further"
 
     def num_patches(self, sequence_length: int) -> int:
-        """Return the number of patches of a series: floor((length - patch_length) / patch_stride) + 2, at least 1."""
-        count = (sequence_length + self.patch_stride - self.patch_length) // self.patch_stride + 1
+        """Return the number of patches of a series, at least 1; see `rest`."""
+        if self.rest == "zeros":
+            full = torch.sym_max(sequence_length - self.patch_length, 0) // self.patch_stride + 2
+            zeros = torch.sym_max(full * self.patch_stride - sequence_length, 0)
+            count = (sequence_length + 2 * zeros - self.patch_length) // self.patch_stride + 1
+        else:
+            count = (sequence_length + self._further - self.patch_length) // self.patch_stride + 1
         # A traced graph would be another one for a single patch; a second one after the series changes nothing.
         return torch.sym_max(count, 2) if torch.compiler.is_compiling() else max(count, 1)
 
+    @property
+    def _further(self) -> int:
+        """Return how many timestamps later a series might end without having a patch more."""
+        return {"further": self.patch_stride, "repeat": self.patch_stride - 1, "drop": 0}[self.rest]
+
     def num_patches_of_rows(self, length: torch.Tensor) -> torch.Tensor:
         """Return the number of patches of every series: (batch_size,), given their lengths (batch_size,)."""
-        beyond = length + self.patch_stride - self.patch_length
+        further = 2 * self.zeros_before(length) if self.rest == "zeros" else self._further
+        beyond = length + further - self.patch_length
         return (beyond.div(self.patch_stride, rounding_mode="floor") + 1).clamp(min=1)
 
+    def zeros_before(self, length: torch.Tensor) -> torch.Tensor:
+        """Return the number of zeros before every series, and after it: (batch_size,)."""
+        if self.rest != "zeros":
+            return torch.zeros_like(length)
+        full = (length - self.patch_length).clamp(min=0).div(self.patch_stride, rounding_mode="floor") + 2
+        return (full * self.patch_stride - length).clamp(min=0)
+
+    def places(self, length: torch.Tensor, sequence_length: int) -> torch.Tensor:
+        """Return the timestamp of every position of every patch.
+
+        Args:
+            length: (batch_size,) number of timestamps of each.
+            sequence_length: Largest number of timestamps.
+
+        Returns:
+            (batch_size, num_patches, patch_length); below 0 before a series, and from its length on after it.
+        """
+        num_patches = self.num_patches(sequence_length)
+        if self.rest == "zeros":  # a shorter series may have more patches, which begin with more zeros
+            num_patches = torch.sym_max((sequence_length + 4 * self.patch_stride) // self.patch_stride, 2)
+            if not torch.compiler.is_compiling():
+                num_patches = int(self.num_patches_of_rows(length).max())
+        first = torch.arange(num_patches, device=length.device) * self.patch_stride
+        steps = first.unsqueeze(1) + torch.arange(self.patch_length, device=length.device)
+        return steps - self.zeros_before(length).view(-1, 1, 1)
+
     def cut(self, values: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """Cut aligned series into patches; positions after a series hold its last timestamp.
+        """Cut aligned series into patches; positions after a series hold its last timestamp, or 0 (see `rest`).
 
         Args:
             values: (batch_size, sequence_length, num_channels).
@@ -116,14 +173,16 @@ class PatchLayout:
             nothing but its last timestamp.
         """
         batch_size, sequence_length, num_channels = values.shape
-        num_patches = self.num_patches(sequence_length)
-        first = torch.arange(num_patches, device=values.device) * self.patch_stride
-        steps = (first.unsqueeze(1) + torch.arange(self.patch_length, device=values.device)).view(1, -1, 1)
-        steps = torch.minimum(steps, length.view(-1, 1, 1) - 1).expand(batch_size, -1, num_channels)
-        return values.gather(1, steps).view(batch_size, num_patches, self.patch_length, num_channels)
+        places = self.places(length, sequence_length)
+        num_patches, last = places.shape[1], length.view(-1, 1, 1) - 1
+        steps = torch.minimum(places.clamp(min=0), last).view(batch_size, -1, 1).expand(-1, -1, num_channels)
+        patches = values.gather(1, steps).view(batch_size, num_patches, self.patch_length, num_channels)
+        if self.rest != "zeros":
+            return patches
+        return patches.masked_fill(((places < 0) | (places > last)).unsqueeze(-1), 0)
 
     def to_timestamps(self, embeddings: torch.Tensor, aligned: AlignedSeries) -> torch.Tensor:
-        """Give every timestamp the mean of the patches that hold it.
+        """Give every timestamp the mean of the patches that hold it; one in none has the last patch.
 
         Args:
             embeddings: (batch_size, num_patches, hidden_size).
@@ -136,17 +195,19 @@ class PatchLayout:
         sequence_length = aligned.values.shape[1]
         steps = torch.arange(sequence_length, device=embeddings.device) - aligned.start.unsqueeze(1)
         inside = (steps >= 0) & (steps < aligned.length.unsqueeze(1))
+        steps = steps + self.zeros_before(aligned.length).unsqueeze(1)
         num_patches = self.num_patches_of_rows(aligned.length).unsqueeze(1)
-        newest = steps.div(self.patch_stride, rounding_mode="floor")
+        newest = torch.minimum(steps.div(self.patch_stride, rounding_mode="floor"), num_patches - 1)
         total = embeddings.new_zeros(embeddings.shape[0], sequence_length, embeddings.shape[-1])
         count = embeddings.new_zeros(embeddings.shape[0], sequence_length, 1)
         for back in range(-(-self.patch_length // self.patch_stride)):
             patch = newest - back
-            holds = inside & (patch >= 0) & (patch < num_patches)
-            holds = (holds & (patch * self.patch_stride + self.patch_length > steps)).unsqueeze(-1)
+            holds = inside & (patch >= 0)
+            if back > 0:  # the newest patch is the nearest one of a timestamp in none
+                holds = holds & (patch * self.patch_stride + self.patch_length > steps)
             place = patch.clamp(min=0, max=embeddings.shape[1] - 1).unsqueeze(-1)
-            total = total + embeddings.gather(1, place.expand(-1, -1, embeddings.shape[-1])) * holds
-            count = count + holds
+            total = total + embeddings.gather(1, place.expand(-1, -1, embeddings.shape[-1])) * holds.unsqueeze(-1)
+            count = count + holds.unsqueeze(-1)
         return total / count.clamp(min=1)
 
 

@@ -40,7 +40,7 @@ from .heads_time_series import (
     count_quantiles,
     unflatten_prediction,
 )
-from .layers_attention import AttentionProjection, key_mask
+from .layers_attention import AttentionProjection, begin_as_multihead_attention, key_mask
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_masking import geometric_mask_at_once, random_mask
 from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches, take_context
@@ -388,10 +388,7 @@ class TSTPreTrainedModel(TimeSeriesPreTrainedModel):
             return
         super()._init_weights(module)
         if isinstance(module, AttentionProjection):
-            # As torch.nn.MultiheadAttention, which the official code has.
-            init.zeros_(module.bias)
-            if module.out_features > module.in_features:
-                init.xavier_uniform_(module.weight)
+            begin_as_multihead_attention(module)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
