@@ -109,7 +109,11 @@ class TimeDARTConfig(TimeSeriesConfig):
     @property
     def num_context_patches(self) -> int:
         """Number of patches of context_length timestamps."""
-        return self.layout.num_patches(self.context_length)
+        return self.attention_tokens(self.context_length)
+
+    def attention_tokens(self, sequence_length: int) -> int:
+        """Return the number of tokens of a series: its patches."""
+        return self.layout.num_patches(sequence_length)
 
     @property
     def channels_of_a_row(self) -> int:
