@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_timedart import TimeDARTConfig
-from .layers_attention import SelfAttention
+from .layers_attention import SelfAttention, key_mask
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_patching import AlignedSeries, PatchLayout
 from .layers_transformer import TransformerEncoder, sinusoidal_positions
@@ -61,8 +61,7 @@ def visible_tokens(mask: torch.Tensor | None, seen: torch.Tensor | None) -> torc
         return None if mask is None else mask[None, None]
     if mask is not None:
         return (mask & seen[:, None, None, :]) | itself_mask(mask.shape[0], mask.device)
-    is_first = torch.arange(seen.shape[1], device=seen.device) == 0
-    return (seen | (is_first & ~seen.any(-1, keepdim=True)))[:, None, None, :]
+    return key_mask(seen)
 
 
 class PatchTokens(NamedTuple):
@@ -198,8 +197,11 @@ class KeysAndValues(NamedTuple):
     values: torch.Tensor
 
 
-class CrossAttention(SelfAttention):
-    """Multi-head attention of tokens to others, by one layer as in torch.nn.MultiheadAttention; see SelfAttention."""
+class DecoderAttention(SelfAttention):
+    """Attention of tokens to others by the one layer of SelfAttention, as torch.nn.MultiheadAttention has it.
+
+    Where a token sees its own place alone, queries and keys learn nothing; a layer of their own would be without use.
+    """
 
     def project(self, memory: torch.Tensor) -> KeysAndValues:
         """Return the keys and values of what is attended to, (num_rows, length, hidden_size)."""
@@ -235,13 +237,11 @@ class CrossAttention(SelfAttention):
         if only_itself:
             attention_mask = itself_mask(hidden.shape[1], hidden.device)[None, None]
         query = self.input_projection(hidden).chunk(3, -1)[0].unflatten(-1, (self.num_attention_heads, -1))
-        drop = (lambda weights: self.dropout(weights, draws)) if drops else None
-        attended = self._attend(query.transpose(1, 2), *memory, attention_mask, drop, is_given=draws is not None)
-        return self.output_projection(attended.transpose(1, 2).flatten(2))
+        return self.attend_heads(query.transpose(1, 2), *memory, attention_mask, draws)
 
 
 class DecoderMasks(NamedTuple):
-    """What a token of the decoder sees, see CrossAttention.attend_to.
+    """What a token of the decoder sees, see DecoderAttention.attend_to.
 
     Args:
         of_itself: Of the decoder's tokens.
@@ -265,8 +265,8 @@ class DenoisingLayer(GradientCheckpointingLayer):
     def __init__(self, config: TimeDARTConfig, first_site: int) -> None:
         super().__init__()
         sizes = (config.hidden_size, config.num_attention_heads, config.attention_dropout)
-        self.self_attention = CrossAttention(*sizes, first_site)
-        self.cross_attention = CrossAttention(*sizes, first_site + 1)
+        self.self_attention = DecoderAttention(*sizes, first_site)
+        self.cross_attention = DecoderAttention(*sizes, first_site + 1)
         self.expansion = nn.Linear(config.hidden_size, config.intermediate_size)
         self.contraction = nn.Linear(config.intermediate_size, config.hidden_size)
         self.dropouts = nn.ModuleList(SeededDropout(config.dropout, first_site + 2 + index) for index in range(4))

@@ -5,7 +5,7 @@ import torch
 from contract_support import build, build_config, random_values
 
 from hf_tsrep import TimeDARTConfig, TimeDARTForPreTraining, TimeDARTForTimeSeriesPrediction
-from hf_tsrep.modeling.backbones_timedart import CrossAttention, DecoderMasks, partial_mask
+from hf_tsrep.modeling.backbones_timedart import DecoderAttention, DecoderMasks, partial_mask
 from hf_tsrep.modeling.conversion_time_series import ConversionError
 from hf_tsrep.modeling.layers_patching import PatchLayout, whole_series
 from hf_tsrep.modeling.modeling_timedart import (
@@ -64,7 +64,7 @@ def test_the_causal_head_reconstructs_a_patch_from_nothing_later(mask_ratio, cha
 
 def test_a_token_that_sees_itself_alone_is_attention_under_that_mask():
     torch.manual_seed(0)
-    attention, hidden, memory = CrossAttention(8, 2, 0.0), torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+    attention, hidden, memory = DecoderAttention(8, 2, 0.0), torch.randn(3, 5, 8), torch.randn(3, 5, 8)
     results = []
     for options in ({"only_itself": True}, {"attention_mask": torch.eye(5, dtype=torch.bool)[None, None]}):
         attention.zero_grad()
