@@ -33,6 +33,9 @@ from .inference.searching import (
 from .modeling.configuration_crosstimenet import (
     CrossTimeNetConfig as CrossTimeNetConfig,
 )
+from .modeling.configuration_gpht import (
+    GPHTConfig as GPHTConfig,
+)
 from .modeling.configuration_mug import (
     MUGConfig as MUGConfig,
 )
@@ -62,6 +65,12 @@ from .modeling.modeling_crosstimenet import (
     CrossTimeNetForTimeSeriesClassification as CrossTimeNetForTimeSeriesClassification,
     CrossTimeNetForTimeSeriesPrediction as CrossTimeNetForTimeSeriesPrediction,
     CrossTimeNetModel as CrossTimeNetModel,
+)
+from .modeling.modeling_gpht import (
+    GPHTForPreTraining as GPHTForPreTraining,
+    GPHTForTimeSeriesClassification as GPHTForTimeSeriesClassification,
+    GPHTForTimeSeriesPrediction as GPHTForTimeSeriesPrediction,
+    GPHTModel as GPHTModel,
 )
 from .modeling.modeling_mug import (
     MUGForPreTraining as MUGForPreTraining,

@@ -11,6 +11,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_timedrl import CAUSAL_ENCODERS, TimeDRLConfig
+from .layers_attention import causal_mask
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import MaskedBatchNorm
 from .layers_transformer import TransformerEncoder
@@ -69,13 +70,11 @@ class TransformerTokenEncoder(nn.Module):
         return self.transformer(rows.tokens, self._attention_mask(rows), draws, states)
 
     def _attention_mask(self, rows: TokenRows) -> torch.Tensor | None:
-        mask = None if rows.seen is None else rows.seen[:, None, None, :]
         if not self.is_causal:
-            return mask  # [CLS] is always seen, so that every token sees one
+            # [CLS] is always seen, so that every token sees one.
+            return None if rows.seen is None else rows.seen[:, None, None, :]
         length = rows.tokens.shape[1]
-        earlier = torch.ones(length, length, dtype=torch.bool, device=rows.tokens.device).tril()
-        itself = torch.eye(length, dtype=torch.bool, device=rows.tokens.device)
-        return earlier if mask is None else (earlier & mask) | itself
+        return causal_mask(length, length, rows.tokens.device, rows.seen)
 
 
 class CausalConvolutionBlock(GradientCheckpointingLayer):

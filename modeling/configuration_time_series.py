@@ -79,12 +79,15 @@ PIPELINES = (
 )
 
 
-def custom_pipelines(architecture: str) -> dict[str, dict[str, Any]]:
+def custom_pipelines(architecture: str, generates: bool = False) -> dict[str, dict[str, Any]]:
     """Return what a saved config says of the pipelines that a model works in, for who loads code from its folder.
 
     Args:
         architecture: Name of the model's class.
+        generates: See TimeSeriesConfig: the model of the pre-training then works as that of the future.
     """
+    if generates:
+        architecture = architecture.replace("ForPreTraining", "ForTimeSeriesPrediction")
     return {
         one.task: {"impl": f"pipeline_time_series.{one.pipeline}", "pt": [one.auto_class], "type": "time-series"}
         for one in PIPELINES
@@ -169,6 +172,13 @@ class TimeSeriesConfig(PreTrainedConfig):
     reconstructs: ClassVar[bool] = False
     """Whether the pre-training model has `reconstruct_series`: its pretext task recovers values that are hidden."""
 
+    generates: ClassVar[bool] = False
+    """Whether the model tells a future of any length by itself (`generate`): the pre-training model has the head of
+    `XForTimeSeriesPrediction`, with which a fine-tuning goes on, and `predict` takes any prediction_length."""
+
+    mixing_advice: ClassVar[str] = ""
+    """What to do so that corpora of unlike channels are trained on together; empty where the method cannot."""
+
     earlier_values: ClassVar[Mapping[str, Any]] = {}
     """What a folder without a field means by it: fields that came later, with the value that the code had before."""
 
@@ -206,6 +216,20 @@ class TimeSeriesConfig(PreTrainedConfig):
     @property
     def head_reads_context(self) -> bool:
         """Whether a classification head covers the first `context_length` timestamps, instead of the whole series."""
+        return False
+
+    @property
+    def takes_any_channels(self) -> bool:
+        """Whether series of any number of channels are taken, because no weight knows which and how many there are."""
+        return False
+
+    @classmethod
+    def trains_on_channels(cls, model_fields: Mapping[str, Any]) -> bool:
+        """Return whether every channel of a series is a sample of a pre-training, so that unlike corpora are mixed.
+
+        Args:
+            model_fields: Fields of the config that are given for the pre-training.
+        """
         return False
 
     @property

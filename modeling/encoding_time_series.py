@@ -113,13 +113,13 @@ class EncodeSettings:
         return sum(context) + stride, -(-sequence_length // stride)
 
 
-def as_series_list(series: Any, num_channels: int, layout: str | None = None) -> tuple[list[np.ndarray], bool]:
+def as_series_list(series: Any, num_channels: int | None, layout: str | None = None) -> tuple[list[np.ndarray], bool]:
     """Turn any holder of series into a list of arrays, checked.
 
     Args:
         series: One array or DataFrame (time, channel), an array (series, time, channel), or a list or datasets column
             of arrays (time, channel) of any lengths; (time,) will do for one channel.
-        num_channels: Number of channels that the model expects.
+        num_channels: Number of channels that the model expects; None for any, the same of all series.
         layout: See `reading_time_series.in_layout`.
 
     Returns:

@@ -63,6 +63,40 @@ def key_mask(observed: torch.Tensor) -> torch.Tensor | None:
     return (observed | (is_first & ~observed.any(-1, keepdim=True)))[:, None, None, :]
 
 
+def causal_mask(
+    num_queries: int,
+    num_keys: int,
+    device: torch.device,
+    seen: torch.Tensor | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Let every token see those before it and itself.
+
+    Args:
+        num_queries: Number of tokens that ask, the last ones of the row.
+        num_keys: Number of tokens of the row.
+        device: Where the tokens are.
+        seen: (num_rows, num_keys) bool, False for tokens that no other attends to; None for all.
+        window: Number of tokens that a token sees at most, itself the last; None for no bound.
+
+    Returns:
+        bool, True = the query (third axis) sees the key (last axis): (num_rows, 1, num_queries, num_keys), or with
+        seen=None (num_queries, num_keys).
+    """
+    places = torch.arange(num_keys, device=device)
+    queries = places[num_keys - num_queries :].unsqueeze(1)
+    if seen is None:
+        distance = queries - places
+        return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    # Every comparison has all three axes, and the fourth comes last: torch.export cannot tell the strides of two axes
+    # of one length from each other.
+    keys = places.expand_as(seen).unsqueeze(1)
+    visible = queries >= torch.where(seen, places, num_keys).unsqueeze(1)
+    if window is not None:
+        visible = visible & (queries - keys < window)
+    return (visible | (queries == keys)).unsqueeze(1)
+
+
 def window_mask(attention_mask: torch.Tensor, window: int) -> torch.Tensor:
     """Let every token see those near to it, in rows that are longer than the window.
 
@@ -108,6 +142,49 @@ def windowed_attention(
         The shape of the query.
     """
     return scaled_dot_product_attention(query, key, value, window_mask(attention_mask, window), drop)
+
+
+def _added_mask(attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to the scores in place of a mask (num_rows, 1, number of queries or 1, number of keys).
+
+    The fused attention would make it itself, by an operation on four axes, two of one length, whose strides
+    torch.export cannot tell from each other.
+    """
+    return (
+        torch.zeros_like(attention_mask[:, 0], dtype=dtype).masked_fill(~attention_mask[:, 0], -torch.inf).unsqueeze(1)
+    )
+
+
+class AttentionCache:
+    """Keys and values of the last tokens of every attention layer, for rows whose tokens come one after the other.
+
+    A new token then costs its own products and those with the kept tokens, however many came before. (transformers'
+    sliding cache keeps all tokens where the window is one.)
+
+    Args:
+        window: Number of tokens that a token sees, itself the last.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put new tokens after those that a layer keeps.
+
+        Args:
+            layer: Number of the layer, unique in its model.
+            key: (num_rows, num_attention_heads, number of new tokens, head_size).
+            value: The same shape.
+
+        Returns:
+            Keys and values of the kept tokens and the new ones; of these the last window - 1 are kept.
+        """
+        if layer in self._kept:
+            key, value = (torch.cat(pair, dim=2) for pair in zip(self._kept[layer], (key, value), strict=True))
+        first = max(key.shape[2] - self.window + 1, 0)
+        self._kept[layer] = (key[:, :, first:], value[:, :, first:])
+        return key, value
 
 
 class AttentionProjection(nn.Linear):
@@ -203,6 +280,8 @@ class MultiHeadAttention(nn.Module):
         if is_eager or (drop is not None and is_given):
             return scaled_dot_product_attention(query, key, value, attention_mask, drop)
         dropout = 0.0 if drop is None else self.dropout.p
+        if is_exporting and attention_mask is not None and attention_mask.dim() == 4 and attention_mask.shape[1] == 1:
+            attention_mask = _added_mask(attention_mask, query.dtype)
         if implementation == "sdpa":
             return attend(query, key, value, attention_mask, dropout)
         return self._attend_as_asked(implementation, (query, key, value), attention_mask, dropout)
@@ -257,6 +336,7 @@ class SelfAttention(MultiHeadAttention):
         hidden: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         draws: DropoutDraws | None = None,
+        cache: AttentionCache | None = None,
     ) -> torch.Tensor:
         """Attend.
 
@@ -266,12 +346,15 @@ class SelfAttention(MultiHeadAttention):
                 axis) sees the key (last axis), of which every query needs one; None for all. With a window it hides
                 keys from all queries: (num_rows, 1, 1, length).
             draws: The random choices of dropout; None for random ones in training.
+            cache: Holds earlier tokens, which the mask's last axis then has before these; takes these. None for none.
 
         Returns:
             (num_rows, length, hidden_size).
         """
         split = self.input_projection(hidden).unflatten(-1, (3, self.num_attention_heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = cache.extend(self.dropout.site, key, value)
         return self.attend_heads(query, key, value, attention_mask, draws)
 
 

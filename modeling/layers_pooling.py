@@ -41,6 +41,21 @@ def pool_instance(embeddings: torch.Tensor, observed: torch.Tensor | None, pooli
     return picked * observed.any(1, keepdim=True)
 
 
+def pool_channels(embeddings: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Take the mean over independent channels with an observed value.
+
+    Args:
+        embeddings: (batch_size, num_channels, ..., width).
+        seen: (batch_size, num_channels) bool, channels with an observed value. A series without any has the mean of
+            what all channels make of nothing.
+
+    Returns:
+        (batch_size, ..., width).
+    """
+    counted = (seen | ~seen.any(1, keepdim=True)).view(*seen.shape, *(1,) * (embeddings.ndim - 2))
+    return (embeddings * counted).sum(1) / counted.sum(1)
+
+
 def max_pool_window(embeddings: torch.Tensor, window: int, observed: torch.Tensor | None = None) -> torch.Tensor:
     """Max-pool a window of timestamps around each one.
 

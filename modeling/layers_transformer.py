@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .layers_attention import SelfAttention
+from .layers_attention import AttentionCache, SelfAttention
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import MaskedBatchNorm
 
@@ -116,9 +116,14 @@ def sinusoidal_positions(length: int, hidden_size: int, device: torch.device) ->
     Returns:
         (length, hidden_size), float32: sines at even places of the vector, cosines at odd ones.
     """
-    frequencies = torch.exp(torch.arange(0, hidden_size, 2, device=device) * (-math.log(10000.0) / hidden_size))
-    angles = torch.arange(length, device=device).unsqueeze(1) * frequencies
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :hidden_size]
+    return sinusoids(torch.arange(length, device=device), hidden_size)
+
+
+def sinusoids(places: torch.Tensor, hidden_size: int) -> torch.Tensor:
+    """Return the vectors of `sinusoidal_positions` for places (...) of any order: (..., hidden_size)."""
+    steps = torch.arange(0, hidden_size, 2, device=places.device)
+    angles = places.unsqueeze(-1) * torch.exp(steps * (-math.log(10000.0) / hidden_size))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :hidden_size]
 
 
 DROPOUT_SITES_OF_A_LAYER = 4
@@ -165,10 +170,14 @@ class TransformerBlock(nn.Module):
         self.output_norm = self.norm_class(hidden_size)
 
     def add_attention(
-        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None, draws: DropoutDraws | None
+        self,
+        hidden: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        draws: DropoutDraws | None,
+        cache: AttentionCache | None = None,
     ) -> torch.Tensor:
         """Add what the tokens (num_rows, length, hidden_size) see of each other; the arguments are SelfAttention's."""
-        return hidden + self.attention_dropout(self.attention(hidden, attention_mask, draws), draws)
+        return hidden + self.attention_dropout(self.attention(hidden, attention_mask, draws, cache), draws)
 
     def add_feed_forward(self, hidden: torch.Tensor, draws: DropoutDraws | None) -> torch.Tensor:
         """Add what the feed-forward network makes of every token."""
@@ -184,9 +193,10 @@ class TransformerLayer(TransformerBlock, GradientCheckpointingLayer):
         hidden: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         draws: DropoutDraws | None = None,
+        cache: AttentionCache | None = None,
     ) -> torch.Tensor:
         """Map (num_rows, length, hidden_size) to the same shape; the arguments are those of SelfAttention."""
-        hidden = self.attention_norm(self.add_attention(hidden, attention_mask, draws))
+        hidden = self.attention_norm(self.add_attention(hidden, attention_mask, draws, cache))
         return self.output_norm(self.add_feed_forward(hidden, draws))
 
 
@@ -275,6 +285,7 @@ class TransformerEncoder(nn.Module):
         attention_mask: torch.Tensor | None = None,
         draws: DropoutDraws | None = None,
         states: list[torch.Tensor] | None = None,
+        cache: AttentionCache | None = None,
     ) -> torch.Tensor:
         """Encode.
 
@@ -283,12 +294,13 @@ class TransformerEncoder(nn.Module):
             attention_mask: See SelfAttention.
             draws: See SelfAttention.
             states: Takes every layer's output, when given.
+            cache: See SelfAttention.
 
         Returns:
             (num_rows, length, hidden_size).
         """
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask, draws)
+            hidden = layer(hidden, attention_mask, draws, cache)
             if states is not None:
                 states.append(hidden)
         return self.norm(hidden)

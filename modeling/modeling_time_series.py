@@ -219,7 +219,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
 
     def _save_with_pipelines(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save as transformers does; the saved config also says how the model's pipelines are made."""
-        self.config.custom_pipelines = custom_pipelines(type(self).__name__)
+        self.config.custom_pipelines = custom_pipelines(type(self).__name__, self.config.generates)
         try:
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
@@ -309,6 +309,10 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
     def num_channels_of(self, **method_arguments: Any) -> int:
         """Return how many channels a series has that `encode` is given with these further arguments of the method."""
         return self.config.num_input_channels
+
+    def channels_read(self, **method_arguments: Any) -> int | None:
+        """Return how many channels a series must have, given these further arguments; None for any number."""
+        return None if self.config.takes_any_channels else self.num_channels_of(**method_arguments)
 
     def embed_timestamps(
         self,
@@ -462,7 +466,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: A shape does not fit. The message names it and what was expected.
         """
-        expected = self.config.num_input_channels
+        expected = None if self.config.takes_any_channels else self.config.num_input_channels
         return observed_values(past_values, past_observed_mask, expected, type(self).__name__)
 
     def encode(
@@ -573,7 +577,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
                     "timestamps were given, and nothing reads them: the series are prepared, or the model has no "
                     "preparation. Leave them out."
                 )
-            return as_series_list(series, self.num_channels_of(**method_arguments), layout)
+            return as_series_list(series, self.channels_read(**method_arguments), layout)
         return preparation.transform(series, timestamps, layout), is_one_series(series)
 
     def _checked_encode_arguments(self, given: dict[str, Any]) -> dict[str, Any]:

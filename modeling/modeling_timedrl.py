@@ -49,6 +49,7 @@ from .layers_normalization import (
     normalize_instances,
 )
 from .layers_patching import AlignedSeries, PatchLayout, align_series, last_patches
+from .layers_pooling import pool_channels
 from .layers_transformer import (
     CircularTokenEmbedding,
     LearnedPositions,
@@ -589,10 +590,7 @@ class TimeDRLModel(TimeDRLPreTrainedModel):
         values = self.by_series(encoded.instances if embeddings is None else embeddings)
         if self.config.channel_mode == "joint":
             return values
-        seen = self.by_series(encoded.seen).view(*values.shape[:2], *(1,) * (values.ndim - 2))
-        # A series without any observed value has the mean of what the channels make of nothing.
-        seen = seen | ~seen.any(1, keepdim=True)
-        return (values * seen).sum(1) / seen.sum(1)
+        return pool_channels(values, self.by_series(encoded.seen))
 
     def embed_timestamps(
         self,

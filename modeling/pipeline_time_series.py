@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers.pipelines import Pipeline
 
-from .configuration_time_series import PIPELINES
+from .configuration_time_series import custom_pipelines
 from .detecting_time_series import is_part, score_series
 from .reading_time_series import is_one_series
 
@@ -61,7 +61,8 @@ class TimeSeriesPipeline(Pipeline):
     def __init__(self, *positional: Any, batch_size: int = DEFAULT_BATCH_SIZE, **named: Any) -> None:
         super().__init__(*positional, batch_size=batch_size, **named)
         saved_as = str((self.model.config.architectures or [type(self.model).__name__])[0])
-        if type(self).__name__ not in [one.pipeline for one in PIPELINES if saved_as.endswith(one.head)]:
+        known = custom_pipelines(saved_as, getattr(self.model.config, "generates", False))
+        if f"pipeline_time_series.{type(self).__name__}" not in [one["impl"] for one in known.values()]:
             place = str(getattr(self.model, "name_or_path", "") or "") or "The model"
             raise ValueError(f"{place} is a {saved_as}, which has no head for {self.task!r}: {self.advice}")
         self.model.eval()

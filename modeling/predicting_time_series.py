@@ -5,7 +5,9 @@ Series are read, prepared and batched as in `encode`, so that their order and th
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -51,6 +53,7 @@ def predict_outputs(
     show_progress_bar: bool | None,
     method_arguments: dict[str, Any],
     output_name: str | None = None,
+    prediction_length: int | None = None,
 ) -> tuple[np.ndarray | None, bool]:
     """Run a model with a head on series.
 
@@ -65,6 +68,7 @@ def predict_outputs(
         show_progress_bar: None: when transformers' logging is at level INFO.
         method_arguments: Further arguments of the method, not checked yet.
         output_name: Field of the output to return; None for the model's.
+        prediction_length: Number of future timestamps, checked; None for the config's.
 
     Returns:
         The head's output, (num_series, ...) float32, None of no series; and whether it was one series.
@@ -87,7 +91,11 @@ def predict_outputs(
         warn_of_attention(model, max(len(values) for values in arrays), method_arguments)
     with torch.inference_mode():
         name = output_name or model.output_name
-        results = _run(evaluating(model), arrays, batch_size, show_progress_bar, method_arguments, name)
+        twin = evaluating(model)
+        tell: Callable[..., Any] = twin
+        if prediction_length is not None:
+            tell = functools.partial(twin.tell_future, prediction_length=prediction_length)
+        results = _run(tell, model.device, arrays, batch_size, show_progress_bar, method_arguments, name)
     require_finite(results, arrays, "answer")
     return results, is_one
 
@@ -111,7 +119,8 @@ def checked_predict_arguments(model: Any, given: dict[str, Any]) -> dict[str, An
 
 
 def _run(
-    model: Any,
+    tell: Callable[..., Any],
+    device: torch.device,
     arrays: list[np.ndarray],
     batch_size: int,
     show_progress_bar: bool | None,
@@ -121,8 +130,8 @@ def _run(
     results: np.ndarray | None = None
     with progress_bar(len(arrays), show_progress_bar, "Predicting") as bar:
         for indices in equal_length_batches([len(values) for values in arrays], batch_size):
-            batch = torch.from_numpy(np.stack([arrays[index] for index in indices])).to(model.device)
-            found = model(past_values=batch, **method_arguments)[output_name].float().cpu().numpy()
+            batch = torch.from_numpy(np.stack([arrays[index] for index in indices])).to(device)
+            found = tell(past_values=batch, **method_arguments)[output_name].float().cpu().numpy()
             if results is None:
                 results = np.empty((len(arrays), *found.shape[1:]), dtype=np.float32)
             results[indices] = found
@@ -174,6 +183,29 @@ def in_raw_units(values: np.ndarray, preparation: Any) -> np.ndarray:
     whole = np.zeros((*values.shape[:-1], num_channels), dtype=np.float32)
     whole[..., num_channels - num_predicted :] = values
     return preparation.inverse_transform(whole)[..., num_channels - num_predicted :]
+
+
+def checked_prediction_length(model: Any, given: int | None) -> int:
+    """Return how many future timestamps a model is to tell.
+
+    Args:
+        model: A model with a head of the future.
+        given: What was asked for; None for the config's.
+
+    Raises:
+        ValueError: It is no whole number of at least 1, or the head predicts another number of timestamps at once.
+    """
+    config = model.config
+    if given is None:
+        return config.prediction_length
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ValueError(f"prediction_length={given!r} must be a whole number of at least 1.")
+    if not config.generates and given != config.prediction_length:
+        raise ValueError(
+            f"prediction_length={given}: the head of this {type(model).__name__} predicts {config.prediction_length} "
+            "timestamps at once. Train one with prediction_length, or take a method that tells a future of any length."
+        )
+    return given
 
 
 class Predicts:
@@ -270,6 +302,7 @@ class PredictsFuture(Predicts):
         prepared: bool = False,
         layout: str | None = None,
         quantiles: bool = False,
+        prediction_length: int | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
         show_progress_bar: bool | None = None,
@@ -288,6 +321,8 @@ class PredictsFuture(Predicts):
             prepared: Whether the series are model inputs already.
             layout: "ntc", or "nct" for series with time last; see `encode`.
             quantiles: Whether to return all quantiles of `config.quantiles`, not the median alone.
+            prediction_length: Number of future timestamps; None for the config's. Another one is told by methods that
+                generate, step by step (`config.generates`).
             batch_size: Number of series in one forward pass.
             device: Where to compute; the model moves there. None: where the model is.
             show_progress_bar: None: when transformers' logging is at level INFO.
@@ -310,12 +345,23 @@ class PredictsFuture(Predicts):
                 "config.quantiles, such as [0.1, 0.5, 0.9]."
             )
         name = "quantile_outputs" if quantiles else self.output_name
+        length = checked_prediction_length(model, prediction_length)
         values, is_one = predict_outputs(
-            self, series, timestamps, prepared, layout, batch_size, device, show_progress_bar, method_arguments, name
+            self,
+            series,
+            timestamps,
+            prepared,
+            layout,
+            batch_size,
+            device,
+            show_progress_bar,
+            method_arguments,
+            name,
+            prediction_length=None if prediction_length is None or not model.config.generates else length,
         )
         if values is None:
             num_channels = model.config.num_output_channels or model.num_channels_of(**method_arguments)
-            shape = (0, model.config.prediction_length, num_channels, *([len(levels)] if quantiles else []))
+            shape = (0, length, num_channels, *([len(levels)] if quantiles else []))
             return np.empty(shape, dtype=np.float32)
         preparation = model.preparation_for(**method_arguments)
         if quantiles:  # channels last, as a preparation has them
@@ -323,6 +369,19 @@ class PredictsFuture(Predicts):
         else:
             raw = in_raw_units(values, preparation)
         return raw[0] if is_one else raw
+
+    def tell_future(self, past_values: torch.Tensor, prediction_length: int, **method_arguments: Any) -> Any:
+        """Predict so many timestamps; a method whose config `generates` overrides it.
+
+        Args:
+            past_values: (batch_size, sequence_length, num_input_channels), NaN = missing.
+            prediction_length: Number of future timestamps, at least 1.
+            method_arguments: Further arguments of the method, those of its `predict_arguments`.
+
+        Returns:
+            What `forward` returns of the future, prediction_length timestamps long.
+        """
+        raise NotImplementedError(f"{type(self).__name__} predicts config.prediction_length timestamps.")
 
     def _fit_length(self, values: np.ndarray, **method_arguments: Any) -> np.ndarray:
         """Cut a series to the last timestamps that the head was trained on, where the config knows how many."""

@@ -113,13 +113,13 @@ def _series_of_frame(frame: Any) -> Iterator[tuple[str, Any]]:
 
 
 def in_layout(
-    arrays: Iterable[tuple[str, np.ndarray, bool]], num_channels: int, layout: str | None
+    arrays: Iterable[tuple[str, np.ndarray, bool]], num_channels: int | None, layout: str | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield arrays with time before channels.
 
     Args:
         arrays: Name, array and whether its axes are known to lie in this order, as those of a frame are.
-        num_channels: Number of channels of a series.
+        num_channels: Number of channels of a series; None for any, where nothing but the layout tells time.
         layout: "ntc" for (series, time, channel), "nct" for (series, channel, time), None for "ntc" where it tells.
 
     Raises:
@@ -133,7 +133,7 @@ def in_layout(
     for name, values, is_known in arrays:
         if is_known and layout == "nct":
             raise ValueError(f"layout='nct' does not fit {name}, which has channels last; leave layout out.")
-        squares.append(not is_known and num_channels > 1 and values.shape == (num_channels, num_channels))
+        squares.append(not is_known and (num_channels or 1) > 1 and values.shape == (num_channels, num_channels))
         yield name, np.ascontiguousarray(values.T) if layout == "nct" and values.ndim == 2 else values
     if layout is None and squares and all(squares):
         raise ValueError(
@@ -142,13 +142,15 @@ def in_layout(
         )
 
 
-def read_series(series: Any, num_channels: int, is_one: bool, layout: str | None = None) -> Iterator[np.ndarray]:
+def read_series(
+    series: Any, num_channels: int | None, is_one: bool, layout: str | None = None
+) -> Iterator[np.ndarray]:
     """Yield checked series, one by one.
 
     Args:
         series: One array, tensor or DataFrame (time, channel), an array (series, time, channel), or a list or datasets
             column of arrays (time, channel) of any lengths; (time,) will do for one channel. NaN or None = missing.
-        num_channels: Number of channels of a series.
+        num_channels: Number of channels of a series; None for any, the same of all.
         is_one: What is_one_series says of it.
         layout: See in_layout.
 
@@ -165,6 +167,8 @@ def read_series(series: Any, num_channels: int, is_one: bool, layout: str | None
         for name, one in separate_series(series, is_one)
     )
     for name, values in in_layout(arrays, num_channels, layout):
+        if num_channels is None:
+            num_channels = values.shape[1] if values.ndim == 2 else 1
         yield checked_series(values, num_channels, name).astype(np.float32, copy=False)
 
 
@@ -249,7 +253,7 @@ def check_finite(values: np.ndarray, name: str) -> None:
 def check_batch(
     past_values: torch.Tensor,
     past_observed_mask: torch.Tensor | None,
-    num_channels: int,
+    num_channels: int | None,
     taker: str,
     fewest_timestamps: int = 0,
 ) -> None:
@@ -258,18 +262,20 @@ def check_batch(
     Args:
         past_values: (batch_size, sequence_length, num_channels).
         past_observed_mask: The same shape, or None.
-        num_channels: Number of channels of a series.
+        num_channels: Number of channels of a series; None for any.
         taker: What takes the batch, for messages.
         fewest_timestamps: Smallest sequence_length.
 
     Raises:
         ValueError: A shape does not fit. The message names it and what was expected.
     """
+    if num_channels is None and past_values.ndim == 3 and past_values.shape[-1] > 0:
+        num_channels = past_values.shape[-1]
     if past_values.ndim != 3 or past_values.shape[-1] != num_channels or past_values.shape[1] < fewest_timestamps:
         length = f"sequence_length of at least {fewest_timestamps}" if fewest_timestamps else "sequence_length"
         raise ValueError(
             f"past_values has shape {tuple(past_values.shape)}; {taker} takes "
-            f"(batch_size, {length}, num_input_channels={num_channels})."
+            f"(batch_size, {length}, num_input_channels={num_channels or 'any'})."
         )
     if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
         raise ValueError(
@@ -281,7 +287,7 @@ def check_batch(
 def observed_values(
     past_values: torch.Tensor,
     past_observed_mask: torch.Tensor | None,
-    num_channels: int,
+    num_channels: int | None,
     taker: str,
     fewest_timestamps: int = 0,
 ) -> torch.Tensor:

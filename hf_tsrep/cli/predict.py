@@ -30,6 +30,9 @@ def predict_command(
     model: Model,
     input: Annotated[str, typer.Option(help="File, folder, known name or Hub id of the series.")],
     output: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .json.")],
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Future steps, of a method that tells any number; default the model's.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Series in one forward pass.")] = 32,
     splits: Annotated[str | None, typer.Option(help="Splits to take, with commas; default all.")] = None,
     domain: Domain = None,
@@ -39,6 +42,8 @@ def predict_command(
     data_directory: DataDirectory = None,
 ) -> None:
     """Tell classes, numbers or the future of new series, by a model that `hf-tsrep finetune` trained.
+
+    A pre-trained model of a method that generates (`hf-tsrep info`) tells the future, too, of any --horizon.
 
     Classes come with the probability of each one. A forecast is in the units of the series, and has the dates that
     follow those of the file. A table is read as that of the training, unless the options say otherwise.
@@ -55,13 +60,14 @@ def predict_command(
         input,
         reading={**opened.reading_of_table(input), **given, "data_directory": data_directory},
         splits=split_at_commas(splits),
+        prediction_length=horizon,
         batch_size=batch_size,
         show_progress_bar=not context.find_root().params.get("quiet"),
         **told,
     )
     provenance = {**frame.attrs["provenance"], "model": opened.name, "revision": opened.revision}
     files = write_answers(output, {name: _as_array(frame[name]) for name in frame.columns}, provenance)
-    typer.echo(f"{', '.join(map(str, files))}: {_said(frame, opened.model)}")
+    typer.echo(f"{', '.join(map(str, files))}: {_said(frame, opened.model, horizon)}")
 
 
 def remember_context(opened: OpenedModel) -> None:
@@ -79,8 +85,9 @@ def _as_array(column: Any) -> np.ndarray:
     return values
 
 
-def _said(frame: Any, model: Any) -> str:
+def _said(frame: Any, model: Any, horizon: int | None) -> str:
     if model.output_name == "prediction_outputs":
-        return f"{len(frame)} steps, the next {model.config.prediction_length} of {frame['item_id'].nunique()} series"
+        count = horizon or model.config.prediction_length
+        return f"{len(frame)} steps, the next {count} of {frame['item_id'].nunique()} series"
     kind = "numbers" if model.config.problem_type == "regression" else "classes"
     return f"{kind} of {len(frame)} series"

@@ -89,6 +89,8 @@ def describe_input(config: Any) -> str:
     if len(domains) > 1:
         channels = ", ".join(f"{one['name']} with {_channels(one['num_input_channels'])}" for one in domains)
         return f"a series of one of its {len(domains)} domains ({channels})"
+    if config.takes_any_channels:
+        return "a series of any number of input channels"
     return f"a series of {_channels(config.num_input_channels, 'input ')}"
 
 

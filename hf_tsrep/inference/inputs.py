@@ -222,7 +222,7 @@ def model_inputs(
     is_one = is_one_series(series)
     preparation = model.preparation_for(**(told or {}))
     if preparation is None or prepared or getattr(series, "is_prepared", False):
-        arrays = PreparedSeries(as_series_list(series, model.num_channels_of(**(told or {})), layout)[0])
+        arrays = PreparedSeries(as_series_list(series, model.channels_read(**(told or {})), layout)[0])
     else:
         arrays = preparation.transform(series, timestamps, layout)
     dates = _dates_of_frames(series, is_one) if timestamps is None else _dates_given(timestamps, is_one)

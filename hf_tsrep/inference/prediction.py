@@ -39,6 +39,7 @@ def predict(
     timestamps: Any = None,
     prepared: bool = False,
     layout: str | None = None,
+    prediction_length: int | None = None,
     batch_size: int = 32,
     device: Any = None,
     show_progress_bar: bool | None = None,
@@ -57,6 +58,8 @@ def predict(
         timestamps: Dates of the steps of arrays, (time,) or one (time,) a series.
         prepared: Whether arrays are model inputs already.
         layout: Of arrays: "ntc", or "nct" for those with time last; see `encode`. Of files it is said in `reading`.
+        prediction_length: Number of future steps; None for the model's. Any number is told by methods that generate,
+            others refuse another one than their head's.
         batch_size: Number of series in one forward pass.
         device: Where to compute; None: where the model is.
         show_progress_bar: As in `encode`.
@@ -89,7 +92,13 @@ def predict(
     tells_future = model.output_name == "prediction_outputs"
     if tells_future:
         questions = without_missing_end(questions)
+    elif prediction_length is not None:
+        raise ValueError(
+            f"prediction_length={prediction_length}: this {type(model).__name__} tells no future. Leave it out."
+        )
     levels = model.config.quantiles if tells_future else None
+    of_future = {name: value for name, value in {"prediction_length": prediction_length}.items() if value is not None}
+    of_future |= {} if levels is None else {"quantiles": True}
     answer = model.predict(
         questions.series,
         timestamps=questions.timestamps,
@@ -98,12 +107,18 @@ def predict(
         batch_size=batch_size,
         device=device,
         show_progress_bar=show_progress_bar,
-        **({} if levels is None else {"quantiles": True}),
+        **of_future,
         **method_arguments,
     )
     frame = _future(questions, answer, levels) if tells_future else _told(model, questions, answer)
     frame.attrs["provenance"] = answer_provenance(
-        model, {"num_series": len(questions.series), **method_arguments}, corpus=corpus
+        model,
+        {
+            "num_series": len(questions.series),
+            **({} if prediction_length is None else {"prediction_length": prediction_length}),
+            **method_arguments,
+        },
+        corpus=corpus,
     )
     return frame
 
@@ -170,6 +185,8 @@ def auto_class_of_head(config: Any, name: str) -> Any:
     for suffix, auto_class in _AUTO_CLASS_OF_HEAD.items():
         if any(one.endswith(suffix) for one in architectures):
             return getattr(transformers, auto_class)
+    if getattr(config, "generates", False):  # the pre-training itself learns the future
+        return transformers.AutoModelForTimeSeriesPrediction
     raise ValueError(_no_head(name, " and ".join(architectures) or "model"))
 
 

@@ -17,6 +17,7 @@ from ..data import WindowDataset, corpus_metadata, get_series, load_corpus, slid
 from ..data.checks import check_channel_order
 from ..errors import SettingsError
 from ..modeling.batching_time_series import warn_of_missing
+from ..registry import get_method
 from .batches import NumberedBatch, pad_with_missing
 from .settings import PretrainSettings
 
@@ -35,22 +36,27 @@ class TrainingSeries:
         names: One name a series.
         metadata: `hf_tsrep.data.CorpusMetadata` of every corpus.
         corpora: The corpora, every split.
+        by_channel: Whether every channel of a corpus is a series of its own, (time, 1).
     """
 
     series: list[np.ndarray]
     names: list[str]
     metadata: list[Any]
     corpora: list[Any]
+    by_channel: bool = False
 
     @cached_property
     def num_input_channels(self) -> int:
-        """Number of channels, time features included."""
-        return self.series[0].shape[1]
+        """Number of channels, time features included; of unlike corpora that are mixed by channel 1."""
+        if not self.by_channel:
+            return self.series[0].shape[1]
+        counts = {len(one.channel_names) for one in self.metadata}
+        return counts.pop() if len(counts) == 1 else 1
 
     @cached_property
     def num_elements(self) -> int:
         """Numbers in the training array: every series padded to the longest, time features included."""
-        return len(self.series) * max(map(len, self.series)) * self.num_input_channels
+        return len(self.series) * max(map(len, self.series)) * self.series[0].shape[1]
 
     def item_names(self, num_items: int, max_train_length: int | None) -> list[str]:
         """Return a name for every training item; a long series is cut into several.
@@ -71,20 +77,32 @@ class TrainingSeries:
         return [f"{name}, piece {piece + 1} of {pieces}" for piece in range(pieces) for name in self.names]
 
 
-def load_training_series(settings: PretrainSettings) -> TrainingSeries:
+def split_channels(series: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return every channel of series (time, num_channels) as a series of its own, (time, 1); views."""
+    return [one[:, [channel]] for one in series for channel in range(one.shape[1])]
+
+
+def load_training_series(settings: PretrainSettings, by_channel: bool = False) -> TrainingSeries:
     """Load the training part of every corpus of the settings.
 
     Args:
         settings: Names the corpora and how they are prepared.
+        by_channel: Whether every channel becomes a series of its own; the corpora then may differ in their channels.
 
     Returns:
         The series of all corpora.
 
     Raises:
+        SettingsError: Channels are samples, and time features are asked for.
         ValueError: A corpus has no training part, or the corpora differ in their channels or in their order.
     """
+    if by_channel and settings.data.time_features:
+        raise SettingsError(
+            "time_features: every channel of a corpus is a training sample of its own, and calendar features are "
+            "none. Leave it out."
+        )
     options = {name: value for name, value in dataclasses.asdict(settings.data).items() if name not in NOT_READING}
-    loaded = TrainingSeries([], [], [], [])
+    loaded = TrainingSeries([], [], [], [], by_channel)
     for corpus, name in zip(settings.corpus, settings.corpus_names, strict=True):
         splits = load_corpus(corpus, **options)
         if "train" not in splits:
@@ -94,18 +112,22 @@ def load_training_series(settings: PretrainSettings) -> TrainingSeries:
         series = get_series(train)
         if not series:
             raise ValueError(f"Corpus {name} has no training series.")
-        if loaded.series and series[0].shape[1] != loaded.num_input_channels:
+        metadata = corpus_metadata(splits)
+        if loaded.series and not by_channel and series[0].shape[1] != loaded.num_input_channels:
+            config_class: Any = get_method(settings.method).config_class
             raise ValueError(
                 f"Corpus {name} has {series[0].shape[1]} channels, but {settings.corpus_names[0]} has "
                 f"{loaded.num_input_channels}. Train on them one by one, or choose equal channels with target."
+                f"{config_class.mixing_advice}"
             )
-        metadata = corpus_metadata(splits)
-        if loaded.metadata:
+        if loaded.metadata and not by_channel:
             first = loaded.metadata[0].channel_names
             check_channel_order(first, metadata.channel_names, f"Corpus {name}", settings.corpus_names[0])
-        several = len(settings.corpus) > 1
-        loaded.names += [f"{name}: {item}" if several else str(item) for item in train["item_id"]]
-        loaded.series += series
+        names = [f"{name}: {item}" if len(settings.corpus) > 1 else str(item) for item in train["item_id"]]
+        if by_channel:
+            names = [f"{item}, channel {channel}" for item in names for channel in metadata.channel_names]
+        loaded.names += names
+        loaded.series += split_channels(series) if by_channel else series
         loaded.metadata.append(metadata)
         loaded.corpora.append(splits)
     return loaded

@@ -246,8 +246,8 @@ def _require_channels(model: Any, corpus: Any, domain: str | None) -> None:
     told, _ = choose_domain(model, corpus, domain)
     check_channels(model, corpus, told)
     given = get_series(corpus["train"])[0].shape[1]
-    taken = model.num_channels_of(**told) if hasattr(model, "num_channels_of") else given
-    if given != taken:
+    taken = model.channels_read(**told) if hasattr(model, "channels_read") else None
+    if taken is not None and given != taken:
         raise ValueError(
             f"The corpus has {given} channels, and the model takes {taken}. Choose the model's channels with target, "
             "or use solver='gradient' with adapt_input=True (--adapt-input)."

@@ -245,6 +245,14 @@ class FinetuneRunSettings(SharedRunSettings):
             modes=("linear-probe",),
         ),
     ] = 4.0
+    trainable: Annotated[
+        str | None,
+        Told(
+            "Regular expression: of the encoder's weights those learn in whose names it is found, beside the head; "
+            "the others are frozen, and dropout stays active. Default: all.",
+            modes=("full",),
+        ),
+    ] = None
     lora_rank: Annotated[PositiveInt, Told("Rank of LoRA's weights.", modes=("lora",))] = 8
     lora_alpha: Annotated[
         float,

@@ -33,6 +33,7 @@ from .data import (
     check_training_series,
     load_training_series,
     pretraining_dataset,
+    split_channels,
     windows_of_few_series,
 )
 from .run import (
@@ -255,7 +256,9 @@ class SeriesStage(PretrainingStage):
     def read_corpora(self) -> None:
         """Read the corpora and prepare the series."""
         data = self.settings.data
-        self.loaded = load_training_series(self.settings)
+        config_class: Any = get_method(self.settings.method).config_class
+        by_channel = config_class.trains_on_channels(self.settings.model)
+        self.loaded = load_training_series(self.settings, by_channel)
         self.max_train_length, self.window_stride = data.max_train_length, data.window_stride
         self._cut_series()
         self._cut_few_series()
@@ -348,7 +351,8 @@ class SeriesStage(PretrainingStage):
         config_class: Any = method.config_class
         model_class: Any = method.pretraining_class
         model = model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
-        check_training_series(model, self.loaded.series, self.loaded.metadata[0].channel_names)
+        names = ["value"] if self.loaded.by_channel else self.loaded.metadata[0].channel_names
+        check_training_series(model, self.loaded.series, names)
         return model
 
     def trainer_options(self) -> dict[str, Any]:
@@ -365,6 +369,8 @@ class SeriesStage(PretrainingStage):
     def _validation_callbacks(self) -> list[Any]:
         """Return what logs the pretext loss on the validation parts; nothing where no corpus has one."""
         series = [one for part in self._validation_parts() for one in get_series(part)]
+        if self.loaded.by_channel:
+            series = split_channels(series)
         if not series:
             return []
         batch_size = self.arguments.per_device_eval_batch_size

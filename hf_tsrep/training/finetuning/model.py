@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def domain_of(settings: FinetuneSettings, canonical: str) -> str | None:
 def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
     """Build the head of the task on the model's encoder. The head is new, whatever the model had.
 
+    Only of a method that generates it is that of the pre-training: its pretext task is the future.
+
     Args:
         settings: Name the model.
         data: Gives the classes or the numbers of channels and steps.
@@ -92,6 +95,8 @@ def build_model(settings: FinetuneSettings, data: FinetuningData) -> Any:
         check_channel_order(known, given, "The corpus", "the encoder")
     if settings.is_pretrained:
         _load_encoder(model, encoder, settings)
+        if model.config.generates and not data.class_names:
+            _load_head(model, settings)
     if model.config.reads_tokens:
         model.set_tokenizer(encoder.tokenizer)
     return model
@@ -155,6 +160,25 @@ def _load_encoder(model: Any, encoder: Any, settings: FinetuneSettings) -> None:
         parameter._starts_anew = name in mismatched  # peft renames layers, and keeps their parameters
 
 
+def _load_head(model: Any, settings: FinetuneSettings) -> None:
+    """Go on with the head that the pre-training left, where it fits."""
+    source = settings.model
+    if isinstance(source, (str, Path)):
+        pretraining_class: Any = get_method(settings.method).pretraining_class
+        source, loading = pretraining_class.from_pretrained(
+            str(source), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        has_head = not loading["missing_keys"] and not loading["mismatched_keys"]
+    else:
+        has_head = source is not source.base_model and not hasattr(source, "classifier")
+    weights: Mapping[str, Tensor] = source.head.state_dict() if has_head else {}
+    own = model.head.state_dict()
+    if {name: value.shape for name, value in weights.items()} == {name: value.shape for name, value in own.items()}:
+        model.head.load_state_dict(weights)
+    else:
+        logger.warning("%s has no head that fits, so that one starts anew.", settings.model_name)
+
+
 def _pretrained_encoder(settings: FinetuneSettings) -> Any:
     if not isinstance(settings.model, (str, Path)):
         return settings.model.base_model
@@ -197,7 +221,24 @@ def encoder_fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def freeze_encoder(model: Any) -> None:
-    """Keep every weight of the encoder as it is."""
-    for parameter in model.base_model.parameters():
-        parameter.requires_grad = False
+def freeze_encoder(model: Any, trainable: str | None = None) -> None:
+    """Keep the weights of the encoder as they are.
+
+    Args:
+        model: The model with a head.
+        trainable: Regular expression; weights in whose names it is found learn on. None for none.
+
+    Raises:
+        SettingsError: It is no regular expression, or is found in no name.
+    """
+    try:
+        pattern = None if trainable is None else re.compile(trainable)
+    except re.error as error:
+        raise SettingsError(f"trainable={trainable!r} is no regular expression: {error}.") from error
+    kept = 0
+    for name, parameter in model.base_model.named_parameters():
+        parameter.requires_grad = pattern is not None and pattern.search(name) is not None
+        kept += parameter.requires_grad
+    if pattern is not None and not kept:
+        names = ", ".join(sorted({name.partition(".")[0] for name, _ in model.base_model.named_parameters()}))
+        raise SettingsError(f"trainable={trainable!r} is found in the name of no weight; the encoder has {names}.")

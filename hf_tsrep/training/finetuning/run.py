@@ -187,6 +187,8 @@ class FinetuningRun(TrainingRun):
             model.train()
         if self.settings.run.mode == "linear-probe":
             freeze_encoder(model)
+        elif self.settings.run.trainable is not None:
+            freeze_encoder(model, self.settings.run.trainable)
         elif self.settings.run.mode == "lora":
             add_lora(model, self.settings.run.lora_rank, self.settings.run.lora_alpha)
         return model
