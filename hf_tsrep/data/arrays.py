@@ -60,9 +60,9 @@ def read_array_file(path: Path, layout: str | None = None) -> RawCorpus:
             layout,
         )
     named = _by_split({name: name for name in arrays}, path)
+    if not named and len(arrays) == 1:
+        named = {"train": next(iter(arrays))}
     stretches = {split: arrays[name] for split, name in named.items()}
-    if not stretches and len(arrays) == 1:
-        stretches = {"train": next(iter(arrays.values()))}
     if not stretches:
         raise CorpusError(
             f"{path}: arrays {sorted(arrays)[:20]} are not understood. Name them x_train, y_train, x_val, x_test, ... "

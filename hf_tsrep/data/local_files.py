@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import near_matches
 from .archive_texts import ROW_SUFFIXES, has_archive_name, is_row_text, read_arff_files, read_row_files
-from .arrays import read_array_file
+from .arrays import SPLIT_ALIASES, read_array_file
 from .corpus import SPLIT_ORDER, CorpusError, CorpusMetadata, RawCorpus, label_order
 from .formats import read_ts_problem, read_ucr_anomaly
 from .options import ReadingOptions
@@ -104,6 +104,10 @@ def read_problem(folder: Path, name: str, options: ReadingOptions) -> Source | N
             if not is_there(train.is_file):
                 continue
             test = folder / f"{name}_TEST{ending}"
+            if not test.is_file() and (others := _files_of(folder, f"{name}_TEST", ARCHIVE_SUFFIXES)):
+                raise CorpusError(
+                    f"{folder}: {train.name} has no {test.name} beside it, but {others[0].name}. Give both one ending."
+                )
             corpus = _read_files({"train": train, **({"test": test} if test.is_file() else {})}, options)
             return Source(corpus, CorpusMetadata(name=name, task=corpus.task, source=name))
     return None
@@ -112,11 +116,12 @@ def read_problem(folder: Path, name: str, options: ReadingOptions) -> Source | N
 def read_folder(folder: Path, options: ReadingOptions) -> Source | None:
     """Read the files of a folder that are one corpus; None where there are none.
 
-    They are NAME_TRAIN and NAME_TEST, where NAME is the folder's or the only one; or `train`, `validation` and `test`
-    with the ending of a text or a table.
+    They are NAME_TRAIN and NAME_TEST, where NAME is the folder's or the only one; or `train`, `validation` (`val`,
+    `valid`) and `test` with the ending of a text or a table.
 
     Raises:
-        CorpusError: The files differ in their columns, or what the reader raises.
+        CorpusError: Two files are one split, the splits have several endings, the files differ in their columns, or
+            what the reader raises.
     """
     names = {
         format_stem(file).removesuffix("_TRAIN")
@@ -126,13 +131,33 @@ def read_folder(folder: Path, options: ReadingOptions) -> Source | None:
     chosen = folder.name if folder.name in names else next(iter(names)) if len(names) == 1 else None
     if chosen is not None:
         return read_problem(folder, chosen, options)
-    for suffix in (*TABLE_SUFFIXES, ".ts", ".arff"):
-        for compression in ("", *COMPRESSIONS):
-            files = {split: folder / f"{split}{suffix}{compression}" for split in SPLIT_ORDER}
-            if files["train"].is_file():
-                corpus = _read_files({split: file for split, file in files.items() if file.is_file()}, options)
-                return Source(corpus, CorpusMetadata(name=folder.name, task=corpus.task, source=folder.name))
-    return None
+    files = _splits_of(folder)
+    if "train" not in files or files["train"].suffix == ".parquet":  # the Hub's form
+        return None
+    corpus = _read_files(files, options)
+    return Source(corpus, CorpusMetadata(name=folder.name, task=corpus.task, source=folder.name))
+
+
+def _splits_of(folder: Path) -> dict[str, Path]:
+    """Return the file of every split of a folder; a second one would be lost in silence, so it is refused."""
+    named = {name: _files_of(folder, name, (*TABLE_SUFFIXES, ".ts", ".arff", ".parquet")) for name in SPLIT_ALIASES}
+    found = [(SPLIT_ALIASES[name], file) for name, files in named.items() for file in files]
+    for split in SPLIT_ORDER:
+        same = [file.name for one, file in found if one == split]
+        if len(same) > 1:
+            raise CorpusError(f"{folder}: both {same[0]!r} and {same[1]!r} are the split {split!r}; keep one.")
+    endings = {file.name.partition(".")[2]: file.name for _, file in found}
+    if len(endings) > 1:
+        told = " and ".join(map(repr, list(endings.values())[:2]))
+        raise CorpusError(f"{folder}: {told} are splits with several endings; give all one.")
+    files = dict(found)
+    return {split: files[split] for split in SPLIT_ORDER if split in files}
+
+
+def _files_of(folder: Path, stem: str, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files of a folder with a name and one of the endings, compressed or not."""
+    endings = (suffix + compression for suffix in suffixes for compression in ("", *COMPRESSIONS))
+    return [file for ending in endings if (file := folder / f"{stem}{ending}").is_file()]
 
 
 def _read_files(files: Mapping[str, Path], options: ReadingOptions) -> RawCorpus:

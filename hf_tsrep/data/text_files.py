@@ -17,11 +17,11 @@ from .corpus import CorpusError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
 LIMIT_VARIABLE = "HF_TSREP_MAX_FILE_BYTES"
-DEFAULT_LIMIT = 8 * 2**30
+DEFAULT_LIMIT = 4 * 2**30
 
 
 def byte_limit() -> int:
-    """Return how many bytes a file may hold unpacked: 8 GiB, or what HF_TSREP_MAX_FILE_BYTES says.
+    """Return how many bytes a file may hold unpacked: 4 GiB, or what HF_TSREP_MAX_FILE_BYTES says.
 
     Raises:
         CorpusError: The variable holds no positive whole number.

@@ -1,5 +1,7 @@
 """Files and frames: arrays, .ts archives and tables, what is read and the place of what is wrong."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -366,6 +368,32 @@ def test_the_splits_of_a_folder_share_their_classes(tmp_path):
     assert names == corpus["test"].features["label"].names == ["broken", "fine", "worn"]
     assert [names[index] for index in get_labels(corpus["test"])] == ["fine", "broken", "worn"]
     assert [series.shape for series in get_series(corpus["train"])] == [(5, 1), (5, 1)]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_every_name_of_a_split_is_read(tmp_path, name):
+    for one in ("train", name, "test"):
+        write_machines(tmp_path / f"{one}.csv", ["worn", "fine"])
+    corpus = load_corpus(tmp_path, item_column="machine", label_column="state")
+    assert list(corpus) == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("train.csv", "training.csv"), "both 'train.csv' and 'training.csv' are the split 'train'"),
+        (("train.csv", "val.csv", "valid.csv"), "both 'val.csv' and 'valid.csv' are the split 'validation'"),
+        (("train.csv", "train.tsv"), "both 'train.csv' and 'train.tsv' are the split 'train'"),
+        (("train.csv", "test.tsv"), "'train.csv' and 'test.tsv' are splits with several endings"),
+        (("train.csv", "test.parquet"), "are splits with several endings"),
+        (("A_TRAIN.ts", "A_TEST.arff"), "A_TRAIN.ts has no A_TEST.ts beside it, but A_TEST.arff"),
+    ],
+)
+def test_no_file_of_a_split_is_lost_in_silence(tmp_path, names, told):
+    for name in names:
+        write_machines(tmp_path / name, ["worn", "fine"])
+    with pytest.raises(CorpusError, match=re.escape(told)):
+        load_corpus(tmp_path, item_column="machine", label_column="state")
 
 
 def test_a_split_with_other_columns_is_named(tmp_path):

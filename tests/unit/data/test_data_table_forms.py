@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hf_tsrep.data import CorpusError, corpus_metadata, get_series, get_timestamps, load_corpus
+from hf_tsrep.data.text_files import byte_limit
 
 PLAIN = "date,a,b\n2020-01-01,1.5,2\n2020-01-02,2.5,\n"
 
@@ -179,6 +180,7 @@ def test_text_may_be_packed(tmp_path, ending):
 
 
 def test_what_unpacks_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+    assert byte_limit() < 6.5e9, "what an archive of 3 MB can hold"
     file = write(tmp_path / "z.csv.gz", gzip.compress(b"v\n" + b"1\n" * 10_000))
     np.savez_compressed(tmp_path / "z.npz", x=np.zeros(10_000))
     monkeypatch.setenv("HF_TSREP_MAX_FILE_BYTES", "10000")
