@@ -37,7 +37,7 @@ def evaluate_command(
     model: Model,
     corpus: Annotated[str, typer.Option(help="File, folder, known name or Hub id.")],
     protocol: Annotated[
-        str, typer.Option(help="classification, forecasting, anomaly, clustering, linear or finetune.")
+        str, typer.Option(help="classification, forecasting, anomaly, clustering, generation, linear, finetune.")
     ],
     seed: Annotated[int, typer.Option(help="Seed of the protocol.")] = 0,
     output: Annotated[
@@ -65,6 +65,7 @@ def evaluate_command(
     The result goes into results.json and into the model's card.
 
     Frozen embeddings: classification, forecasting, anomaly, clustering. A head trained on the frozen encoder: linear.
+    The future that a model tells by itself: generation.
     All weights trained: finetune (which keeps no model; `hf-tsrep finetune` does).
 
     Settings of the protocol are given as fields: --classifiers svm, --horizons 24,48, --pooling mean, --delay 3.

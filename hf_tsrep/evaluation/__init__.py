@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .evaluate_metrics import save_metric as save_metric
     from .forecasting import evaluate_forecasting as evaluate_forecasting
     from .forecasting import ridge_forecast as ridge_forecast
+    from .generation import evaluate_generation as evaluate_generation
     from .protocols import PROTOCOLS as PROTOCOLS
     from .protocols import make_result as make_result
     from .published import published_value as published_value
@@ -43,6 +44,7 @@ _HOMES = {
     "clustering": ("clustering_metrics", "evaluate_clustering"),
     "evaluate_metrics": ("load_metric", "save_metric"),
     "forecasting": ("evaluate_forecasting", "ridge_forecast"),
+    "generation": ("evaluate_generation",),
     ".modeling.detecting_time_series": ("anomaly_scores",),
     "protocols": ("PROTOCOLS", "make_result"),
     "published": ("published_value",),

@@ -16,6 +16,7 @@ from .checks import require_names
 from .classification import evaluate_classification
 from .clustering import evaluate_clustering
 from .forecasting import evaluate_forecasting
+from .generation import evaluate_generation
 
 Protocol = Callable[..., dict[str, Any]]
 
@@ -24,6 +25,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "classification": evaluate_classification,
     "anomaly": evaluate_anomaly_detection,
     "clustering": evaluate_clustering,
+    "generation": evaluate_generation,
 }
 
 

@@ -16,6 +16,7 @@ MAIN_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("svm_accuracy", "accuracy"),  # the latter of classifiers of the series themselves
     "anomaly": ("f1",),
     "clustering": ("ari", "nmi"),
+    "generation": ("mse",),
     "linear": ("accuracy", "mse"),
     "finetune": ("accuracy", "mse"),
 }

@@ -21,7 +21,9 @@ class PlainAttention(nn.Module):
         self.input_projection, self.output_projection = attention.input_projection, attention.output_projection
         self.num_heads, self.window = attention.num_attention_heads, attention.window
 
-    def forward(self, hidden: torch.Tensor, attention_mask: Any = None, draws: Any = None) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, attention_mask: Any = None, draws: Any = None, cache: Any = None
+    ) -> torch.Tensor:
         """Attend in complete series, without dropout: (num_rows, length, hidden_size) to the same shape."""
         parts = (one.unflatten(-1, (self.num_heads, -1)) for one in self.input_projection(hidden).chunk(3, -1))
         query, key, value = parts

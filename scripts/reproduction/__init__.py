@@ -19,7 +19,8 @@ Jobs and options are layers of fields. A run's fields are those of `common`, of 
 of its options, in the grid's order, one over the other. An option that is neither given nor has a default changes
 nothing. A layer has
 - groups of fields: `finetuning` for `hf_tsrep.finetune`, `pretraining` (or another stage's name), `loading` for
-  `load_corpus`. `replaces: [GROUP]` drops what the layers before say of a group.
+  `load_corpus`, `evaluation` for the protocol of a run without fine-tuning.
+  `replaces: [GROUP]` drops what the layers before say of a group.
 - `corpus` (a job's own name, where it is not said), `source` (corpus of the pre-training; default: corpus),
   `corpora` (joined; names may end in *), `task`, `horizons`, `protocol`, and `group`, by which jobs can be asked
   for.

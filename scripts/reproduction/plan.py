@@ -65,6 +65,7 @@ class Run:
         horizons: Steps to predict, one fine-tuning each; one None for a classification.
         outcome: How the result tells of the fine-tunings: "horizons", "facts" or "outcome".
         loading: Arguments of `load_corpus` for the evaluated corpus.
+        evaluation: Settings of the protocol of a run without fine-tuning.
         settings: What the result says of the settings, beside the protocol's own.
         variant: Name of the variant; None where the grid has none.
         output: Folder of the fine-tuning.
@@ -83,6 +84,7 @@ class Run:
     horizons: list[int | None]
     outcome: str
     loading: dict[str, Any]
+    evaluation: dict[str, Any]
     settings: dict[str, Any]
     variant: str | None
     output: Path
@@ -252,6 +254,7 @@ def settle(
         horizons=horizons,
         outcome="horizons" if grid["horizons"] == "together" else grid.get("details", "outcome"),
         loading=fill(merged.get("loading", {}), variables),
+        evaluation=fill(merged.get("evaluation", {}), variables),
         settings=settings,
         variant=chosen.get("variant"),
         output=arguments.runs_dir / f"{name}-finetuned",

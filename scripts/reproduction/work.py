@@ -106,7 +106,7 @@ def _evaluate(run: Run, encoder: Path | None) -> tuple[Any, Any, dict[str, Any]]
     model = hf_tsrep.get_method(run.method).model_class.from_pretrained(encoder)
     loaded = [load_corpus(corpus, **run.loading) for corpus in run.corpora]
     corpus = DatasetDict({split: concatenate_datasets([one[split] for one in loaded]) for split in loaded[0]})
-    outcome = hf_tsrep.evaluate(model, corpus, run.protocol, seed=run.seed)
+    outcome = hf_tsrep.evaluate(model, corpus, run.protocol, seed=run.seed, **run.evaluation)
     outcome["timings"]["pretraining"] = read_log(encoder)["metrics"]["train_runtime"]
     return model, corpus, outcome
 

@@ -352,7 +352,8 @@ def test_a_result_knows_its_circumstances_and_no_private_path():
 
 
 def test_unknown_protocols_and_settings_give_near_matches():
-    assert set(PROTOCOLS) == {"forecasting", "classification", "anomaly", "clustering", "linear", "finetune"}
+    frozen = {"forecasting", "classification", "anomaly", "clustering", "generation"}
+    assert set(PROTOCOLS) == {*frozen, "linear", "finetune"}
     with pytest.raises(ValueError, match=r"Unknown protocol 'forecast'\. Did you mean 'forecasting'"):
         evaluate(None, None, "forecast")
     with pytest.raises(

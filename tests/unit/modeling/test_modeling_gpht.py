@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from benchmark.plain_gpht import plain_future, plain_future_in_place, plain_loss
 from contract_support import build
 from torch.testing import assert_close
 
@@ -233,3 +234,21 @@ def test_a_fine_tuning_may_learn_every_tokens_successor():
 def test_fields_that_do_not_fit_are_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         GPHTConfig(**fields)
+
+
+@pytest.mark.parametrize("rule", ["sliding", "fixed"])
+def test_the_plain_implementation_computes_the_same(rule):
+    model, values = build("gpht", "pretraining").train(), past(20)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss, expected = model(values).loss, plain_loss(model, values)
+    assert_close(loss, expected)
+    found, wanted = (torch.autograd.grad(one, list(model.parameters())) for one in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5)
+    model.eval()
+    tell = plain_future if rule == "sliding" else plain_future_in_place
+    with torch.no_grad():
+        future = tell(model, past(16), 11)
+    assert_close(model.generate(past(16), 11, generation_window=rule), future, rtol=1e-5, atol=1e-5)
