@@ -98,7 +98,8 @@ def check_group(arguments: Any, processes: Processes) -> None:
 
     if arguments.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise SettingsError(
-            "FSDP was asked for, and shards of weights are neither averaged nor gathered when saved here. "
+            "FSDP was asked for, and shards of weights are neither averaged nor gathered when saved here (README, "
+            "Scale, says why, and what does work). "
             "Train with one whole model a process (distributed_type MULTI_GPU, scripts/accelerate/eight_gpus.yaml)."
         )
     kind = getattr(arguments.distributed_state, "distributed_type", None)

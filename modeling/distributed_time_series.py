@@ -116,10 +116,12 @@ class GlobalBatch:
     num_processes: int = 1
 
     @classmethod
+    @torch.compiler.disable  # made inside of a graph, it could not be handed over where the graph breaks for the draws
     def of(cls, module: nn.Module) -> GlobalBatch:
         """Return the global batch of a module's step: that of all processes in training, its own in evaluation."""
         return cls(*process_share()) if module.training else cls()
 
+    @torch.compiler.disable  # generators cannot be compiled: what is drawn here goes into the graph as its input
     def draw(
         self,
         draw: Callable[[int, torch.Generator], Choices],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +44,30 @@ class DropoutDraws:
         Returns:
             `shape`, int16, uniform.
         """
-        generator = torch.Generator(device).manual_seed((self.seed + (site + 1) * _SITE_STEP) % 2**63)
+        seed = (self.seed + (site + 1) * _SITE_STEP) % 2**63
+        draw = _compiled_seeded_bits if torch.compiler.is_compiling() else _seeded_bits
         if self.num_processes == 1:
-            return _draw_bits(shape, device, generator)
+            return draw(list(shape), device, seed)
         rows = shape[0] // self.num_views
-        everywhere = torch.Size((self.num_views, self.num_processes * rows, *shape[1:]))
-        bits = _draw_bits(everywhere, device, generator)
-        return bits[:, self.rank * rows : (self.rank + 1) * rows].reshape(shape)
+        everywhere = [self.num_views, self.num_processes * rows, *shape[1:]]
+        return draw(everywhere, device, seed)[:, self.rank * rows : (self.rank + 1) * rows].reshape(shape)
+
+
+def _seeded_bits(shape: list[int], device: torch.device, seed: int) -> torch.Tensor:
+    """Draw 16 bits for every value from a seed."""
+    return _draw_bits(torch.Size(shape), device, torch.Generator(device).manual_seed(seed))
+
+
+# torch.compile cannot look into generators; as an operator a draw is one node of the graph around it. The name is this
+# module's, because a model's own code brings the same file under another.
+_compiled_seeded_bits = torch.library.custom_op(
+    f"{re.sub(r'[^a-zA-Z0-9]', '_', __name__)}::seeded_bits", _seeded_bits, mutates_args=()
+)
+
+
+@_compiled_seeded_bits.register_fake
+def _(shape: list[int], device: torch.device, seed: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int16, device=device)
 
 
 def _draw_bits(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> torch.Tensor:
@@ -66,7 +84,7 @@ class SixteenBitDropout(nn.Dropout):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Drop random values in training mode; any shape."""
-        if not self.training or self.p in (0, 1) or hidden.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or hidden.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(hidden)
         return self.drop(hidden, _draw_bits(hidden.shape, hidden.device, None))
 

@@ -985,6 +985,7 @@ def masked_token_loss(logits: torch.Tensor, tokens: torch.Tensor, count: torch.T
     return F.cross_entropy(logits, tokens, reduction="sum") / count
 
 
+@torch.compiler.disable  # generators cannot be compiled
 def token_mask(
     real: torch.Tensor, mask_ratio: float, generator: torch.Generator | None = None, shared: bool = True
 ) -> torch.Tensor:

@@ -912,6 +912,7 @@ class MUGForPreTraining(MUGPreTrainedModel):
         output = MUGForPreTrainingOutput(loss, *(term.detach() for term in terms.values()))
         return output if return_dict is not False else output.to_tuple()
 
+    @torch.compiler.disable  # which series have a value decides shapes, here and in what is ranked
     @torch.no_grad()
     def _measure(self, batch: GlobalBatch, encoded: Granularities, observed: torch.Tensor) -> None:
         """Measure the embeddings of all processes' series, of those with an observed value."""
@@ -925,6 +926,7 @@ class MUGForPreTraining(MUGPreTrainedModel):
         """Predict masked values from the fused representation: the mean squared error."""
         return batch.mean(masked_errors(self.decoder(encoded.fused), values, asked), asked)
 
+    @torch.compiler.disable
     def _retrieve(
         self, batch: GlobalBatch, encoded: Granularities, values: torch.Tensor, observed: torch.Tensor
     ) -> torch.Tensor:

@@ -587,14 +587,8 @@ def _compare_clusters(
     segments: ShapeNetSegments, batch: GlobalBatch, group: SegmentGroup, draws: ShapeNetDraws, number: int
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], torch.Tensor]:
     """Return the loss of every cluster of one length, and a zero that every parameter has a gradient of."""
-    with torch.no_grad(), torch.autocast(group.values.device.type, enabled=False):
-        device, config = group.values.device, segments.config
-        seen = group.observed.any(0).flatten()
-        points = comparable_points(group)
-        clusters, distance = k_means(points, seen, draws.centres[number].to(device), config.num_clustering_steps)
-        triplets = draw_triplets(clusters, distance, draws.keys[number].to(device), config)
-        chosen = [one.chosen for one in triplets] or [torch.zeros(1, dtype=torch.long, device=device)]
-        unique, places = torch.cat(chosen).unique(return_inverse=True)
+    config = segments.config
+    triplets, unique, places = _choose_segments(group, draws, number, config)
     embeddings = _embed_share(segments.encoder, batch, group, unique)[places]
     terms, start = [], 0
     for one in triplets:
@@ -603,6 +597,23 @@ def _compare_clusters(
         start += sum(sizes)
         terms.append(cluster_triplet_loss(parts[0][0], parts[1], parts[2:], config.margin, config.intra_weight))
     return terms, 0.0 * embeddings.float().sum()
+
+
+@torch.compiler.disable  # how many segments are compared follows from the clusters
+@torch.no_grad()
+def _choose_segments(
+    group: SegmentGroup, draws: ShapeNetDraws, number: int, config: ShapeNetConfig
+) -> tuple[list[Triplets], torch.Tensor, torch.Tensor]:
+    """Return the triplets of one length, the segments that they have, and the place of each member among these."""
+    with torch.autocast(group.values.device.type, enabled=False):
+        device = group.values.device
+        seen = group.observed.any(0).flatten()
+        points = comparable_points(group)
+        clusters, distance = k_means(points, seen, draws.centres[number].to(device), config.num_clustering_steps)
+        triplets = draw_triplets(clusters, distance, draws.keys[number].to(device), config)
+        chosen = [one.chosen for one in triplets] or [torch.zeros(1, dtype=torch.long, device=device)]
+        unique, places = torch.cat(chosen).unique(return_inverse=True)
+    return triplets, unique, places
 
 
 def _embed_share(

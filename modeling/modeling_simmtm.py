@@ -633,7 +633,9 @@ class SimMTMForPreTraining(SimMTMPreTrainedModel):
             (num_anchors, projection_size).
         """
         assert self.projector is not None, "without constraint and aggregation nothing is compared"
-        return self.projector(rows.flatten(0, 1), None if bool(pairs.observed.all()) else pairs.observed, draws)
+        # A compiled graph does not look at values: it leaves out no row of none.
+        is_whole = not torch.compiler.is_compiling() and bool(pairs.observed.all())
+        return self.projector(rows.flatten(0, 1), None if is_whole else pairs.observed, draws)
 
     def aggregate(
         self, rows: torch.Tensor, similarity: torch.Tensor | None, pairs: RowPairs, batch: GlobalBatch

@@ -656,6 +656,7 @@ class TS2VecForPreTraining(TS2VecPreTrainedModel):
         second = self._view(values, inside, views.second_start, views.second_length, views.second_mask)
         return first[:, -views.crop_length :], second[:, : views.crop_length]
 
+    @torch.compiler.disable  # the kernel writes its gradient tile by tile
     def _contrast_global_batch(
         self, batch: GlobalBatch, first: torch.Tensor, second: torch.Tensor, compared: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

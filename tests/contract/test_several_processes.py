@@ -7,6 +7,10 @@ import pytest
 import torch
 from contract_support import METHOD_NAMES, build, random_values
 from several_processes import assert_one_process_finds, run_processes
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 pytestmark = pytest.mark.slow
 
@@ -14,8 +18,16 @@ COUNTS = (2, 3)
 NUM_SERIES, LENGTH = 6, 48
 
 
-def step(name, rank, num_processes):
-    """Take one training step on this process's rows: the loss, the gradients and the buffers of the tiny model."""
+SHARDED = " sharded"
+
+
+def step(variant, rank, num_processes):
+    """Take one training step on this process's rows: the loss, the gradients and the buffers of the tiny model.
+
+    Of a sharded one, which several processes hold by parts (FSDP2), the weights after the step in place of buffers:
+    put together again and loaded into a model that is whole.
+    """
+    name = variant.removesuffix(SHARDED)
     model = build(name, "pretraining").train()
     for module in model.modules():
         if isinstance(
@@ -28,17 +40,26 @@ def step(name, rank, num_processes):
     values[5, 40:] = torch.nan
     share = NUM_SERIES // num_processes
     torch.manual_seed(100 + rank)  # another state on every process: the first one's seed must serve all
+    if variant != name and num_processes > 1:
+        fully_shard(model, mesh=init_device_mesh("cpu", (num_processes,)))
     loss = model(past_values=values[rank * share : (rank + 1) * share]).loss
     loss.backward()
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in model.parameters()]
+    gradients = [one.full_tensor() if isinstance(one, DTensor) else one for one in gradients]
     buffers = [torch.zeros(1), *(one.float() for one in model.buffers())]
+    if variant != name:
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        whole = build(name, "pretraining", seed=9)
+        whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+        buffers = [one.detach() for one in whole.parameters()]
     return loss.detach(), *(torch.cat([one.flatten() for one in found]) for found in (gradients, buffers))
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """One start of the processes serves all methods and both counts: it takes longer than what they compute."""
-    return run_processes(step, METHOD_NAMES, tmp_path_factory.mktemp("processes"), COUNTS)
+    variants = [*METHOD_NAMES, *(name + SHARDED for name in METHOD_NAMES)]
+    return run_processes(step, variants, tmp_path_factory.mktemp("processes"), COUNTS)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
@@ -47,3 +68,11 @@ def test_processes_with_a_share_of_the_series_are_one(found, name):
     loss, gradients, _ = assert_one_process_finds(found, step, name)
     assert loss.isfinite()
     assert gradients.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_sharded_weights_learn_as_whole_ones_and_load_on_one_machine(found, name):
+    """torch's own FSDP2; Accelerate has it on GPUs only, and `hf-tsrep pretrain` refuses it."""
+    _, gradients, weights = assert_one_process_finds(found, step, name + SHARDED)
+    assert gradients.abs().sum() > 0
+    assert not torch.equal(weights, torch.cat([one.flatten() for one in build(name, "pretraining").parameters()]))
