@@ -195,6 +195,11 @@ class MUGConfig(TimeSeriesConfig):
             margin=self.margin,
         )
 
+    @property
+    def longest_length(self) -> int | None:
+        """Largest number of timestamps that the encoder takes at once: those of all learned positions."""
+        return self.max_position_embeddings if self.position_embedding == "learned" else None
+
     def check_ranges(self) -> None:
         """Raise ValueError for a field outside its range; derive embedding_size."""
         self.segment_ratios = list(self.segment_ratios)

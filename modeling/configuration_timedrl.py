@@ -169,6 +169,13 @@ class TimeDRLConfig(TimeSeriesConfig):
         return self.layout.num_patches(sequence_length) + 1
 
     @property
+    def longest_length(self) -> int | None:
+        """Largest number of timestamps that the encoder takes at once: those of all learned positions."""
+        if self.position_embedding != "learned":
+            return None
+        return (self.max_position_embeddings - 2) * self.patch_stride + self.patch_length - 1
+
+    @property
     def token_size(self) -> int:
         """Number of values of a patch."""
         return self.patch_length * (1 if self.channel_mode == "independent" else self.num_input_channels)

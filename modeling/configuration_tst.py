@@ -122,6 +122,11 @@ class TSTConfig(TimeSeriesConfig):
         return -(-sequence_length // self.token_stride)
 
     @property
+    def longest_length(self) -> int | None:
+        """Largest number of timestamps that the encoder takes at once: those of all learned positions."""
+        return self.max_position_embeddings * self.token_stride if self.position_embedding == "learned" else None
+
+    @property
     def reconstruction_length(self) -> int | None:
         """Largest number of timestamps that are reconstructed at once: those of the pretext task."""
         return self.context_length

@@ -943,21 +943,26 @@ def _converted_layers(official: Mapping[str, Tensor], stack: str) -> dict[str, T
             ours[f"{prefix}.{_GATES[match[3]]}"] = value
         elif layer in _OUR_LAYER:
             ours[f"{prefix}.{_OUR_LAYER[layer]}.{kind}"] = value
-        elif layer == _JOINED[0]:
-            parts = [official[f"{stack}.{match[2]}.{one}.{kind}"] for one in _JOINED]
-            if stack == "reg.layers":
-                ours[f"{prefix}.attention.query_projection.{kind}"] = parts[0]
-                ours[f"{prefix}.attention.key_value_projection.{kind}"] = torch.cat(parts[1:])
-            else:
-                ours[f"{prefix}.attention.input_projection.{kind}"] = torch.cat(parts)
+        else:
+            name, together = _joined_projection(stack, layer)
+            parts = [official.get(f"{stack}.{match[2]}.{one}.{kind}") for one in together]
+            ours[f"{prefix}.attention.{name}.{kind}"] = torch.cat([part for part in parts if part is not None])
     return ours
+
+
+def _joined_projection(stack: str, layer: str) -> tuple[str, tuple[str, ...]]:
+    """Return our projection in which an official one is, and the official ones that it holds."""
+    if stack != "reg.layers":
+        return "input_projection", _JOINED
+    is_query = layer == _JOINED[0]
+    return ("query_projection", _JOINED[:1]) if is_query else ("key_value_projection", _JOINED[1:])
 
 
 def convert_timemae_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the official layers after the encoder into those of our models.
 
     Args:
-        state_dict: Official parameters; others are left out.
+        state_dict: Official parameters, all or some; others are left out.
 
     Returns:
         Our parameters and buffers: of TimeMAEForPreTraining, whose momentum encoder has been updated, and of
@@ -966,8 +971,10 @@ def convert_timemae_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
     ours = {name: state_dict[key] for key, name in _HEADS.items() if key in state_dict}
     for stack in ("momentum_encoder.TRMs", "reg.layers"):
         ours |= _converted_layers(state_dict, stack)
-    # How many updates there were is not told; it is no longer the encoder.
-    return {**ours, "num_momentum_updates": torch.ones((), dtype=torch.long)}
+    if any(name.startswith("momentum_encoder.") for name in ours):
+        # How many updates there were is not told; it is no longer the encoder.
+        ours["num_momentum_updates"] = torch.ones((), dtype=torch.long)
+    return ours
 
 
 def choose_timemae_model(state_dict: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

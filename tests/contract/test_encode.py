@@ -371,6 +371,20 @@ def test_a_window_longer_than_the_series_costs_no_more_than_the_series(name):
 
 
 @every_method
+def test_the_longest_series_is_that_of_the_learned_positions(name):
+    fields = get_method(name).config_class.field_names() & {"position_embedding"}
+    model = build(name, "model", **dict.fromkeys(fields, "learned"))
+    longest = model.config.longest_length
+    if longest is None:
+        assert not fields
+        return
+    values, longer = series_of([longest, longest + 1])
+    assert np.isfinite(model.encode(values)).all()
+    with pytest.raises(ValueError, match="max_position_embeddings"):
+        model.encode(longer)
+
+
+@every_method
 def test_what_attention_takes_is_counted(name, monkeypatch):
     model, taken = MODELS[name], []
     attend = torch.nn.functional.scaled_dot_product_attention

@@ -388,3 +388,64 @@ def test_another_network_is_no_timedrl():
         ConversionError, match=r"missing: encoder\.attn_layers\.1\.conv2\.bias; unknown: encoder\.lstm"
     ):
         convert_timedrl_state_dict(state)
+
+
+def timemae_state(*left_out):
+    parameters, _ = crosstimenet_tensors("timemae_pretrain_three_steps")
+    return {name: value for name, value in parameters.items() if not name.endswith(left_out or ("nothing",))}
+
+
+def converted_timemae(tmp_path, state, **arguments):
+    torch.save(state, tmp_path / "pretrain_model.pkl")
+    given = {"attn_heads": 2, "device": "cuda:5", "lr": 0.001, **arguments}
+    return convert_checkpoint("timemae", tmp_path / "pretrain_model.pkl", tmp_path / "out", hyperparameters=given)
+
+
+def test_a_file_of_timemae_becomes_a_pretraining_model_with_its_momentum_encoder(tmp_path):
+    state = timemae_state()
+    arguments = {"mask_ratio": 0.3, "momentum": 0.9, "alpha": 2.0, "beta": 3.0, "dropout": 0.4, "data_shape": [51, 3]}
+    folder = converted_timemae(tmp_path, state, **arguments)
+    check_model_folder(folder)
+    model = AutoModelForPreTraining.from_pretrained(folder)
+    config = model.config
+    assert (config.mask_ratio, config.momentum, config.alignment_weight, config.codeword_weight) == (
+        0.3,
+        0.9,
+        2.0,
+        3.0,
+    )
+    assert (config.dropout, config.attention_dropout, config.regressor_dropout) == (0.4, 0.4, 0.1)
+    assert (config.context_length, config.longest_length, config.num_codewords) == (48, 48, 20)
+    assert model.target_encoder is model.momentum_encoder
+    official = state["momentum_encoder.TRMs.1.attn.linear_layers.2.weight"]
+    found = model.momentum_encoder.layers[1].attention.input_projection.weight.chunk(3)[2]
+    assert torch.equal(found, official)
+    assert torch.isfinite(model(torch.randn(2, 48, 3)).loss)
+
+
+def test_a_fine_tuned_timemae_is_told_by_its_number_of_classes(tmp_path):
+    state = timemae_state("skipconnect1.a", "skipconnect2.a")
+    regressor = {name: value for name, value in timemae_state().items() if name.startswith("reg.")}
+    folder = converted_timemae(tmp_path, {**state, **regressor}, num_class=4, enable_res_parameter=0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert not model.config.use_residual_gates
+    assert torch.equal(model.classifier.projection.weight, state["predict_head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"attn_heads": None}, "do not tell num_attention_heads .official name attn_heads"),
+        ({"wave_lenght": 6}, "no hyper-parameter 'wave_lenght'. Did you mean 'wave_length'"),
+        ({"wave_length": 8}, "patch_length=8 was given"),
+        ({"enable_res_parameter": 0}, "use_residual_gates=False was given"),
+        ({"num_class": 6}, "num_class=6 was given, but predict_head has 4"),
+        ({"data_shape": [48, 5]}, "num_input_channels=5 was given"),
+        ({"data_shape": [48, 3, 1]}, r"data_shape=\[48, 3, 1\] is no pair"),
+    ],
+)
+def test_what_timemae_does_not_understand_is_refused_by_name(tmp_path, arguments, words):
+    with pytest.raises(ConversionError, match=words):
+        converted_timemae(tmp_path, timemae_state(), **arguments)
+    with pytest.raises(ConversionError, match=r"missing: mask_token"):
+        converted_timemae(tmp_path, timemae_state("mask_token"))
