@@ -401,7 +401,9 @@ class GPHTModel(GPHTPreTrainedModel):
             The embeddings and outputs of the stages.
         """
         positions, attention_mask = self._positions(tokens), self._attention_mask(tokens, window, cache)
-        hidden, outputs, left = list[torch.Tensor](), list[torch.Tensor](), tokens
+        hidden: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
+        left = tokens
         for index, stage in enumerate(self.stages):
             attention = None if cache is None else cache.attention
             hidden.append(stage(left, positions, attention_mask, draws, states, attention))
