@@ -2,8 +2,7 @@
 
 Where a method's `encode` can mask steps the score is the masked difference of TS2Vec (Yue et al., AAAI 2022, section
 4.3), compared with its own moving average as published. For every other method it is the distance of the window that
-ends at the timestamp to the nearest window of the reference part. The threshold is mean + 4 deviations of the
-reference's scores, the published rule; distances, which are positive with a long tail, obey it in their logarithms.
+ends at the timestamp to the nearest window of the reference part. What follows from scores: alarms_time_series.py.
 """
 
 from __future__ import annotations
@@ -15,65 +14,24 @@ from typing import Any
 
 import numpy as np
 
+from .alarms_time_series import (
+    ROUNDING,
+    THRESHOLD_DEVIATIONS,
+    WARM_UP_STEPS,
+    ScoredSeries,
+    alarm_intervals,
+    reference_threshold,
+)
+
 MOVING_AVERAGE_STEPS = 21
-WARM_UP_STEPS = 22  # training scores dropped from the threshold
-THRESHOLD_DEVIATIONS = 4.0
 _SMALLEST_AVERAGE = 1e-12  # keeps a relative score finite where a model gives no difference at all
 
 MASKED_DIFFERENCE = "masked difference"
 DISTANCE = "distance"
 SCORES = (MASKED_DIFFERENCE, DISTANCE)
-FEWEST_SCORES = 10  # of the reference, for a mean and a deviation
 _CONTEXT_LENGTHS = {MASKED_DIFFERENCE: 201, DISTANCE: 64}
 _PAIRS_AT_ONCE = 2**24
-_ROUNDING = 1e-5  # share of an embedding's length below which a distance is none: equal windows in other batches
 _SMALLEST_EXCESS = 1e-4  # of a relative score; below it the score of a constant series is rounding
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """A stretch of timestamps with scores above the threshold.
-
-    Args:
-        start: Its first step.
-        end: Its last step.
-        peak: The step of the largest score.
-        score: That score.
-        start_time: Date of the first step; None where dates are not known.
-        end_time: Date of the last step, alike.
-    """
-
-    start: int
-    end: int
-    peak: int
-    score: float
-    start_time: Any = None
-    end_time: Any = None
-
-
-@dataclass(frozen=True)
-class ScoredSeries:
-    """What was found in one series.
-
-    Args:
-        scores: (time,) float64, larger = more surprising; NaN where a timestamp has no score yet.
-        threshold: A score above it is an alarm.
-        alarms: In the order of time.
-        reference_length: Number of first steps that set the threshold, in which no alarm is raised.
-    """
-
-    scores: np.ndarray
-    threshold: float
-    alarms: list[Alarm]
-    reference_length: int
-
-    @property
-    def is_alarm(self) -> np.ndarray:
-        """Which timestamps belong to an alarm: (time,) bool."""
-        marked = np.zeros(len(self.scores), dtype=bool)
-        for alarm in self.alarms:
-            marked[alarm.start : alarm.end + 1] = True
-        return marked
 
 
 @dataclass(frozen=True)
@@ -196,63 +154,12 @@ def _default_context(kind: str, lengths: Sequence[int]) -> int:
     return longest if kind == MASKED_DIFFERENCE else max(2, min(longest, min(lengths, default=longest) // 4))
 
 
-def reference_threshold(
-    scores: np.ndarray, deviations: float = THRESHOLD_DEVIATIONS, of_logarithms: bool = False
-) -> float:
-    """Return the mean of the reference's scores and so many deviations.
-
-    Args:
-        scores: (steps,) NaN where there is none.
-        deviations: Their number; 4 as published.
-        of_logarithms: Whether mean and deviation are those of the logarithms of positive scores.
-
-    Raises:
-        ValueError: There are too few scores.
-    """
-    known = scores[np.isfinite(scores)]
-    if len(known) < FEWEST_SCORES:
-        raise ValueError(
-            f"The reference has {len(known)} scores, and a threshold needs {FEWEST_SCORES}: the first {WARM_UP_STEPS} "
-            "steps of a masked difference have none, and a distance needs windows that share no step. Give a longer "
-            "reference, a smaller context_length, or a threshold."
-        )
-    if of_logarithms:
-        if known.max() == 0:
-            return 0.0
-        known = np.log(np.maximum(known, known.max() * _ROUNDING))  # equal windows have no logarithm
-    limit = float(known.mean() + deviations * known.std())
-    return float(np.exp(limit)) if of_logarithms else limit
-
-
 def _threshold(scores: np.ndarray, kind: str, deviations: float, place: str) -> float:
     try:
         limit = reference_threshold(scores, deviations, of_logarithms=kind == DISTANCE)
     except ValueError as error:
         raise ValueError(f"{place}{error}") from error
     return limit if kind == DISTANCE else max(limit, _SMALLEST_EXCESS)
-
-
-def alarm_intervals(
-    scores: np.ndarray, threshold: float, begin: int = 0, gap: int = 0, timestamps: np.ndarray | None = None
-) -> list[Alarm]:
-    """Join the timestamps above a threshold to intervals.
-
-    Args:
-        scores: (time,) NaN where there is none.
-        threshold: A score above it is an alarm.
-        begin: First step that can be in an alarm.
-        gap: Alarms at most so many steps apart are one.
-        timestamps: (time,) dates, or None.
-    """
-    steps = np.flatnonzero(scores[begin:] > threshold) + begin  # NaN is above nothing
-    if not len(steps):
-        return []
-    alarms = []
-    for group in np.split(steps, np.flatnonzero(np.diff(steps) > gap + 1) + 1):
-        start, end, peak = int(group[0]), int(group[-1]), int(group[np.argmax(scores[group])])
-        times = (None, None) if timestamps is None else (timestamps[start], timestamps[end])
-        alarms.append(Alarm(start, end, peak, float(scores[peak]), *times))
-    return alarms
 
 
 def anomaly_scores(
@@ -414,5 +321,5 @@ def nearest_distances(windows: _Windows, reference: _Windows, context: int) -> n
         squared[~(apart | (windows.owners[chunk, None] != reference.owners))] = np.inf
         nearest[chunk] = squared.min(1)
     distances = np.sqrt(np.maximum(nearest, 0.0))
-    distances[distances < _ROUNDING * np.sqrt((reference.embeddings**2).sum(1).max())] = 0.0
+    distances[distances < ROUNDING * np.sqrt((reference.embeddings**2).sum(1).max())] = 0.0
     return np.where(np.isinf(nearest), np.nan, distances)

@@ -28,7 +28,7 @@ from .models import OpenedModel, open_model
 
 if TYPE_CHECKING:
     from ..inference.detection import Detection
-    from ..modeling.detecting_time_series import Alarm
+    from ..modeling.alarms_time_series import Alarm
 
 _SHOWN = 10  # alarms that are printed
 

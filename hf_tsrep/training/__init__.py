@@ -18,15 +18,8 @@ if TYPE_CHECKING:
     from .finetuning.lora import lora_config
     from .finetuning.run import finetune, run_finetuning
     from .pretraining import pretrain, run_pretraining
-    from .resolve import (
-        finetuning_fields,
-        list_recipes,
-        load_recipe,
-        pretraining_fields,
-        recipe_for_corpus,
-        resolve_finetuning,
-        resolve_settings,
-    )
+    from .recipe_files import list_recipes, load_recipe, recipe_for_corpus
+    from .resolve import finetuning_fields, pretraining_fields, resolve_finetuning, resolve_settings
     from .saving import FinetuningResult, PretrainingResult
     from .settings import FinetuneSettings, PretrainSettings
     from .trainer import NonFiniteLossError, TimeSeriesTrainer
@@ -45,13 +38,13 @@ _MODULE_OF_NAME = {
     "find_last_checkpoint": "checkpoints",
     "finetune": "finetuning.run",
     "finetuning_fields": "resolve",
-    "list_recipes": "resolve",
+    "list_recipes": "recipe_files",
     "lora_config": "finetuning.lora",
-    "load_recipe": "resolve",
+    "load_recipe": "recipe_files",
     "plot_loss_curve": ".visualization",
     "pretrain": "pretraining",
     "pretraining_fields": "resolve",
-    "recipe_for_corpus": "resolve",
+    "recipe_for_corpus": "recipe_files",
     "resolve_finetuning": "resolve",
     "resolve_settings": "resolve",
     "run_finetuning": "finetuning.run",

@@ -21,7 +21,6 @@ from ..registry import get_method
 from .batches import NumberedBatch, pad_with_missing
 from .settings import PretrainSettings
 
-_SHORTEST_WINDOW = 16  # steps of a window that is chosen here: fewer hold hardly a pattern
 # Fields of DataSettings that say how training items are made, and not how a corpus is read.
 NOT_READING = ("max_train_length", "window_stride", "streaming", "shuffle_buffer")
 Columns = Mapping[str, Any]  # tensors with one row a sample, or mappings of such
@@ -310,30 +309,6 @@ def observed_windows(series: Sequence[np.ndarray], window_length: int, stride: i
     if not len(index):
         raise ValueError("Every value of every window is missing: there is nothing to train on.")
     return index
-
-
-def windows_of_few_series(
-    series: Sequence[np.ndarray], batch_size: int, max_train_length: int | None
-) -> tuple[int, int] | None:
-    """Choose windows that make batches of few long series, such as the one series of a table.
-
-    A window has a quarter of the longest series, so that it still shows how the series goes on, and at most all of the
-    shortest; the stride gives about four batches and at least half of every window to its neighbour.
-
-    Args:
-        series: Arrays (time, num_channels).
-        batch_size: Number of items of a batch of all processes.
-        max_train_length: Number of steps that a window has at most.
-
-    Returns:
-        Number of steps of a window, and steps between the starts of two; None where windows would be too short.
-    """
-    lengths = [len(one) for one in series]
-    window_length = min(max(lengths) // 4, min(lengths), max_train_length or max(lengths))
-    if window_length < _SHORTEST_WINDOW:
-        return None
-    starts = sum(length - window_length for length in lengths)
-    return window_length, max(1, min(window_length // 2, starts // (4 * batch_size)))
 
 
 class TensorRows(Dataset):

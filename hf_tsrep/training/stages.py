@@ -11,51 +11,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
-from ..data import corpus_fingerprint, get_series
-from ..data.known_corpora import find_known_corpus, name_in_full
+from ..data import corpus_fingerprint
 from ..errors import SettingsError, near_matches
 from ..registry import get_method
-from .batches import IndexedCollator, IndexedDataset, PretrainingCollator
+from .arguments import BUDGET_FIELDS, build_arguments, choose_budget, fit_batch, rate_depends_on_budget
 from .callbacks import (
-    CodebookMonitor,
-    CollapseMonitor,
     EpochScheduleCallback,
-    ValidationLossCallback,
     WeightAveragingCallback,
 )
 from .checkpoints import write_json
-from .data import (
-    TrainingSeries,
-    check_training_series,
-    load_training_series,
-    pretraining_dataset,
-    split_channels,
-    windows_of_few_series,
-)
-from .run import (
-    BUDGET_FIELDS,
-    FREE_FIELDS,
-    Shared,
-    TrainingRun,
-    build_arguments,
-    choose_budget,
-    fit_batch,
-    rate_depends_on_budget,
-    versions,
-)
+from .run import FREE_FIELDS, Shared, TrainingRun, versions
 from .saving import (
     LOG_FILE,
     PretrainingResult,
-    common_preparation,
-    save_card,
     save_loss_curve,
     staged_folder,
 )
-from .settings import DEFAULT_RECIPE, DEFAULT_STAGE, SETTINGS_FILE, DataSettings, PretrainSettings, RunSettings
+from .settings import DEFAULT_STAGE, SETTINGS_FILE, DataSettings, PretrainSettings, RunSettings
 from .settings_sources import dataclass_fields
 from .trainer import TimeSeriesTrainer
 
@@ -244,145 +219,6 @@ class PretrainingStage(TrainingRun):
             self.save(staging, result, facts)
 
 
-class SeriesStage(PretrainingStage):
-    """Series of equal channels, cut and cropped by TS2Vec's rules or into windows, and a model of `past_values`."""
-
-    loaded: TrainingSeries
-    dataset: Any
-    num_items: int
-    max_train_length: int | None
-    window_stride: int | None
-
-    def read_corpora(self) -> None:
-        """Read the corpora and prepare the series."""
-        data = self.settings.data
-        config_class: Any = get_method(self.settings.method).config_class
-        by_channel = config_class.trains_on_channels(self.settings.model)
-        self.loaded = load_training_series(self.settings, by_channel)
-        self.max_train_length, self.window_stride = data.max_train_length, data.window_stride
-        self._cut_series()
-        self._cut_few_series()
-        if self.settings.run.validation_loss and not self._validation_parts():
-            self._miss_validation()
-
-    def _validation_parts(self) -> list[Any]:
-        return [corpus["validation"] for corpus in self.loaded.corpora if "validation" in corpus]
-
-    def _miss_validation(self) -> None:
-        """Refuse to measure a loss on nothing where it was asked for; say so where only the recipe has it."""
-        names = ", ".join(self.settings.corpus_names)
-        if self.settings.sources.get("validation_loss", "recipe").startswith("recipe"):
-            logger.warning("%s has no validation part, so no validation loss is logged.", names)
-            return
-        raise SettingsError(
-            f"validation_loss: {names} has no validation part to measure it on. Leave validation_loss out, or cut one "
-            "with split, such as 70/10/20."
-        )
-
-    def _cut_series(self) -> None:
-        self.dataset = self._items_of(self.loaded.series)
-        self.num_items = len(self.dataset)
-
-    def _cut_few_series(self) -> None:
-        """Cut windows where nobody chose pieces or windows, and the series are too few for a batch.
-
-        Corpora of the literature stay as they are: their results are compared with published ones.
-        """
-        batch_size = self.arguments.per_device_train_batch_size * self.arguments.world_size
-        if self.num_items >= batch_size or self._are_items_chosen():
-            return
-        found = windows_of_few_series(self.loaded.series, batch_size, self.max_train_length)
-        if found is None:
-            return
-        num_items = self.num_items
-        self.max_train_length, self.window_stride = found
-        self._cut_series()
-        logger.info(
-            "%d training items are too few for a batch of %d, so the series are cut into %d windows of %d steps, one "
-            "every %d. Choose others with max_train_length and window_stride.",
-            num_items,
-            batch_size,
-            self.num_items,
-            *found,
-        )
-
-    def _are_items_chosen(self) -> bool:
-        """Return whether somebody chose how series are cut, the recipe of a corpus included."""
-        settings = self.settings
-        if settings.recipe != DEFAULT_RECIPE or any(map(settings.is_given, ("max_train_length", "window_stride"))):
-            return True
-        names = [name_in_full(one, settings.data.data_directory) for one in settings.corpus]
-        return any(find_known_corpus(name) is not None for name in names if name)
-
-    def _items_of(self, series: list[np.ndarray]) -> Any:
-        return pretraining_dataset(series, self.max_train_length, self.window_stride, self.arguments.seed)
-
-    @property
-    def corpora(self) -> list[Any]:
-        """The corpora, every split."""
-        return self.loaded.corpora
-
-    @property
-    def num_batch_items(self) -> int:
-        """Number of pieces or windows of series."""
-        return self.num_items
-
-    @property
-    def num_elements(self) -> int:
-        """Numbers in the training array, padding included."""
-        return self.loaded.num_elements
-
-    def data_facts(self) -> dict[str, Any]:
-        """Return sizes of the training array, and the windows where they were chosen here."""
-        chosen = {"max_train_length": self.max_train_length, "window_stride": self.window_stride}
-        asked = {name: getattr(self.settings.data, name) for name in chosen}
-        return {
-            **({} if chosen == asked else {"windows": chosen}),
-            "num_series": len(self.loaded.series),
-            "num_training_items": self.num_items,
-            "sequence_length": self.dataset.sequence_length,
-            "num_input_channels": self.loaded.num_input_channels,
-            "num_elements": self.loaded.num_elements,
-        }
-
-    def build_model(self, resumed: bool) -> Any:
-        """Return the method's model with its pretext task, freshly initialised."""
-        method = get_method(self.settings.method)
-        config_class: Any = method.config_class
-        model_class: Any = method.pretraining_class
-        model = model_class(config_class(num_input_channels=self.loaded.num_input_channels, **self.settings.model))
-        names = ["value"] if self.loaded.by_channel else self.loaded.metadata[0].channel_names
-        check_training_series(model, self.loaded.series, names)
-        return model
-
-    def trainer_options(self) -> dict[str, Any]:
-        """Return dataset, collator, monitors, the items' names and what happens after every epoch."""
-        longest = self.max_train_length
-        return {
-            "train_dataset": IndexedDataset(self.dataset),
-            "data_collator": IndexedCollator(PretrainingCollator(longest)),
-            "monitors": [CollapseMonitor(), CodebookMonitor()] if self.settings.run.monitor_collapse else [],
-            "item_names": self.loaded.item_names(self.num_items, longest),
-            "callbacks": self._validation_callbacks() if self.settings.run.validation_loss else [],
-        }
-
-    def _validation_callbacks(self) -> list[Any]:
-        """Return what logs the pretext loss on the validation parts; nothing where no corpus has one."""
-        series = [one for part in self._validation_parts() for one in get_series(part)]
-        if self.loaded.by_channel:
-            series = split_channels(series)
-        if not series:
-            return []
-        batch_size = self.arguments.per_device_eval_batch_size
-        return [ValidationLossCallback(self._items_of(series), batch_size, self.arguments.seed)]
-
-    def save(self, folder: Path, result: PretrainingResult, facts: dict[str, Any]) -> None:
-        """Write the model, the preparation of its input and the card."""
-        result.model.preparation = common_preparation(self.loaded.metadata)
-        result.model.save_pretrained(folder)
-        save_card(folder, self.settings, result, facts, self.loaded.metadata)
-
-
 def list_stages(method: str) -> list[str]:
     """Return the names of a method's stages, in the order in which they are run; the last is the model's."""
     config_class: Any = get_method(method).config_class
@@ -404,7 +240,7 @@ def get_stage(method: str, stage: str = DEFAULT_STAGE) -> type[PretrainingStage]
         raise SettingsError(f"Method {method!r} has no stage {stage!r}.{hint} Stages: {', '.join(known)}.")
     own = importlib.util.find_spec(f"{__package__}.{method}")
     if own is None or own.submodule_search_locations is None:
-        return SeriesStage
+        return importlib.import_module(f"{__package__}.series_stage").SeriesStage
     return importlib.import_module(own.name).STAGES[stage]
 
 

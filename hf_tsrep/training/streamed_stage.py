@@ -10,11 +10,12 @@ from typing import Any
 from ..data import ChannelScaler, corpus_metadata, load_corpus
 from ..data.corpus import default_channel_names
 from ..errors import SettingsError
+from .arguments import choose_budget
 from .callbacks import CodebookMonitor, CollapseMonitor
 from .data import NOT_READING, TrainingSeries
-from .run import choose_budget
+from .series_stage import SeriesStage
 from .settings import PretrainSettings
-from .stages import PretrainingStage, SeriesStage
+from .stages import PretrainingStage
 from .streams import SHUFFLE_BUFFER, SeriesReader, StreamedWindows, rows_at_a_time, scaler_kind, stream_fingerprint
 
 logger = logging.getLogger(__name__)

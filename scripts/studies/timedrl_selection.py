@@ -37,7 +37,8 @@ from hf_tsrep.training.data import Columns, TensorRows, map_tensors
 from hf_tsrep.training.finetuning.data import load_finetuning_data, prepare_inputs
 from hf_tsrep.training.finetuning.model import build_model, prediction_length_of, reading_options
 from hf_tsrep.training.finetuning.run import label_name, training_arguments
-from hf_tsrep.training.resolve import recipe_for, resolve_finetuning
+from hf_tsrep.training.recipe_files import recipe_for
+from hf_tsrep.training.resolve import resolve_finetuning
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reproduction.plan import load_grid  # it lies beside this folder, which is known only now

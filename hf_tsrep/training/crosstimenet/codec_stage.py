@@ -14,7 +14,7 @@ from ...errors import SettingsError, near_matches
 from ...tokenization.codec_crosstimenet import CrossTimeNetCodec
 from ...tokenization.configuration_crosstimenet_codec import CodecDomain, CrossTimeNetCodecConfig
 from ..batches import DomainBatchSampler, IndexedCollator, IndexedDataset
-from ..resolve import load_recipe
+from ..recipe_files import load_recipe
 from ..run import HUB_FIELDS
 from ..saving import PretrainingResult
 from ..settings_sources import coerce, dataclass_fields

@@ -10,11 +10,12 @@ from torch.utils.data import default_collate
 
 from ...data.scaling import TARGET_SCALER
 from ...errors import SettingsError
+from ..arguments import build_arguments
 from ..batches import IndexedCollator, IndexedDataset
 from ..callbacks import EarlyStoppingByEpochs, EpochScheduleCallback
 from ..data import check_training_series
 from ..resolve import finetuning_fields, resolve_finetuning
-from ..run import FREE_FIELDS, Shared, TrainingRun, build_arguments, train, versions
+from ..run import FREE_FIELDS, Shared, TrainingRun, train, versions
 from ..saving import FinetuningResult, finetuning_outcome, save_finetuned_model
 from ..settings import FINETUNING_FILE, FinetuneSettings
 from ..streams import reads_stream

@@ -29,8 +29,8 @@ from hf_tsrep.training.data import (
     observed_windows,
     split_with_missing,
     take_per_row,
-    windows_of_few_series,
 )
+from hf_tsrep.training.series_stage import windows_of_few_series
 
 FIXTURE = Path(__file__).parents[2] / "parity" / "fixtures" / "preprocess.safetensors"
 

@@ -27,7 +27,7 @@ from hf_tsrep.training.finetuning.model import (
     reading_options,
 )
 from hf_tsrep.training.finetuning.run import build_trainer, shared_by_finetunings, training_arguments
-from hf_tsrep.training.resolve import recipe_for
+from hf_tsrep.training.recipe_files import recipe_for
 from hf_tsrep.training.run import check_resume
 from hf_tsrep.training.saving import read_training_record
 

@@ -16,7 +16,7 @@ from hf_tsrep.training import (
     resolve_finetuning,
     resolve_settings,
 )
-from hf_tsrep.training.resolve import recipe_files, recipe_for
+from hf_tsrep.training.recipe_files import recipe_files, recipe_for
 from hf_tsrep.training.stages import get_stage
 
 BASE = {"method": "ts2vec", "corpus": "ett/ETTh1", "output_dir": "out"}

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from transformers import SchedulerType, TrainingArguments
 
 from hf_tsrep.cli.arguments import documented_fields
-from hf_tsrep.training import SettingsError, pretrain, pretraining_fields, run
+from hf_tsrep.training import SettingsError, arguments, pretrain, pretraining_fields, run
 from hf_tsrep.training.resolve import resolve_settings
 from hf_tsrep.training.settings import TRAINING_FIELDS, DataSettings, FileSettings, RunSettings
 from hf_tsrep.training.settings_sources import coerce, describe_type
@@ -263,11 +263,11 @@ def test_a_push_that_fails_says_how_to_push_later_and_raises_nothing(tmp_path, m
     ("given", "found"), [("none", ["none"]), (None, []), (["none"], ["none"]), ("all", ["all"]), ("wandb", ["wandb"])]
 )
 def test_trackers_are_named_as_transformers_names_them(given, found, monkeypatch):
-    monkeypatch.setattr(run, "get_available_reporting_integrations", lambda: ["wandb"])
+    monkeypatch.setattr(arguments, "get_available_reporting_integrations", lambda: ["wandb"])
     settings = resolve_settings({**BASE, "report_to": given})
-    assert run.find_trackers(settings.training["report_to"]) == found
+    assert arguments.find_trackers(settings.training["report_to"]) == found
     with pytest.raises(SettingsError, match=r"no 'wandbb'\. Did you mean 'wandb'"):
-        run.find_trackers("wandbb")
+        arguments.find_trackers("wandbb")
 
 
 def needs_a_library():
@@ -276,9 +276,9 @@ def needs_a_library():
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_told_before_a_corpus_is_read(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "get_available_reporting_integrations", list)
+    monkeypatch.setattr(arguments, "get_available_reporting_integrations", list)
     if name == "wandb":
-        monkeypatch.setitem(run.INTEGRATION_TO_CALLBACK, name, needs_a_library)
+        monkeypatch.setitem(arguments.INTEGRATION_TO_CALLBACK, name, needs_a_library)
     with pytest.raises(SettingsError, match=rf"report_to='{name}' cannot work here: .*pip install") as told:
         pretrain("ts2vec", str(tmp_path / "absent.csv"), tmp_path / "out", report_to=name)
     assert len(str(told.value).splitlines()) == 1
