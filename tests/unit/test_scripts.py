@@ -13,6 +13,7 @@ import yaml
 from benchmark.cases_crosstimenet import exact_codes_kernel
 from benchmark.cases_kernels import attention_kernel, contrast_kernel, sliding_kernel, stream_kernel
 from benchmark.cases_mug import mug_step, soft_spearman
+from benchmark.cases_timedart import timedart_encode, timedart_forecast
 from benchmark.measure import compare, table
 from reproduction.plan import build_parser, list_grids, load_grid, plan
 from reproduction.work import complete, own_function, record_file
@@ -37,6 +38,8 @@ RESULTS = SCRIPTS.parent / "results"
         (sliding_kernel, {"num_steps": 40, "window_length": 21}),
         (stream_kernel, {"num_steps": 20, "window_length": 21}),
         (exact_codes_kernel, {"num_series": 4}),
+        (timedart_encode, {"batch_size": 2}),
+        (timedart_forecast, {"batch_size": 1, "prediction_length": 8}),
         (mug_step, {"length": 270, "batch_size": 2}),
         (soft_spearman, {"num_queries": 3, "num_candidates": 40}),
     ],

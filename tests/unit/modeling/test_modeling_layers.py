@@ -336,11 +336,13 @@ def key_mask(rows, length):
     heads=st.integers(1, 5),
     length=st.integers(2, 40),
     size=st.integers(1, 9),
-    masked=st.booleans(),
+    masked=st.sampled_from(["not", "keys", "square"]),
     together=st.integers(1, 30),
 )
 def test_the_kernel_is_exact_whatever_the_shape_the_mask_and_the_chunks(rows, heads, length, size, masked, together):
-    product, mask = heads_of(rows, heads, length, size), key_mask(rows, length) if masked else None
+    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    mask = {"not": None, "keys": key_mask(rows, length), "square": causal}[masked]
+    product = heads_of(rows, heads, length, size)
     expected = run(scaled_dot_product_attention, product.double(), mask)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels_attention, "SCORES_A_THREAD", together * length**2)
@@ -454,7 +456,7 @@ def test_attention_takes_the_kernel_only_where_it_gains(monkeypatch):
         assert attend(*inputs, **options).shape == inputs[0].shape
     with torch.autocast("cpu", dtype=torch.bfloat16):
         attend(*split())
-    for options in ({}, {"attention_mask": key_mask(2, 64)}):
+    for options in ({}, {"attention_mask": key_mask(2, 64)}, {"attention_mask": queries_differ[None, None]}):
         with pytest.raises(AssertionError, match="the narrow way"):
             attend(*split(), **options)
 
