@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_timedart import TimeDARTConfig
-from .layers_attention import SelfAttention, key_mask
+from .layers_attention import AttentionCache, SelfAttention, key_mask
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_patching import AlignedSeries, PatchLayout
 from .layers_transformer import TransformerEncoder, sinusoidal_positions
@@ -60,7 +60,7 @@ def visible_tokens(mask: torch.Tensor | None, seen: torch.Tensor | None) -> torc
     if seen is None:
         return None if mask is None else mask[None, None]
     if mask is not None:
-        return (mask & seen[:, None, None, :]) | itself_mask(mask.shape[0], mask.device)
+        return ((mask & seen.unsqueeze(1)) | itself_mask(mask.shape[0], mask.device)).unsqueeze(1)
     return key_mask(seen)
 
 
@@ -275,34 +275,29 @@ class DenoisingLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden: torch.Tensor,
-        memory: torch.Tensor,
+        memory: KeysAndValues,
         masks: DecoderMasks,
         draws: DropoutDraws | None = None,
-        known: dict[str, KeysAndValues] | None = None,
+        cache: AttentionCache | None = None,
     ) -> torch.Tensor:
         """Decode.
 
         Args:
             hidden: (num_rows, num_tokens, hidden_size).
-            memory: (num_rows, num_encoded, hidden_size), the encoder's tokens.
+            memory: The encoder's tokens, as `cross_attention` projects them.
             masks: Who sees whom.
             draws: The random choices of dropout; None for random ones in training.
-            known: Keys and values of earlier calls, where tokens come one by one; takes those of this one.
+            cache: Keys and values of earlier tokens, where they come one by one.
 
         Returns:
             The shape of `hidden`.
         """
-        before, of_memory = (None, None) if known is None else (known.get("itself"), known.get("memory"))
         itself = self.self_attention.project(hidden)
-        if before is not None:
-            itself = KeysAndValues(*(torch.cat(pair, dim=2) for pair in zip(before, itself, strict=True)))
-        if of_memory is None:
-            of_memory = self.cross_attention.project(memory)
-        if known is not None:
-            known.update(itself=itself, memory=of_memory)
+        if cache is not None:
+            itself = KeysAndValues(*cache.extend(self.self_attention.dropout.site, *itself))
         attended = self.self_attention.attend_to(hidden, itself, masks.of_itself, masks.only_itself, draws)
         hidden = self.norms[0](hidden + self.dropouts[0](attended, draws))
-        attended = self.cross_attention.attend_to(hidden, of_memory, masks.of_memory, masks.only_itself, draws)
+        attended = self.cross_attention.attend_to(hidden, memory, masks.of_memory, masks.only_itself, draws)
         hidden = self.norms[1](hidden + self.dropouts[1](attended, draws))
         inner = self.dropouts[2](F.gelu(self.expansion(hidden)), draws)
         return self.norms[2](hidden + self.dropouts[3](self.contraction(inner), draws))

@@ -54,7 +54,7 @@ from .heads_time_series import (
     TimeSeriesPredictionOutput,
     count_quantiles,
 )
-from .layers_attention import AttentionProjection, begin_as_multihead_attention
+from .layers_attention import AttentionCache, AttentionProjection, begin_as_multihead_attention
 from .layers_dropout import DropoutDraws, SeededDropout
 from .layers_normalization import (
     InstanceStatistics,
@@ -236,31 +236,35 @@ class DenoisingPatchDecoder(nn.Module):
         ]
         return DecoderMasks(visible_tokens(masks[0], seen), visible_tokens(masks[1], of_encoded))
 
+    def read(self, encoded: torch.Tensor) -> list[KeysAndValues]:
+        """Project the encoder's tokens (num_rows, num_encoded, hidden_size) for every layer."""
+        return [cast(DenoisingLayer, layer).cross_attention.project(encoded) for layer in self.layers]
+
     def decode(
         self,
         hidden: torch.Tensor,
-        memory: torch.Tensor,
+        memory: list[KeysAndValues],
         masks: DecoderMasks,
         draws: DropoutDraws | None = None,
-        known: list[dict[str, KeysAndValues]] | None = None,
+        cache: AttentionCache | None = None,
         first: int = 0,
     ) -> torch.Tensor:
         """Decode embedded patches.
 
         Args:
             hidden: (num_rows, num_tokens, hidden_size), without positions.
-            memory: (num_rows, num_encoded, hidden_size).
+            memory: What `read` made of the encoder's tokens.
             masks: Who sees whom.
             draws: The random choices of dropout; None for random ones in training.
-            known: One mapping a layer, where tokens come one by one; see DenoisingLayer.
+            cache: Keys and values of earlier tokens, where they come one by one.
             first: Place of the first token.
 
         Returns:
             (num_rows, num_tokens, hidden_size).
         """
         hidden = self.dropout(with_positions(hidden, first), draws)
-        for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, memory, masks, draws, None if known is None else known[index])
+        for layer, of_layer in zip(self.layers, memory, strict=True):
+            hidden = layer(hidden, of_layer, masks, draws, cache)
         return self.norm(hidden)
 
     def project(self, decoded: torch.Tensor, draws: DropoutDraws | None = None) -> torch.Tensor:
@@ -531,7 +535,8 @@ class TimeDARTForPreTraining(TimeDARTPreTrainedModel):
         noised = noised_patches(self.config, encoder.layout, series, draws)
         encoded = encoder(tokens, True, decoder.start_token, dropout)
         masks = decoder.masks(noised.shape[1], tokens.all_or_seen, draws, noised.device)
-        return Denoised(noised, encoded, decoder.decode(encoder.embed(noised), encoded, masks, dropout))
+        decoded = decoder.decode(encoder.embed(noised), decoder.read(encoded), masks, dropout)
+        return Denoised(noised, encoded, decoded)
 
     def reconstruct(
         self,
@@ -745,7 +750,8 @@ class CausalPredictionHead(ScaledPredictionHead):
         of_itself = masks.of_itself
         if of_itself is None:
             of_itself = visible_tokens(causal_mask(hidden.shape[1], hidden.device), None)
-        return self.denoiser.project(self.denoiser.decode(hidden, memory, masks._replace(of_itself=of_itself)))
+        masks = masks._replace(of_itself=of_itself)
+        return self.denoiser.project(self.denoiser.decode(hidden, self.denoiser.read(memory), masks))
 
     def generate(self, memory: torch.Tensor, masks: DecoderMasks, encoder: PatchEncoder) -> torch.Tensor:
         """Predict every patch from those predicted before it; the shape of `follow`.
@@ -753,11 +759,11 @@ class CausalPredictionHead(ScaledPredictionHead):
         What earlier tokens were attended to with is kept, so that the cost of a patch grows with the number of tokens,
         not with its square.
         """
-        known: list[dict[str, KeysAndValues]] = [{} for _ in self.denoiser.layers]
+        cache, read = AttentionCache(self.num_patches), self.denoiser.read(memory)
         hidden = self.denoiser.start_token.to(memory.dtype).expand(memory.shape[0], -1, -1)
         predicted: list[torch.Tensor] = []
         for index in range(self.num_patches):
-            decoded = self.denoiser.decode(hidden, memory, masks, known=known, first=index)
+            decoded = self.denoiser.decode(hidden, read, masks, cache=cache, first=index)
             predicted.append(self.denoiser.project(decoded))
             hidden = encoder.embed(self.point(predicted[-1]))
         return torch.cat(predicted, dim=1)
@@ -856,7 +862,8 @@ class NoisePredictionHead(CausalPredictionHead):
             shape = (memory.shape[0], 1, encoder.embedding.in_features)
             drawn = memory.new_zeros(shape) if noise is None else noise[index].to(memory)
             masks = DecoderMasks(of_memory=visible_tokens(None, tokens.all_or_seen))
-            patch = self.denoiser.project(self.denoiser.decode(encoder.embed(drawn), memory, masks))
+            decoded = self.denoiser.decode(encoder.embed(drawn), self.denoiser.read(memory), masks)
+            patch = self.denoiser.project(decoded)
             predicted.append(patch)
             values = self.layout.patches(self.point(patch), self.num_channels).flatten(1, 2)
             values = denormalize_instances(values, statistics).to(series.values.dtype)

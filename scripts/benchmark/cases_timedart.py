@@ -114,7 +114,7 @@ def timedart_forecast(plain: bool, batch_size: int = 4, prediction_length: int =
         for index in range(head.num_patches):
             hidden = torch.cat([start, *(encoder.embed(one) for one in told)], dim=1)
             masks = DecoderMasks(causal_mask(index + 1, memory.device)[None, None])
-            told.append(head.denoiser.project(head.denoiser.decode(hidden, memory, masks)[:, -1:]))
+            told.append(head.denoiser.project(head.denoiser.decode(hidden, head.denoiser.read(memory), masks)[:, -1:]))
         return head.by_timestamps(torch.cat(told, dim=1)) * inputs["deviation"] + inputs["mean"]
 
     with torch.inference_mode():

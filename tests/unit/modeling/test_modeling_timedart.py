@@ -90,7 +90,9 @@ def test_going_on_patch_by_patch_is_one_pass_over_what_was_told(channel_mode):
     start = head.denoiser.start_token.expand(len(told), -1, -1)
     hidden = torch.cat((start, encoder.embed(told[:, :-1])), dim=1)
     causal = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
-    again = head.denoiser.project(head.denoiser.decode(hidden, patches, masks._replace(of_itself=causal)))
+    again = head.denoiser.project(
+        head.denoiser.decode(hidden, head.denoiser.read(patches), masks._replace(of_itself=causal))
+    )
     torch.testing.assert_close(again, told, rtol=1e-4, atol=1e-5)
     future = head.by_timestamps(told)
     expected = future * inputs["deviation"] + inputs["mean"]
