@@ -93,7 +93,8 @@ def encode_command(
     opened = open_model(model, revision=revision, device=device, trust_remote_code=trust_remote_code)
     further = read_method_arguments(context, opened.model, fields)
     stored = open_parquet_corpus(input) if shard_size is not None and not given else None
-    corpus = opened.load_input(input, given, data_directory) if stored is None else stored.sample()
+    checks_all = shard_size is None  # else every row is looked at when its shard is encoded
+    corpus = opened.load_input(input, given, data_directory, checks_all) if stored is None else stored.sample()
     settings: dict[str, Any] = {
         "level": level,
         "window_length": window_length,

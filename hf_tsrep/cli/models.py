@@ -65,18 +65,21 @@ class OpenedModel:
         fields = (*(one.name for one in dataclasses.fields(FileSettings)), "target", "split")
         return {name: recorded[name] for name in fields if recorded.get(name) is not None}
 
-    def load_input(self, written: str, given: dict[str, Any], data_directory: str | None = None) -> Any:
+    def load_input(
+        self, written: str, given: dict[str, Any], data_directory: str | None = None, check_values: bool = True
+    ) -> Any:
         """Load the corpus of an answer: raw values, whole series, read as the training read this corpus.
 
         Args:
             written: How the user named it.
             given: Options of `load_corpus` that were given; they go first.
             data_directory: Where known corpora lie.
+            check_values: See `load_corpus`.
         """
         from ..data import load_corpus
 
         reading = {**self.reading_of(written), **given, "split": "none", "target": None}
-        return load_corpus(written, data_directory=data_directory, **reading)
+        return load_corpus(written, data_directory=data_directory, check_values=check_values, **reading)
 
     def sign(self, provenance: dict[str, Any], corpus: Any) -> dict[str, Any]:
         """Return the provenance of an answer with the name of the model as the user knows it, and the corpus."""

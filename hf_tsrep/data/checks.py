@@ -40,8 +40,13 @@ def check_channel_order(known: Sequence[str], given: Sequence[str], corpus: str,
         )
 
 
-def check_corpus(corpus: RawCorpus, name: str) -> None:
+def check_corpus(corpus: RawCorpus, name: str, check_values: bool = True) -> None:
     """Check every record and that there is at least one.
+
+    Args:
+        corpus: The records.
+        name: Name of the corpus, for messages.
+        check_values: Whether values are looked at too; see `load_corpus`.
 
     Raises:
         CorpusError: See `check_record`; or no split, or an empty split.
@@ -52,11 +57,16 @@ def check_corpus(corpus: RawCorpus, name: str) -> None:
         if not records:
             raise CorpusError(f"{name}, split {split!r}: no rows. Remove the split or give it series.")
         for record in records:
-            check_record(record, corpus.channel_names)
+            check_record(record, corpus.channel_names, check_values)
 
 
-def check_record(record: SeriesRecord, channel_names: tuple[str, ...]) -> None:
+def check_record(record: SeriesRecord, channel_names: tuple[str, ...], check_values: bool = True) -> None:
     """Refuse a series that no encoder can use.
+
+    Args:
+        record: The series.
+        channel_names: Names of the channels.
+        check_values: Whether its values are looked at too.
 
     Raises:
         CorpusError: No steps, another number of channels than `channel_names`, infinite values or such that float32
@@ -71,7 +81,8 @@ def check_record(record: SeriesRecord, channel_names: tuple[str, ...]) -> None:
             f"{place}: {values.shape[1]} channels where the corpus has {len(channel_names)}. "
             "Every series needs the same channels; split the corpus or fill the absent ones with NaN."
         )
-    _check_values(values, channel_names, place)
+    if check_values:
+        _check_values(values, channel_names, place)
     if record.target_value is not None and not abs(record.target_value) <= LARGEST:
         raise CorpusError(f"{place}: the target value {record.target_value} is no finite number of float32.")
 

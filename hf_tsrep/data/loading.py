@@ -65,6 +65,7 @@ def load_corpus(
     date_format: str | None = None,
     day_first: bool | None = None,
     time_zone: str | None = None,
+    check_values: bool = True,
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus: one row a series, with standard splits.
 
@@ -112,6 +113,8 @@ def load_corpus(
         day_first: Tables: whether 01/02/2024 is the first of February; None: by the rows, where they tell.
         time_zone: Tables: where dates without an offset are local times, such as `Europe/Berlin`; they become
             universal time, as dates with an offset do.
+        check_values: False leaves series in that no encoder can use, with infinite values or none at all, for whoever
+            sorts them out row by row (`hf-tsrep encode --shard-size`); it goes with scaler=None.
 
     Returns:
         Splits with the columns `series` Array2D((None, num_channels), float32), `item_id`, `label` (ClassLabel),
@@ -142,6 +145,7 @@ def load_corpus(
         date_format=date_format,
         day_first=day_first,
         time_zone=time_zone,
+        check_values=check_values,
     )
     changed = any((split not in (None, "none"), target is not None, scaler is not None, time_features))
     found = _find(name_or_path, data_directory, options, streaming, revision, token)
@@ -153,7 +157,7 @@ def load_corpus(
                 "`finetune` train on streams; for everything else load the corpus without streaming."
             )
         if not changed and has_series_column(datasets):
-            if not streaming:
+            if not streaming and check_values:
                 check_datasets(datasets, metadata.channel_names, metadata.name)
             return attach_metadata(datasets, metadata)
         if streaming:
@@ -162,7 +166,7 @@ def load_corpus(
                 "that needs all of it. Load it without streaming, or prepare it once with prepare_corpus."
             )
         found = _source_of_datasets(datasets, metadata, options)
-    corpus, metadata = _finish(found, split, target, scaler, time_features)
+    corpus, metadata = _finish(found, split, target, scaler, time_features, check_values)
     built = attach_metadata(build_corpus(corpus), metadata)
     return _as_stream(built, metadata) if streaming else built
 
@@ -264,7 +268,12 @@ def _source_of_datasets(datasets: Any, metadata: CorpusMetadata, options: Readin
 
 
 def _finish(
-    source: Source, split: str | None, target: str | Sequence[str] | None, scaler: str | None, time_features: bool
+    source: Source,
+    split: str | None,
+    target: str | Sequence[str] | None,
+    scaler: str | None,
+    time_features: bool,
+    check_values: bool,
 ) -> tuple[RawCorpus, CorpusMetadata]:
     """Check, cut, choose channels, scale and add time features, in this order."""
     corpus, metadata = source.corpus, source.metadata
@@ -272,7 +281,7 @@ def _finish(
         raise CorpusError(
             f"{metadata.name}: the stored values are already scaled or carry time features; load them as is."
         )
-    check_corpus(corpus, metadata.name)
+    check_corpus(corpus, metadata.name, check_values)
     cut = split if split is not None else source.split
     if cut != "none":
         corpus = split_corpus(corpus, cut)

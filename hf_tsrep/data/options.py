@@ -36,6 +36,7 @@ class ReadingOptions:
         time_zone: Tables: where dates without an offset are local times, such as `Europe/Berlin`.
         missing_mark: A number that stands for a missing value, such as -9999 (known corpora only).
         keep_duplicates: Keep duplicate or unsorted timestamps as rows in file order (known corpora only).
+        check_values: Whether infinite values are refused by the reader; see `load_corpus`.
     """
 
     item_column: str | None = None
@@ -57,6 +58,7 @@ class ReadingOptions:
     time_zone: str | None = None
     missing_mark: float | None = None
     keep_duplicates: bool = False
+    check_values: bool = True
 
     def __post_init__(self) -> None:
         if self.layout is not None and self.layout not in LAYOUTS:

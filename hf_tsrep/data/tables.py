@@ -138,7 +138,8 @@ def corpus_from_frame(
         raise CorpusError(f"{place}: no rows below the column names.")
     lines = np.arange(len(frame)) + 2 if lines is None else lines
     frame, time_column, channels = choose_columns(frame, options, place, lines)
-    values = np.stack([_numeric_column(frame[channel], channel, place, lines) for channel in channels], axis=1)
+    columns = [_numeric_column(frame[name], name, place, lines, options.check_values) for name in channels]
+    values = np.stack(columns, axis=1)
     if options.missing_mark is not None:
         values[values == options.missing_mark] = np.nan
     items = _items(frame, options, place, item_id, lines)
@@ -242,7 +243,7 @@ def require_column(column: str, columns: Sequence[str], place: str) -> None:
         )
 
 
-def _numeric_column(column: Any, name: str, place: str, lines: np.ndarray) -> np.ndarray:
+def _numeric_column(column: Any, name: str, place: str, lines: np.ndarray, check_values: bool = True) -> np.ndarray:
     import pandas as pd
 
     kind = getattr(column.dtype, "kind", "O")
@@ -261,7 +262,7 @@ def _numeric_column(column: Any, name: str, place: str, lines: np.ndarray) -> np
         )
     values = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     too_large = np.flatnonzero(np.abs(values) > LARGEST)
-    if too_large.size:
+    if check_values and too_large.size:
         row = int(too_large[0])
         what = (
             "infinite value. Leave missing values empty."

@@ -188,6 +188,36 @@ def test_bad_series_are_told_and_the_others_are_encoded(work, stored, command_li
     assert (empty.num_rows, empty.schema.names) == (0, ["item_id", "split", "label", "embedding"])
 
 
+@pytest.mark.parametrize("kind", ["csv", "ts"])
+def test_a_bad_series_of_a_text_file_costs_no_other(work, command_line, kind):
+    series = np.random.default_rng(0).normal(size=(5, 9, 2)).round(3).astype(object)
+    series[1, 4, 0] = "inf"
+    series[3] = "" if kind == "csv" else "NaN"
+    if kind == "csv":
+        steps = [f"m{number},{first},{second}" for number, one in enumerate(series) for first, second in one]
+        text = "\n".join(["machine,pressure,load", *steps]) + "\n"
+    else:
+        rows = [":".join(",".join(map(str, channel)) for channel in one.T) for one in series]
+        header = [
+            "@problemName machines",
+            "@timeStamps false",
+            "@univariate false",
+            "@dimensions 2",
+            "@classLabel false",
+        ]
+        text = "\n".join([*header, "@data", *rows]) + "\n"
+    path = work / f"machines.{kind}"
+    path.write_text(text)
+    words = ("--item-column", "machine") if kind == "csv" else ()
+    code, _, err = command_line(*words_for(path, "of-text", *words))
+    assert code == 0, err
+    errors = parquet.read_table("of-text/errors.parquet").to_pandas()
+    assert errors["row"].tolist() == [1, 3]
+    assert "infinite value" in errors["reason"][0]
+    assert "every value is missing" in errors["reason"][1]
+    assert len(read(work / "of-text")["embedding"]) == 3
+
+
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_precisions_keep_the_numbers_as_far_as_they_can(work, stored, command_line, precision):
     assert command_line(*words_for(stored, "exact"))[0] == 0

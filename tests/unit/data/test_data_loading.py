@@ -399,8 +399,8 @@ def test_the_options_of_reading_are_the_same_everywhere():
     from hf_tsrep.training.settings import FileSettings
 
     settings = {one.name for one in dataclasses.fields(FileSettings)}
-    published_only = {"missing_mark", "keep_duplicates"}
-    assert {one.name for one in dataclasses.fields(ReadingOptions)} == settings | published_only
+    of_callers = {"missing_mark", "keep_duplicates", "check_values"}
+    assert {one.name for one in dataclasses.fields(ReadingOptions)} == settings | of_callers
     assert settings <= set(inspect.signature(load_corpus).parameters)
 
 
