@@ -249,7 +249,7 @@ class PredictsClasses(Predicts):
         show_progress_bar: bool | None = None,
         **method_arguments: Any,
     ) -> PredictedClasses | np.ndarray:
-        """Tell the classes of series of any length, or their numbers; order and batch size change nothing.
+        """Tell the classes of series of any length, or their numbers; order and batch size change rounding alone.
 
         Args:
             series: One series, as an array, tensor or DataFrame (time, num_channels); or several, as an array or
@@ -308,7 +308,7 @@ class PredictsFuture(Predicts):
         show_progress_bar: bool | None = None,
         **method_arguments: Any,
     ) -> np.ndarray:
-        """Predict the future of series of any length; order and batch size change nothing.
+        """Predict the future of series of any length; order and batch size change rounding alone.
 
         The future follows a series' last timestamp. Where the config knows `prediction_context_length`, which a
         fine-tuning writes, only so many last timestamps are looked at, as in the training.

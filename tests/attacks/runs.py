@@ -54,10 +54,17 @@ class Runs(Attack):
     """What all attacks on trainings share: undisturbed runs, made when they are first needed."""
 
     time_limit = 240.0
+    kept = None  # a folder whose undisturbed runs serve several attacks; None for one of this attack's own
 
     def __init__(self, folder):
         super().__init__(folder)
-        corpus = folder / "tiny"  # the name of the domain of the tiny configs
+        self.undisturbed = self.kept or folder
+        self.corpus = self.undisturbed / "tiny"  # the name of the domain of the tiny configs
+        if not self.corpus.exists():
+            self.write_corpus(self.corpus)
+
+    def write_corpus(self, corpus):
+        """Write what all runs train on."""
         corpus.mkdir()
         for place, (part, number) in enumerate({"train": 12, "test": 6}.items()):
             table = machines(place, number)
@@ -70,17 +77,17 @@ class Runs(Attack):
         shared = {**COMMON, "resume_from_checkpoint": resume}
         if stage == "finetune":
             encoder, _ = self.whole(f"{name} {METHODS[name].config_class.stages[-1]}")
-            return finetune(encoder, str(self.folder / "tiny"), output_dir, num_train_epochs=3, **shared)
+            return finetune(encoder, str(self.corpus), output_dir, num_train_epochs=3, **shared)
         stages = METHODS[name].config_class.stages
         before = {one: str(self.whole(f"{name} {one}")[0]) for one in stages[: stages.index(stage)]}
         fields = {**tiny_fields(name, stage), **before, **TRAINING, **shared}
         if "max_train_length" not in pretraining_fields(name, stage):
             del fields["max_train_length"]
-        return pretrain(name, str(self.folder / "tiny"), output_dir, stage=stage, **fields)
+        return pretrain(name, str(self.corpus), output_dir, stage=stage, **fields)
 
     def whole(self, kind):
         """Return the folder of an undisturbed run and how many moments of each sort it has."""
-        folder = self.folder / "whole" / kind.replace(" ", "-")
+        folder = self.undisturbed / "whole" / kind.replace(" ", "-")
         counts = folder.parent / f"{folder.name}.json"
         if not counts.exists():
             for name, stage in [kind.split()]:  # what it begins with, here and not in the fork
