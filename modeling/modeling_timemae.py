@@ -689,6 +689,7 @@ class TimeMAEForPreTraining(TimeMAEPreTrainedModel):
             )
         if draws is None:
             draws = batch.draw(lambda count, source: draw_step(config, count, length, source), past_values, generator)
+        target_encoder = self.target_encoder
         window = slice(draws.start, draws.start + config.context_length)
         windows, seen = self.model.embed_windows(align_series(past_values[:, window], observed[:, window]))
         split = split_windows(seen, draws.permutation.to(seen.device), config)
@@ -697,7 +698,7 @@ class TimeMAEForPreTraining(TimeMAEPreTrainedModel):
             dropout = DropoutDraws(draws.dropout_seed, 1, batch.rank, batch.num_processes)
         predicted = self._regress(windows, split, dropout)
         scores = self.tokenizer(predicted)
-        target, codewords = self._targets(windows, split, draws.gumbel_noise, dropout)
+        target, codewords = self._targets(target_encoder, windows, split, draws.gumbel_noise, dropout)
         alignment = batch.mean(representation_errors(target, predicted), split.is_masked.unsqueeze(-1))
         classification = batch.mean(codeword_errors(scores, codewords, config.label_smoothing), split.is_masked)
         hits, gains = (scores.argmax(-1) == codewords).float(), codeword_ndcg(scores.detach(), codewords)
@@ -726,6 +727,7 @@ class TimeMAEForPreTraining(TimeMAEPreTrainedModel):
     @torch.no_grad()
     def _targets(
         self,
+        target_encoder: nn.Module,
         windows: torch.Tensor,
         split: SplitWindows,
         gumbel_noise: torch.Tensor | None,
@@ -737,9 +739,10 @@ class TimeMAEForPreTraining(TimeMAEPreTrainedModel):
         noise = None if gumbel_noise is None else gumbel_noise.to(masked.device)
         codewords = draw_codewords(self.tokenizer(masked), noise, self.config.codeword_temperature)
         hidden = masked + self.model.positions(windows.shape[1])[split.masked]
-        return self.target_encoder(hidden, split.is_masked, dropout), codewords
+        return target_encoder(hidden, split.is_masked, dropout), codewords
 
     @property
+    @torch.compiler.disable  # a number of updates is looked at
     def target_encoder(self) -> nn.Module:
         """What makes the targets: the momentum encoder, or the encoder itself before the first update."""
         is_shared = self.config.momentum_shares_first_step and int(self.num_momentum_updates) == 0
