@@ -1,11 +1,14 @@
 """What every test may use."""
 
 import gc
+import importlib
 import logging
 import sys
 from pathlib import Path
 
 import pytest
+
+from hf_tsrep.imports import after_import
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path[:0] = [str(Path(__file__).parent / "support"), str(SCRIPTS), str(SCRIPTS / "studies")]
@@ -14,10 +17,34 @@ pytest.register_assert_rewrite("company", "training_runs", "two_processes")
 gc.disable()  # collecting the tests imports a million objects that stay: garbage is not worth looking for
 
 
+# What trainings import when they are asked for. A worker of the whole suite needs it sooner or later.
+LATE = ("accelerate", "datasets", "matplotlib.pyplot", "pandas", "sklearn.svm", "transformers.trainer")
+
+
 def pytest_collection_finish(session):
-    """Look for garbage again, but not among what was imported."""
+    """Look for garbage again, but not among what was imported: every training ends with a look at all that is left."""
+    if hasattr(session.config, "workerinput"):
+        for name in LATE:
+            importlib.import_module(name)
     gc.freeze()
     gc.enable()
+
+
+def _draw_the_loss_once():
+    """Give every training of this process the picture of the first one: hundreds are trained, and one is looked at."""
+    from hf_tsrep.training import saving
+
+    draw, drawn = saving.plot_loss_curve, []
+
+    def copy_the_first(history, path, title):
+        if not drawn or not any("loss" in entry for entry in history):
+            drawn[:] = [draw(history, path, title).read_bytes()]
+        return Path(path).write_bytes(drawn[0])
+
+    saving.plot_loss_curve = copy_the_first
+
+
+after_import("hf_tsrep.training.saving", _draw_the_loss_once)
 
 
 def _reset_logger():

@@ -45,7 +45,7 @@ def in_pieces(stream, values, sizes):
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @torch.inference_mode()
 def test_a_stream_has_the_embeddings_of_the_causal_batch(
     name, window_length, length, before, gap, after, missing, sizes, seed
@@ -100,7 +100,7 @@ def test_a_stream_refuses_what_encode_refuses(name):
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @torch.inference_mode()
 def test_the_state_of_dilated_convolutions_is_equal_to_whole_windows(
     mask, gate_padding, missing_values, window_length, num_blocks, before, missing, sizes, seed

@@ -67,7 +67,7 @@ def published(hub, tmp_path_factory):
     load = ENCODE.format(place=REPOSITORY, arguments="", output=str(output), series=str(home / "series.npy"))
     without = WITHOUT_TOKENIZER.format(model=str(home / "model"))
     # One process for both, because importing transformers takes longer than that.
-    printed = hub.run(push + load + without, home, OMP_NUM_THREADS="1")
+    printed = hub.run(push + load + without, home)
     expected = model.encode(make_series(), domain="har")
     return SimpleNamespace(series=home / "series.npy", output=output, expected=expected, printed=printed)
 
@@ -91,7 +91,7 @@ def test_the_code_of_model_and_tokenizer_is_enough_without_the_library(hub, publ
     code = ENCODE.format(
         place=REPOSITORY, arguments=", trust_remote_code=True", output=str(output), series=str(published.series)
     )
-    hub.run(WITHOUT_LIBRARY + code, tmp_path, PYTHONPATH="", OMP_NUM_THREADS="1")
+    hub.run(WITHOUT_LIBRARY + code, tmp_path, PYTHONPATH="")
     np.testing.assert_allclose(np.load(output), published.expected, rtol=0, atol=1e-5)
 
 

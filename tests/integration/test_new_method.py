@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreters import run_apart
 
 pytestmark = pytest.mark.slow
 
@@ -211,20 +211,11 @@ def tree(tmp_path_factory):
     return root
 
 
-def run(tree, *arguments, **variables):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    paths = {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, arguments)]
-    environment = {**kept, **paths, **variables}
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-# What a user does first, in one process, so that the imports are paid once; and a fixture of an official toy.
+# What a user does first, a fixture of an official toy, and then the promises: one process, so that imports are paid
+# once.
 USE = """
-import json, runpy
-import numpy as np, torch
+import json, runpy, sys
+import numpy as np, pytest, torch
 from safetensors.torch import save_file
 import hf_tsrep
 from hf_tsrep.cli.main import run
@@ -245,13 +236,21 @@ facts = {"method": "toy", "kind": "encoder", "config": json.dumps({"width": 4})}
 save_file(tensors, "toy.safetensors", facts)
 found = {name: getattr(hf_tsrep, name).__module__ for name in hf_tsrep.list_models("toy*")}
 print("FOUND", json.dumps([found, [name for name in dir(hf_tsrep) if name.startswith("Toy")]]))
+print("PROMISES", pytest.main(["-p", "no:cacheprovider", "-vv", *sys.argv[1:]]))
 """
+# The rooms' tests read all cards, and those of README's table and of the type stubs what is made of them.
+PROMISES = ("tests/contract", "tests/parity/test_parity.py::test_parity", "tests/unit/test_imports.py")
+PROMISES += ("tests/unit/test_registry.py", "tests/unit/training/test_training_recipes.py")
+PROMISES += ("tests/integration/test_readme.py", "-k", "toy or stub or table or room")
 
 
 @pytest.fixture(scope="module")
 def used(tree):
-    """What the commands printed that listed, pre-trained and encoded."""
-    return run(tree, "-c", USE)
+    """What the commands printed that listed, pre-trained and encoded, and the tests of the copy after them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    ours = {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    ours |= {"HF_TSREP_PARITY_DIR": str(tree), "HF_TSREP_METHODS": "toy"}
+    return run_apart(USE, tree, kept | ours, PROMISES)
 
 
 def test_it_is_listed_and_its_classes_are_public(used):
@@ -274,39 +273,12 @@ def test_pretraining_leaves_a_model_that_encodes_and_a_card(tree):
     assert "| `mask_ratio` | 0.5 |" in card
 
 
-THAT_READ_THE_CARDS = (
-    "tests/unit/test_imports.py",
-    "tests/unit/test_registry.py",
-    "tests/unit/training/test_training_recipes.py",
-    "tests/integration/test_readme.py",
-)
-
-
-@pytest.mark.usefixtures("used")
-def test_it_keeps_every_promise_of_the_contract_and_its_parity_module_is_found_by_name(tree):
-    places = ("tests/contract", "tests/parity/test_parity.py::test_parity", *THAT_READ_THE_CARDS)
-    arguments = ("-m", "pytest", "-p", "no:cacheprovider", "-vv", *places, "-k", "toy or stub or table or room")
-    printed = run(tree, *arguments, HF_TSREP_PARITY_DIR=str(tree))
-    assert "test_parity[toy] PASSED" in printed
-    passed = re.search(r"(\d+) passed", printed)
+def test_it_keeps_every_promise_of_the_contract_and_its_parity_module_is_found_by_name(used):
+    """That its code travels is one of the promises."""
+    assert "test_parity[toy] PASSED" in used
+    assert "test_code_travels_with_every_class[toy] PASSED" in used
+    passed = re.search(r"(\d+) passed", used)
     assert passed is not None
-    assert int(passed[1]) > 70, printed  # about 65 of the contract, as of every other method
-    assert "skipped" not in printed
-
-
-@pytest.mark.usefixtures("used")
-def test_its_code_travels(tree, tmp_path):
-    code = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("hf_tsrep", "modeling", "tokenization"):
-            raise ImportError(name + " is not here")
-sys.meta_path.insert(0, Refuse())
-import numpy, transformers
-model = transformers.AutoModel.from_pretrained("toy-run", trust_remote_code=True)
-assert type(model).__module__.startswith("transformers_modules")
-print(model.encode(numpy.ones((5, 3))).shape)
-"""
-    printed = run(tree, "-c", code, PYTHONPATH="", HF_HOME=str(tmp_path / "cache"))
-    assert printed.splitlines()[-1] == "(8,)"
+    assert int(passed[1]) > 70, used  # about 65 of the contract, as of every other method
+    assert not re.search(r"\d+ (failed|error|skipped)", used), used[-6000:]
+    assert "PROMISES ExitCode.OK" in used or "PROMISES 0" in used

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from interpreters import run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("hf_tsrep", "modeling", "tokenization", "model_cards")
@@ -21,19 +22,6 @@ TRAVELLING = ("modeling", "tokenization")
 def environment(**variables):
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_TSREP_DATA")}
     return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
-
-
-def run_python(code, cwd, **variables):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment(**variables),
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def files_of_the_tree():
@@ -105,7 +93,7 @@ print(json.dumps({
     "card": "TS2Vec" in str(build_model_card(model)),
 }))
 """
-    seen = json.loads(run_python(code, tmp_path, PYTHONPATH=str(installed)))
+    seen = json.loads(run_apart(code, tmp_path, environment(PYTHONPATH=str(installed))).splitlines()[-1])
     assert Path(seen["file"]).is_relative_to(installed)
     assert seen["bare"] == []
     assert {"default", "ett", "uea", "ucr"} <= set(seen["recipes"])
@@ -138,7 +126,10 @@ import hf_tsrep.cli.main
 hf_tsrep.list_models("ts*"); dir(hf_tsrep)
 print(json.dumps(sorted(sys.modules)))
 """
-    loaded = set(json.loads(run_python(code, tmp_path, PYTHONPATH=str(ROOT)).splitlines()[-1]))
+    command, variables = [sys.executable, "-c", code], environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
     heavy = {"transformers.modeling_utils", "transformers.trainer", "sklearn", "scipy", "pandas", "polars", "datasets"}
     heavy |= {"modeling", "tokenization", "evaluate", "aeon", "numba", "matplotlib", "plotly", "pyarrow", "accelerate"}
     assert loaded & heavy == set()
@@ -160,7 +151,7 @@ for name in hf_tsrep.__all__:
     getattr(hf_tsrep, name)
 print(sorted({"modeling", "tokenization"} & {name.split(".")[0] for name in sys.modules}))
 """
-    assert run_python(code, ROOT).strip() == "[]"
+    assert run_apart(code, ROOT, environment()).splitlines()[-1] == "[]"
 
 
 def test_the_links_are_relative():

@@ -6,11 +6,10 @@ A comment in front of a block says what else to do: `<!-- not run: REASON -->` o
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from interpreters import run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -19,8 +18,8 @@ BLOCK = re.compile(
     flags=re.MULTILINE | re.DOTALL,
 )
 
-# Two processes, so that imports are paid once each: Python blocks share their names as a reader's session does and see
-# nothing of the other one, which runs the commands.
+# Two processes: Python blocks share their names as a reader's session does and see nothing of the other one, which is
+# a fork and runs the commands. Imports are paid once.
 COMMANDS = """
 import json, sys
 import torch
@@ -31,14 +30,26 @@ for line in sys.stdin:
     print(f"CODE {code}", flush=True)
 """
 DRIVER = r"""
-import json, shlex, subprocess, sys, time
-blocks, commands = json.loads(sys.stdin.read())
-terminal = subprocess.Popen([sys.executable, "-c", commands], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+import json, os, shlex, sys, time
+import datasets, matplotlib.pyplot, sklearn.svm, transformers.trainer
+import hf_tsrep.training.pretraining
+
+blocks, commands = json.loads(sys.argv[1])
+asked, answered = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(asked[1])
+    sys.stdin, sys.stdout = os.fdopen(asked[0]), os.fdopen(answered[1], "w")
+    try:
+        exec(commands, {"__name__": "terminal"})
+    finally:
+        os._exit(0)
+os.close(answered[1])
+terminal_in, terminal_out = os.fdopen(asked[1], "w"), os.fdopen(answered[0])
 
 def run(words):
-    terminal.stdin.write(json.dumps(words) + "\n")
-    terminal.stdin.flush()
-    for line in terminal.stdout:
+    terminal_in.write(json.dumps(words) + "\n")
+    terminal_in.flush()
+    for line in terminal_out:
         if line.startswith("CODE "):
             return int(line.split()[1])
         print(line, end="")
@@ -58,7 +69,7 @@ for block in blocks:
             code = run(words[1:])
             assert code == 0, f"README.md, line {block['line']}: {command} ended with {code}"
     print(f"line {block['line']}: {time.perf_counter() - begin:.1f} s")
-terminal.stdin.close()
+terminal_in.close()
 for name in ("embeddings", "nearest", "whole", "timestamps", "streaming", "windows", "scales", "metrics"):
     value = names[name]
     print("RESULT", json.dumps([name, list(getattr(value, "shape", ())), value if isinstance(value, dict) else None]))
@@ -87,17 +98,7 @@ def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["HF_HOME"] = str(folder / ".cache")
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps([blocks_to_run(), COMMANDS]),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=400,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
-    return folder, done.stdout
+    return folder, run_apart(DRIVER, folder, environment, [json.dumps([blocks_to_run(), COMMANDS])])
 
 
 @pytest.mark.slow

@@ -1,21 +1,12 @@
 """Whole pre-trainings: the model folder, killed and resumed runs, and two processes."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import (
-    PROGRAM,
-    assert_close_files,
-    assert_close_losses,
-    assert_equal_files,
-    launch,
-    losses,
-    start,
-)
+from training_runs import assert_close_files, assert_close_losses, assert_equal_files, losses, start
 
 from hf_tsrep.training import SettingsError, pretrain
 
@@ -97,7 +88,7 @@ def test_two_processes_are_one_process_on_the_global_batch(corpus, interpreters,
     two = given_for(corpus, tmp_path / "two", per_device_train_batch_size=2, **fields)
     del two["use_cpu"]  # without a GPU the processes train on CPUs, together, though nobody says so
     assert start(interpreters, one) == 0
-    launch(PROGRAM, [json.dumps(two), "never", "0"], tmp_path)
+    assert start(interpreters, two, num_processes=2) == 0
     facts = [json.loads((tmp_path / name / "pretraining.json").read_text())["facts"] for name in ("one", "two")]
     assert [one["num_processes"] for one in facts] == [1, 2]
 
@@ -205,16 +196,3 @@ def test_the_published_budget_and_batch_follow_the_corpus(tmp_path):
 def test_an_unknown_field_of_pretrain_names_the_near_match(corpus, tmp_path):
     with pytest.raises(SettingsError, match=r"'learning_rat' \(arguments\).*'learning_rate'"):
         pretrain("ts2vec", corpus, tmp_path, learning_rat=0.1)
-
-
-@pytest.mark.parametrize("damaged", ["optimizer.pt", "averaged_weights.safetensors", "trainer_state.json"])
-def test_a_damaged_newest_checkpoint_is_passed_over_and_the_bits_stay(corpus, tmp_path, damaged):
-    fields = {"max_steps": 4, "save_steps": 2}
-    whole = pretrain(**given_for(corpus, tmp_path / "whole", **fields))
-    broken = tmp_path / "broken"
-    shutil.copytree(whole.output_dir, broken)
-    (broken / "model.safetensors").unlink()  # as if the run had been killed after its last checkpoint
-    (broken / "checkpoint-4" / damaged).write_bytes(b"")
-    resumed = pretrain(**given_for(corpus, broken, resume_from_checkpoint=True, **fields))
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name

@@ -5,8 +5,14 @@ generator is the same in both.
 
     with Interpreters() as interpreters:
         status = interpreters.run("import sys; print(sys.argv[1])", ["word"], tmp_path)
+
+A third one has imported torch, pandas and the like, and nothing that asks the environment for a Hub, a home or a path:
+there a program imports transformers and hf_tsrep, or what stands in their place, as in a process of its own.
+
+    printed = run_apart("import hf_tsrep; print(hf_tsrep.__file__)", tmp_path, os.environ)
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -16,8 +22,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -26,16 +35,26 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
 }
-TIME_LIMIT = 240  # seconds a program may run
+TIME_LIMIT = 600  # seconds a program may run
+# What takes most of an import of transformers' models and of hf_tsrep, and knows nothing of a Hub.
+LIBRARIES = ("torch", "torch._dynamo", "torch.distributed.tensor", "pandas", "pyarrow.dataset", "pydantic")
+LIBRARIES += ("sklearn.svm",)
 
 
 class _Interpreter:
-    """A process that runs `_serve`."""
+    """A process that runs `_serve`.
 
-    def __init__(self):
+    Args:
+        imports: What it has imported: "everything" of a training, or the "libraries".
+    """
+
+    def __init__(self, imports="everything"):
+        environment = {**os.environ, **ENVIRONMENT}
+        if imports == "libraries":
+            del environment["PYTHONPATH"]  # a program says where it finds the rest
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**os.environ, **ENVIRONMENT},
+            [sys.executable, __file__, imports],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -94,23 +113,59 @@ class Interpreters:
         return next((status for status in statuses if status), 0)
 
 
+@cache
+def _with_libraries():
+    interpreter = _Interpreter("libraries")
+    atexit.register(interpreter.close)
+    return interpreter
+
+
+def run_apart(program, folder, environment, arguments=()):
+    """Run Python code as in a process of its own, whose environment is there before it imports transformers.
+
+    Args:
+        program: Text of the program.
+        folder: Where it runs.
+        environment: All its variables; those that torch reads when it is imported come too late.
+        arguments: Strings, for sys.argv.
+
+    Returns:
+        What it wrote to stdout and stderr.
+
+    Raises:
+        AssertionError: It failed; the message is what it wrote.
+    """
+    interpreter = _with_libraries()
+    with tempfile.NamedTemporaryFile("r") as output:
+        place = {"environment": dict(environment), "output": output.name, "folder": str(folder)}
+        interpreter.begin(program=program, arguments=list(arguments), **place)
+        status, printed = interpreter.wait(), output.read()
+    assert status == 0, f"exit status {status}\n{printed[-6000:]}"
+    return printed
+
+
 def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _execute(program, arguments, environment, output):
+def _execute(program, arguments, environment, output, folder=None):
     """Be the program: called in a fork, never returns."""
     status = 1
     try:
         signal.alarm(TIME_LIMIT)
+        if folder is not None:
+            os.chdir(folder)
+            os.environ.clear()
+            sys.path[:1] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         os.environ.update(environment)
         sys.argv = ["program", *arguments]
-        exec(compile(program, "program", "exec"), {"__name__": "__main__"})
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(program, "program", "exec"), vars(sys.modules["__main__"]))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -134,7 +189,11 @@ def _serve():
     """Answer every task, a line of stdin, with the exit status of a fork that has executed it."""
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        _import_everything()
+        if sys.argv[1] == "everything":
+            _import_everything()
+        else:
+            for name in LIBRARIES:
+                importlib.import_module(name)
         gc.freeze()  # a collection in a fork need not look at all that was imported
         for line in sys.stdin:
             child = os.fork()

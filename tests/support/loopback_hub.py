@@ -13,13 +13,13 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from interpreters import run_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_loopback"
@@ -147,24 +147,15 @@ class LoopbackHub:
         return {**kept, **ours, **changes}
 
     def run(self, code, home, **changes):
-        """Run Python code in a process of its own, which sees the Hub's address before it imports anything.
+        """Run Python code in a process of its own, which sees the Hub's address before it imports transformers.
 
         Returns:
-            What the code wrote to stdout.
+            What the code wrote.
 
         Raises:
-            AssertionError: It failed; the message is what it wrote to stderr.
+            AssertionError: It failed; the message is what it wrote.
         """
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=self.environment(home, **changes),
-            cwd=home,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return run_apart(code, home, self.environment(home, **changes))
 
     # What is asked of the Hub, by method and path. Each takes the match of the path and the request.
 

@@ -1,8 +1,8 @@
 """Several processes with a share of the batch each against one process with the whole batch.
 
-A test file has a function `step(variant, rank, num_processes)`, which the processes import by the name of the file. It
-returns three tensors: losses and gradients, whose means over the processes are what one process has, and buffers,
-which are the same everywhere.
+A test file has a function `step(variant, rank, num_processes)`. It returns three tensors: losses and gradients, whose
+means over the processes are what one process has, and buffers, which are the same everywhere. The processes are forks:
+what is imported is not imported again.
 """
 
 from datetime import timedelta
@@ -41,7 +41,8 @@ def run_processes(step, variants, folder, counts=(2,)):
     """Take the steps of all variants in some processes, for each count; return what each process found, by variant."""
     if not dist.is_available():
         pytest.skip("torch has no torch.distributed here")
-    multiprocessing.spawn(_work, args=(step, tuple(variants), str(folder), counts), nprocs=max(counts))
+    arguments = (step, tuple(variants), str(folder), counts)
+    multiprocessing.start_processes(_work, args=arguments, nprocs=max(counts), start_method="fork")
     return [torch.load(Path(folder) / f"{rank}of{count}.pt") for count in counts for rank in range(count)]
 
 

@@ -1,14 +1,10 @@
-"""What is looked at when two trainings are compared, and how torch's launcher starts one."""
+"""What is looked at when two trainings are compared, and how one is started and killed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from interpreters import ENVIRONMENT, TIME_LIMIT
 from safetensors.torch import load_file
 
 # Arguments: a JSON of the arguments of pretrain, and where to be killed by SIGKILL: after a step or while saving.
@@ -37,29 +33,6 @@ def start(interpreters, given, moment="never", number=0, num_processes=1):
     """Run PROGRAM in one process of its own, or in two, and return the exit status."""
     place = Path(given["output_dir"]).parent
     return interpreters.run(PROGRAM, [json.dumps(given), moment, str(number)], place, num_processes)
-
-
-def launch(program, arguments, folder, num_processes=2):
-    """Run Python code in several processes by torch.distributed.run.
-
-    Args:
-        program: Text of the program, which is written into the folder.
-        arguments: Strings, for sys.argv.
-        folder: Where to write it.
-        num_processes: How many.
-    """
-    path = Path(folder) / "program.py"
-    path.write_text(program)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    finished = subprocess.run(
-        [*launcher, str(path), *arguments],
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
-    assert finished.returncode == 0, f"{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
 
 
 def losses(output_dir, names):

@@ -52,10 +52,20 @@ def modules(root=ROOT):
     return found
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(module, path):
-    """Yield every import of a file: the node, and the absolute names that it may mean."""
+    """Return every import of a file: the node, and the absolute names that it may mean."""
+    return list(_imports_of(module, path))
+
+
+def _imports_of(module, path):
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield node, [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -88,8 +98,10 @@ def is_type_checking(node):
 
 
 def nodes_at_import(tree, with_type_checking):
-    """Yield what runs when a file is imported: nothing inside functions."""
+    """Yield the statements that run when a file is imported: nothing inside functions."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.expr):
+            continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         if is_type_checking(node) and not with_type_checking:
@@ -101,7 +113,7 @@ def nodes_at_import(tree, with_type_checking):
 @cache
 def imported_at_once(module, path):
     """Return the names that importing a file imports; a room's __init__ names for type checkers what it loads late."""
-    at_once = set(nodes_at_import(ast.parse(path.read_text(encoding="utf-8")), path.name == "__init__.py"))
+    at_once = set(nodes_at_import(parsed(path), path.name == "__init__.py"))
     lines = {node.lineno for node in at_once if isinstance(node, ast.Import | ast.ImportFrom)}
     return {name for node, names in imports_of(module, path) if node.lineno in lines for name in names}
 
@@ -125,7 +137,7 @@ def needless_in_functions(known):
     """Return the imports inside functions, file -> file of the package, that keep nothing heavy out of the start."""
     found = set()
     for module, path in known.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         at_once = {
             node.lineno for node in nodes_at_import(tree, True) if isinstance(node, ast.Import | ast.ImportFrom)
         }
@@ -206,7 +218,7 @@ def test_no_public_name_of_a_room_is_a_file_of_it(name):
 def test_what_travels_imports_only_what_every_machine_has_and_its_siblings(folder):
     wrong = []
     for path in sorted((ROOT / folder).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.level:
                 siblings = [
                     path.parent / f"{node.module}.py",
@@ -279,8 +291,8 @@ def words_of(tree):
 METHODS_NAME = re.compile(rf"(?i:{'|'.join(NAMES)})(?=[A-Z][a-z]|[^A-Za-z]|$)")
 
 
-def named_methods(source):
-    return [(line, text) for line, text in words_of(ast.parse(source)) if METHODS_NAME.search(text)]
+def named_methods(tree):
+    return [(line, text) for line, text in words_of(tree) if METHODS_NAME.search(text)]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -288,19 +300,17 @@ def test_no_room_says_a_methods_name(room):
     found = {}
     for path in sorted((ROOT / PACKAGE / room).rglob("*.py")):
         inside = path.relative_to(ROOT / PACKAGE / room).parts
-        if inside[0] not in METHODS and (named := named_methods(path.read_text(encoding="utf-8"))):
+        if inside[0] not in METHODS and (named := named_methods(parsed(path))):
             found[str(path.relative_to(ROOT / PACKAGE))] = named
     assert not found
 
 
 def test_no_file_beside_the_rooms_says_a_methods_name():
-    found = {
-        path.name: named_methods(path.read_text(encoding="utf-8")) for path in sorted((ROOT / PACKAGE).glob("*.py"))
-    }
+    found = {path.name: named_methods(parsed(path)) for path in sorted((ROOT / PACKAGE).glob("*.py"))}
     assert {"demo.py", "registry.py"} <= set(found)
     assert not {name: named for name, named in found.items() if named}
 
 
 def test_names_and_strings_are_found_and_docstrings_are_not():
     source = '"""As TS2Vec does."""\nfrom x import SimMTMModel\nif kind == "timedrl":\n    run(HAR_TSTCC, tst_rows)\n'
-    assert [text for _, text in named_methods(source)] == ["SimMTMModel", "timedrl", "tst_rows"]
+    assert [text for _, text in named_methods(ast.parse(source))] == ["SimMTMModel", "timedrl", "tst_rows"]

@@ -2,18 +2,21 @@
 
 import logging
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interpreters import run_apart
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from hf_tsrep import TS2VecConfig, TS2VecForPreTraining
 from hf_tsrep.training import CollapseMonitor, WeightAveragingCallback, effective_rank
 from hf_tsrep.visualization import plot_loss_curve, smooth
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def small_model():
@@ -184,10 +187,10 @@ assert resident() - before < 30 * 2**20
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the setting is of glibc on Linux")
 def test_freed_blocks_go_back_to_the_system(tmp_path):
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+    run_apart(SCRIPT, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def test_huge_pages_are_asked_for_before_the_first_block():
+def test_huge_pages_are_asked_for_before_the_first_block(tmp_path):
     """PyTorch reads the setting once, at a block that transformers' Trainer asks for when it is imported."""
     script = (
         "import os, sys, hf_tsrep.training\n"
@@ -195,7 +198,7 @@ def test_huge_pages_are_asked_for_before_the_first_block():
         "assert 'transformers.trainer_utils' not in sys.modules\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    run_apart(script, tmp_path, {**environment, "PYTHONPATH": str(ROOT)})
 
 
 def test_a_setting_of_the_environment_is_left_alone(monkeypatch):
