@@ -14,18 +14,13 @@ import numpy as np
 from .corpus import CorpusError, RawCorpus, SeriesRecord, default_channel_names, label_order
 from .formats import MISSING_TOKENS, check_class_names, check_label, parse_numbers, parse_target
 from .table_forms import is_number
-from .text_files import format_stem, read_text
+from .text_files import read_text
 
 ROW_SUFFIXES = (".tsv", ".txt", ".csv", "")
 _TARGET_NAME = re.compile(r"(target|class|label|response)(_?(value|label|name))?|y", re.IGNORECASE)
 
 # Text of a file, its name in messages, its split -> records, and the classes that it lists.
 Reader = Callable[[str, str, str], tuple[list[SeriesRecord], list[str]]]
-
-
-def has_archive_name(path: Path) -> bool:
-    """Return whether a file is called like those of the archives: NAME_TRAIN or NAME_TEST, with any ending."""
-    return format_stem(path).endswith(("_TRAIN", "_TEST"))
 
 
 def is_row_text(text: str) -> bool:

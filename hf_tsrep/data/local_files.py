@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import near_matches
-from .archive_texts import ROW_SUFFIXES, has_archive_name, is_row_text, read_arff_files, read_row_files
+from .archive_texts import ROW_SUFFIXES, is_row_text, read_arff_files, read_row_files
 from .arrays import SPLIT_ALIASES, read_array_file
 from .corpus import SPLIT_ORDER, CorpusError, CorpusMetadata, RawCorpus, label_order
 from .formats import read_ts_problem, read_ucr_anomaly
 from .options import ReadingOptions
 from .tables import TABLE_SUFFIXES, read_table
-from .text_files import COMPRESSIONS, format_stem, format_suffix, read_text
+from .text_files import COMPRESSIONS, format_stem, format_suffix, has_archive_name, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +78,13 @@ def read_file(path: Path, options: ReadingOptions) -> Source:
     Raises:
         CorpusError: An unknown ending, or what the reader of the format raises.
     """
-    split = "test" if path.name and format_stem(path).endswith("_TEST") else "train"
+    stem = format_stem(path)
+    split = "test" if stem.endswith("_TEST") else "train"
     corpus = _read_files({split: path}, options)
-    other = format_stem(path).removesuffix("_TRAIN") if has_archive_name(path) else ""
-    if other and split == "train" and path.with_name(path.name.replace("_TRAIN", "_TEST")).is_file():
+    other = stem.removesuffix("_TRAIN") if stem.endswith("_TRAIN") else ""
+    if other and path.with_name(path.name.replace("_TRAIN", "_TEST")).is_file():
         logger.info("Its test part lies beside %s; load %s to have both.", path, path.with_name(other))
-    return Source(corpus, CorpusMetadata(name=format_stem(path), task=corpus.task, source=path.name))
+    return Source(corpus, CorpusMetadata(name=stem, task=corpus.task, source=path.name))
 
 
 def read_problem(folder: Path, name: str, options: ReadingOptions) -> Source | None:
@@ -186,8 +187,10 @@ def _has_row_form(path: Path, options: ReadingOptions) -> bool:
     """Return whether a text has a row a series, by what was said, else by its name and its first row."""
     if options.layout in ("ucr", "table"):
         return options.layout == "ucr"
+    if not has_archive_name(path):
+        return False
     said_table = options.header is not None or options.names_columns or options.skip_rows
-    return has_archive_name(path) and not said_table and is_row_text(read_text(path, options.encoding))
+    return not said_table and is_row_text(read_text(path, options.encoding))
 
 
 def _join_tables(files: Mapping[str, Path], parts: Mapping[str, RawCorpus]) -> RawCorpus:

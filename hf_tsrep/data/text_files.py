@@ -55,6 +55,11 @@ def format_stem(path: Path) -> str:
     return name.stem
 
 
+def has_archive_name(path: Path) -> bool:
+    """Return whether a file is called like those of the archives: NAME_TRAIN or NAME_TEST, with any ending."""
+    return format_stem(path).endswith(("_TRAIN", "_TEST"))
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file, unpacked where it ends in `.gz`, `.bz2`, `.xz` or `.zip`.
 

@@ -71,7 +71,6 @@ def pretraining_fields(method: str, stage: str = DEFAULT_STAGE) -> dict[str, Set
         SettingsError: The method has no such stage.
         ValueError: There is no such method.
     """
-    get_method(method)
     stage_class = get_stage(method, stage)
     owner, left_out = stage_class.model_fields(method)
     named = ("method", "corpus", "output_dir", "recipe", "stage")

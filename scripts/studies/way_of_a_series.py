@@ -1,7 +1,8 @@
 """Count the files that a series crosses on its way from a CSV to the first loss of `pretrain`.
 
 Every call of a function of this checkout is one event; a change is two events in a row that lie in two files.
-Comprehensions, lambdas and bodies of classes are no functions here, and what an import calls is left out. Run it in
+Comprehensions, lambdas and bodies of classes are no functions here, and what an import calls is left out, the finders
+that wait for a module too. Run it in
 two checkouts to hold one against the other:
 
     python scripts/studies/way_of_a_series.py [--list]
@@ -38,6 +39,11 @@ def is_function(code: CodeType) -> bool:
     return bool(code.co_flags & inspect.CO_OPTIMIZED) and "<" not in code.co_name + code.co_filename
 
 
+def is_of_an_import(frame: FrameType) -> bool:
+    """Return whether the import machinery makes a call."""
+    return frame.f_back is not None and frame.f_back.f_code.co_filename.startswith("<frozen importlib")
+
+
 def files_of_calls(folder: Path) -> list[str]:
     """Return the file of every call up to the end of the first loss, in their order."""
     # All that is imported late is imported now: what imports call is no way of a series.
@@ -50,7 +56,7 @@ def files_of_calls(folder: Path) -> list[str]:
         code = frame.f_code
         if event == "return" and code.co_name == "forward" and "ForPreTraining" in code.co_qualname:
             sys.setprofile(None)
-        elif event == "call" and is_function(code):
+        elif event == "call" and is_function(code) and not is_of_an_import(frame):
             file = Path(code.co_filename).resolve()
             if file.is_relative_to(ROOT) and ".venv" not in file.parts and file != Path(__file__).resolve():
                 calls.append(str(file.relative_to(ROOT)))
