@@ -7,6 +7,7 @@ import pytest
 import torch
 from contract_support import METHOD_NAMES, build, random_values
 from several_processes import assert_one_process_finds, run_processes
+from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -41,9 +42,15 @@ def step(variant, rank, num_processes):
     share = NUM_SERIES // num_processes
     torch.manual_seed(100 + rank)  # another state on every process: the first one's seed must serve all
     if variant != name and num_processes > 1:
-        fully_shard(model, mesh=init_device_mesh("cpu", (num_processes,)))
+        # torch shards no single number; whoever trains sums its gradient.
+        scalars = {one for one in model.parameters() if one.ndim == 0}
+        fully_shard(model, mesh=init_device_mesh("cpu", (num_processes,)), ignored_params=scalars)
     loss = model(past_values=values[rank * share : (rank + 1) * share]).loss
     loss.backward()
+    for one in model.parameters() if variant != name and num_processes > 1 else ():
+        if one.ndim == 0 and one.grad is not None:
+            dist.all_reduce(one.grad)
+            one.grad /= num_processes
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in model.parameters()]
     gradients = [one.full_tensor() if isinstance(one, DTensor) else one for one in gradients]
     buffers = [torch.zeros(1), *(one.float() for one in model.buffers())]
