@@ -37,20 +37,27 @@ def contrast_kernel(plain: bool, batch_size: int = 2, length: int = 2160) -> dic
     return {"seconds": seconds, "sample": [loss.item(), *(1000 * gradients[0][:, ::97, ::29]).flatten().tolist()]}
 
 
-def attention_kernel(plain: bool, num_rows: int = 112, length: int = 336) -> dict[str, Any]:
+def attention_kernel(plain: bool, num_rows: int = 112, length: int = 336, is_causal: bool = False) -> dict[str, Any]:
     """Attend with 16 heads of width 2, forward and backward, as SimMTM does; the plain side is PyTorch's fused one."""
     from hf_tsrep.modeling.kernels_attention import attend
 
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(num_rows, 16, length, 2, generator=generator).requires_grad_() for _ in range(3)]
 
+    mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None] if is_causal else None
+
     def run() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        attended = (F.scaled_dot_product_attention if plain else attend)(*parts)
+        attended = (F.scaled_dot_product_attention if plain else attend)(*parts, mask)
         return attended, torch.autograd.grad(attended.square().sum(), parts)
 
     seconds, (attended, gradients) = _fastest(run)
     chosen = [part[::16, ::4, ::16].flatten() for part in (attended, *gradients)]
     return {"seconds": seconds, "sample": torch.cat(chosen).tolist()}
+
+
+def causal_attention_kernel(plain: bool) -> dict[str, Any]:
+    """Attend causally with 16 heads of width 2 over 168 tokens, as TimeDART does; else as in attention_kernel."""
+    return attention_kernel(plain, length=168, is_causal=True)
 
 
 def sliding_kernel(plain: bool, num_steps: int = 1024, window_length: int = 201) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def stream_kernel(plain: bool, num_steps: int = 100, window_length: int = 201) -
 CASES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "contrast_kernel": contrast_kernel,
     "attention_kernel": attention_kernel,
+    "causal_attention_kernel": causal_attention_kernel,
     "sliding_kernel": sliding_kernel,
     "stream_kernel": stream_kernel,
 }
