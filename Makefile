@@ -14,9 +14,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	OMP_WAIT_POLICY=passive $(RUN) -m hf_tsrep demo --output-dir demo
 
-# One process a core, each with one thread: small models wait for threads otherwise. A file stays in one process.
+# One process a core, each with one thread: small models wait for threads otherwise. A file stays in one process, and
+# the files keep their order: by the number of tests those of few long ones would come last, and one process idle.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # What a change is tried with: all but the slowest tests, in one process.
 quick: $(STAMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,84 +14,65 @@ from transformers import EvalPrediction
 from ...evaluation.metrics import classification_scores, multi_label_scores, regression_scores
 
 
-class ClassificationMeter:
-    """Metrics of class scores, gathered batch by batch."""
+class SampleMeter(ABC):
+    """Metrics of one answer a sample, gathered batch by batch."""
 
     def __init__(self) -> None:
-        self._scores: list[np.ndarray] = []
+        self._predictions: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
         """Take a batch, and return the metrics of all batches since the last result.
 
         Args:
-            prediction: predictions (batch_size, num_labels) and label_ids (batch_size,), tensors.
+            prediction: predictions (batch_size, num_labels), and label_ids with one row a sample, tensors.
             compute_result: Whether this is the last batch.
 
         Returns:
-            accuracy, macro_f1, kappa and auprc; nothing before the last batch.
+            What `measure` says; nothing before the last batch.
         """
-        self._scores.append(_as_array(prediction.predictions))
+        self._predictions.append(_as_array(prediction.predictions))
         self._labels.append(_as_array(prediction.label_ids))
         if not compute_result:
             return {}
-        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels).astype(np.int64)
-        self._scores, self._labels = [], []
+        gathered = np.concatenate(self._predictions), np.concatenate(self._labels)
+        self._predictions, self._labels = [], []
+        return self.measure(*gathered)
+
+    @abstractmethod
+    def measure(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the metrics of all samples.
+
+        Args:
+            predictions: (num_samples, num_labels).
+            labels: One row a sample.
+        """
+
+
+class ClassificationMeter(SampleMeter):
+    """Metrics of class scores."""
+
+    def measure(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return accuracy, macro_f1, kappa and auprc of logits and of labels (num_samples,)."""
         # Log-probabilities, not logits: the area under a curve compares one class's scores over the samples.
-        scores = scores - np.logaddexp.reduce(scores.astype(np.float64), axis=1, keepdims=True)
-        return classification_scores(labels, scores.argmax(axis=1), scores)
+        scores = predictions - np.logaddexp.reduce(predictions.astype(np.float64), axis=1, keepdims=True)
+        return classification_scores(labels.astype(np.int64), scores.argmax(axis=1), scores)
 
 
-class MultiLabelMeter:
-    """Metrics of several labels at once, gathered batch by batch."""
+class MultiLabelMeter(SampleMeter):
+    """Metrics of several labels at once."""
 
-    def __init__(self) -> None:
-        self._scores: list[np.ndarray] = []
-        self._labels: list[np.ndarray] = []
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Take a batch, and return the metrics of all batches since the last result.
-
-        Args:
-            prediction: predictions (batch_size, num_labels) logits, and label_ids of 0 and 1, tensors of one shape.
-            compute_result: Whether this is the last batch.
-
-        Returns:
-            accuracy, macro_f1, micro_f1 and auprc; nothing before the last batch.
-        """
-        self._scores.append(_as_array(prediction.predictions))
-        self._labels.append(_as_array(prediction.label_ids))
-        if not compute_result:
-            return {}
-        scores, labels = np.concatenate(self._scores), np.concatenate(self._labels).astype(np.int64)
-        self._scores, self._labels = [], []
-        return multi_label_scores(labels, scores)
+    def measure(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return accuracy, macro_f1, micro_f1 and auprc of logits and of labels of 0 and 1, of one shape."""
+        return multi_label_scores(labels.astype(np.int64), predictions)
 
 
-class RegressionMeter:
-    """Metrics of numbers in the units of the targets, gathered batch by batch."""
+class RegressionMeter(SampleMeter):
+    """Metrics of numbers in the units of the targets."""
 
-    def __init__(self) -> None:
-        self._predicted: list[np.ndarray] = []
-        self._targets: list[np.ndarray] = []
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
-        """Take a batch, and return the metrics of all batches since the last result.
-
-        Args:
-            prediction: predictions (batch_size, 1) and label_ids (batch_size,), tensors.
-            compute_result: Whether this is the last batch.
-
-        Returns:
-            rmse, mae and r2; nothing before the last batch.
-        """
-        self._predicted.append(_as_array(prediction.predictions)[:, 0])
-        self._targets.append(_as_array(prediction.label_ids))
-        if not compute_result:
-            return {}
-        targets, predicted = np.concatenate(self._targets), np.concatenate(self._predicted)
-        self._targets, self._predicted = [], []
-        return regression_scores(targets, predicted)
+    def measure(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return rmse, mae and r2 of predictions (num_samples, 1) and of labels (num_samples,)."""
+        return regression_scores(labels, predictions[:, 0])
 
 
 class ForecastMeter:
