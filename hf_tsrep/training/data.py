@@ -386,19 +386,3 @@ def split_with_missing(past_values: Tensor, num_sections: int) -> Tensor:
     section_length = -(-sequence_length // num_sections)
     sections = past_values.tensor_split(num_sections, dim=1)
     return torch.cat([pad_with_missing(section, section_length) for section in sections])
-
-
-def take_per_row(past_values: Tensor, starts: Tensor, num_steps: int) -> Tensor:
-    """Take a stretch of `num_steps` from each series, beginning at the series' own start.
-
-    Args:
-        past_values: (batch_size, sequence_length, num_channels).
-        starts: (batch_size,) integers.
-        num_steps: length of every stretch.
-
-    Returns:
-        (batch_size, num_steps, num_channels).
-    """
-    steps = starts[:, None] + torch.arange(num_steps, device=past_values.device)
-    rows = torch.arange(past_values.shape[0], device=past_values.device)[:, None]
-    return past_values[rows, steps]

@@ -11,6 +11,7 @@ from hf_tsrep.modeling.modeling_ts2vec import (
     convert_ts2vec_state_dict,
     dual_loss,
     hierarchical_contrastive_loss,
+    take_steps,
 )
 from hf_tsrep.training import batches, data
 from hf_tsrep.training.callbacks import WeightAveragingCallback
@@ -221,7 +222,7 @@ def check_preprocess(fixture):
     fixture.check_equal("pad_right", batches.pad_with_missing(values, length + 5))
     fixture.check_equal("pad_both", batches.pad_with_missing(values, length + 5, both_sides=True))
     fixture.check_equal("torch_pad", batches.pad_with_missing_steps(values, left=3, right=2))
-    fixture.check_equal("take_per_row", data.take_per_row(values, fixture.inputs["index"], config["num_elem"]))
+    fixture.check_equal("take_per_row", take_steps(values, fixture.inputs["index"], config["num_elem"]))
     return fixture.compared
 
 

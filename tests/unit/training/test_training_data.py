@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from hf_tsrep.errors import SettingsError
+from hf_tsrep.modeling.modeling_ts2vec import take_steps
 from hf_tsrep.training import pretrain
 from hf_tsrep.training.batches import (
     DomainBatchSampler,
@@ -28,7 +29,6 @@ from hf_tsrep.training.data import (
     centre_observed_span,
     observed_windows,
     split_with_missing,
-    take_per_row,
 )
 from hf_tsrep.training.series_stage import windows_of_few_series
 
@@ -53,7 +53,7 @@ def test_every_step_of_the_preparation_gives_the_official_values(official):
         "pad_right": pad_with_missing(x, config["T"] + 5),
         "pad_both": pad_with_missing(x, config["T"] + 5, both_sides=True),
         "torch_pad": pad_with_missing_steps(x, left=3, right=2),
-        "take_per_row": take_per_row(x, tensors["input.index"], config["num_elem"]),
+        "take_per_row": take_steps(x, tensors["input.index"], config["num_elem"]),
     }
     for name, values in computed.items():
         torch.testing.assert_close(values, tensors[f"output.{name}"], rtol=0, atol=0, equal_nan=True)
