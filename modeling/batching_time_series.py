@@ -15,6 +15,7 @@ from transformers.utils.logging import tqdm
 
 logger = logging.get_logger(__name__)
 
+LARGEST_WINDOW = 2**34  # numbers in the embeddings of one window: 64 GiB
 LARGE_ATTENTION = 10**13  # operations for one series that are worth a warning: some minutes of one core
 
 _NAMED_CHANNELS = 5  # in a warning
@@ -142,6 +143,24 @@ def warn_of_attention(
         f"A series of {longest} timestamps, read {how}, takes the attention of {type(model).__name__} about "
         f"{operations:.0e} operations: minutes to days on a CPU. To do less, {less}."
     )
+
+
+def require_room(model: Any, window_length: int) -> None:
+    """Refuse a window whose embeddings no machine holds, before memory is asked for.
+
+    Args:
+        model: Its config tells the length of an embedding.
+        window_length: Number of timestamps that are embedded together.
+
+    Raises:
+        ValueError: The message gives the length that fits.
+    """
+    size = model.config.embedding_size
+    if window_length * size > LARGEST_WINDOW:
+        raise ValueError(
+            f"window_length={window_length} would take {window_length * size * 4 / 2**30:,.0f} GiB for the {size} numbers "
+            f"of every timestamp of a window. At most {LARGEST_WINDOW // size} timestamps, 64 GiB, are taken."
+        )
 
 
 def describe_channel(channel: int, names: Sequence[str] | None) -> str:

@@ -16,6 +16,7 @@ from .batching_time_series import (
     equal_length_batches,
     progress_bar,
     require_finite,
+    require_room,
     warn_of_attention,
     warn_of_missing,
 )
@@ -155,11 +156,14 @@ def encode_series(
         (num_windows, embedding_size).
 
     Raises:
-        ValueError: An embedding is not finite; the message names the series.
+        ValueError: A window that no machine holds, or an embedding that is not finite; the message names the series.
     """
     warn_of_missing(model, series, model.channel_names_for(**method_arguments))
     longest = max(len(values) for values in series)
-    warn_of_attention(model, longest, method_arguments, *settings.windows_of(longest, model.config.ignores_padding))
+    window_length, num_windows = settings.windows_of(longest, model.config.ignores_padding)
+    if window_length is not None:
+        require_room(model, window_length)
+    warn_of_attention(model, longest, method_arguments, window_length, num_windows)
     results = _encode_as_asked(model, series, settings, method_arguments)
     require_finite(results, series, "embedding")
     return results

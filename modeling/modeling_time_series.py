@@ -20,7 +20,7 @@ from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import CONFIG_NAME, cached_file, logging
 
-from .batching_time_series import evaluating
+from .batching_time_series import evaluating, require_room
 from .configuration_time_series import TimeSeriesConfig, custom_pipelines, near_match_hint
 from .conversion_time_series import Converter, FolderConverter
 from .encoding_time_series import EncodeSettings, as_series_list, encode_series, similarity, slide_by_windows
@@ -452,6 +452,7 @@ class TimeSeriesPreTrainedModel(PreTrainedModel):
         """
         EncodeSettings("timestamp", window_length, None, True, pooling, batch_size, False, False)
         arguments = self._checked_encode_arguments(method_arguments)
+        require_room(self, window_length)
         return evaluating(self.base_model).open_stream(window_length, batch_size, pooling, **arguments)
 
     def open_stream(

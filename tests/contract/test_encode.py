@@ -371,6 +371,16 @@ def test_a_window_longer_than_the_series_costs_no_more_than_the_series(name):
 
 
 @every_method
+def test_a_window_that_no_machine_holds_is_refused_with_the_length_that_fits(name):
+    model, (values,) = MODELS[name], series_of([20])
+    told = rf"window_length={10**11} would take .* GiB .*At most {2**34 // model.config.embedding_size} timestamps"
+    with pytest.raises(ValueError, match=told):
+        model.encode(values, level="timestamp", window_length=10**11, pooling="multiscale", causal=True)
+    with pytest.raises(ValueError, match=told):
+        model.stream(10**11)
+
+
+@every_method
 def test_the_longest_series_is_that_of_the_learned_positions(name):
     fields = get_method(name).config_class.field_names() & {"position_embedding"}
     model = build(name, "model", **dict.fromkeys(fields, "learned"))
