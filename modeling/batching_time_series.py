@@ -159,8 +159,8 @@ def require_room(model: Any, window_length: int) -> None:
     if window_length * size > LARGEST_WINDOW:
         needed = window_length * size * 4 / 2**30
         raise ValueError(
-            f"window_length={window_length} would take {needed:,.0f} GiB for the {size} numbers of every timestamp of a "
-            f"window. At most {LARGEST_WINDOW // size} timestamps, 64 GiB, are taken."
+            f"window_length={window_length} would take {needed:,.0f} GiB for the {size} numbers of every timestamp of "
+            f"a window. At most {LARGEST_WINDOW // size} timestamps, 64 GiB, are taken."
         )
 
 
