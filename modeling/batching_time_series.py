@@ -50,10 +50,12 @@ def evaluating(model: Any) -> Any:
         model: A module in any mode.
 
     Returns:
-        The model where all of it is in evaluation mode; else modules of the same classes with the same parameters,
-        buffers and hooks.
+        Modules of the same classes with the same parameters, buffers and hooks, whatever the mode is: it may change
+        meanwhile. Only what is compiled and in evaluation mode is returned as it is, for its program.
     """
-    return _evaluating_twin(model, {}) if any(one.training for one in model.modules()) else model
+    modules = list(model.modules())
+    compiled = any(one._compiled_call_impl is not None or "_orig_mod" in one._modules for one in modules)
+    return model if compiled and not any(one.training for one in modules) else _evaluating_twin(model, {})
 
 
 def _evaluating_twin(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -12,14 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers.utils import logging
-
 try:
     import fcntl
 except ImportError:  # Windows, which deletes no file that is open
     fcntl = None  # type: ignore[assignment]
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)  # not transformers' own, which takes a second to import
 
 SUMS_FILE = "SHA256SUMS"
 _BLOCK_BYTES = 2**20

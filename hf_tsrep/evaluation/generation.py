@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data import corpus_metadata, get_series
+from ..registry import get_method
 from .checks import check_channels, choose_domain, require_splits
 
 HORIZONS = (96, 192, 336, 720)
@@ -123,8 +124,6 @@ def _with_head(model: Any) -> Any:
     place = str(getattr(model, "name_or_path", "") or "")
     if not place:
         raise ValueError(f"{type(model).__name__} has no head: open it with AutoModelForTimeSeriesPrediction.")
-    from ..registry import get_method  # the registry of transformers, which the other protocols do without
-
     prediction_class: Any = get_method(model.config.model_type).prediction_class
     return prediction_class.from_pretrained(place).eval()
 

@@ -23,7 +23,7 @@ def test_a_pretraining_step_compiles_without_a_break_in_the_encoder(name):
         inputs = model.prepare_inputs(**inputs)
     with torch._dynamo.config.patch(recompile_limit=1):  # what is compiled again for other shapes is no new code
         found = torch._dynamo.explain(model)(**inputs)
-    assert found.op_count > 20
+    assert found.op_count > 5
     for one in found.break_reasons:
         is_declared = "torch.compiler.disable" in one.reason
         frames = [frame.name for frame in one.user_stack]

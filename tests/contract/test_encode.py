@@ -371,6 +371,17 @@ def test_a_window_longer_than_the_series_costs_no_more_than_the_series(name):
 
 
 @every_method
+def test_a_mode_that_is_set_meanwhile_reaches_no_encode(name):
+    fields = get_method(name).config_class.field_names() & {"dropout"}
+    model, series = build(name, "model", **dict.fromkeys(fields, 0.5)), series_of([20, 20])
+    expected = model.encode(series)
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv1d))
+    first.register_forward_pre_hook(lambda *_: model.train() and None)
+    np.testing.assert_array_equal(model.encode(series), expected)
+    assert model.training
+
+
+@every_method
 def test_a_window_that_no_machine_holds_is_refused_with_the_length_that_fits(name):
     model, (values,) = MODELS[name], series_of([20])
     told = rf"window_length={10**11} would take .* GiB .*At most {2**34 // model.config.embedding_size} timestamps"
