@@ -35,6 +35,9 @@ AUTO_CLASSES = {
 """Name of the Auto class that opens a model, by what it is for."""
 
 _FENCE = "---\n"
+_CARD_KEYS = frozenset(
+    "title summary best_result cost parity paper tiny_config tiny_tokenizer companions demo published".split()
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def read_card(name: str) -> tuple[dict[str, Any], str]:
         Its front matter, and the text below.
 
     Raises:
-        ValueError: The front matter is missing or no YAML; the message names the file.
+        ValueError: The front matter is missing, no YAML, or has a key that nothing reads; the message names the file.
     """
     import yaml
 
@@ -134,6 +137,10 @@ def read_card(name: str) -> tuple[dict[str, Any], str]:
     missing = {"title", "paper", "tiny_config"} - set(loaded or {})
     if missing:
         raise ValueError(f"The front matter of {path} lacks {', '.join(sorted(missing))}.")
+    for key in sorted(set(loaded) - _CARD_KEYS):
+        raise ValueError(
+            f"The front matter of {path} has {key!r}, which nothing reads.{near_matches(key, _CARD_KEYS)}"
+        )
     return dict(loaded), body.lstrip("\n")
 
 

@@ -72,6 +72,7 @@ def test_the_stub_for_type_checkers_names_what_the_cards_name():
         ("## Method\n", r"front matter of .*toy\.md lacks paper, tiny_config, title"),
         ("---\ntitle: Toy\n---\n", "lacks paper, tiny_config"),
         ("---\ntitle: [\n---\n", r"front matter of .*toy\.md is not YAML"),
+        ("---\ntitle: Toy\npaper: {}\ntiny_config: {}\nbest_reslt: .9\n---\n", r"best_reslt.*best_result"),
     ],
 )
 def test_a_card_without_its_facts_is_refused(tmp_path, monkeypatch, text, message):
