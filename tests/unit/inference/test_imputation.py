@@ -10,13 +10,10 @@ from hf_tsrep.modeling.layers_masking import fill_missing, nearest_values
 from hf_tsrep.modeling.modeling_tst import TSTDraws
 
 
-class Recorder:
+class Recorder(torch.nn.Module):
     """A model that tells the number of values that a window has."""
 
     device = "cpu"
-
-    def modules(self):
-        return []
 
     def reconstruct_series(self, past_values):
         return (~past_values.isnan()).sum(1, keepdim=True).expand_as(past_values).double()
