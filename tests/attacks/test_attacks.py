@@ -32,6 +32,15 @@ def test_nothing_gets_through(name, tmp_path, undisturbed_runs, monkeypatch):
     assert tried == set(get_attack(name).cases())
 
 
+def test_a_full_disk_costs_nothing_that_was_there(tmp_path, undisturbed_runs, monkeypatch):
+    monkeypatch.setattr(Runs, "kept", undisturbed_runs)
+    disks = get_attack("disks")
+    chosen = [place for place, case in enumerate(disks.cases()) if "ts2vec" in str(case)]
+    report = run_attack(disks, tmp_path, numbers=chosen)
+    assert not report.faults, "\n".join(report.faults.values())
+    assert sum(report.outcomes.values()) == len(chosen) > 1
+
+
 def break_readers(monkeypatch):
     from hf_tsrep.data import checks
 
